@@ -1,0 +1,36 @@
+"""Visual anomaly detection that learns from good images alone."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "AD": "legacy",
+    "AnomalyMapDisplay": "displays",
+    "ImageFolder": "images",
+    "ImageReader": "images",
+    "PatchAutoencoderDetector": "_detector",
+    "ScoreDisplay": "displays",
+    "load": "_persistence",
+    "read_image": "images",
+    "read_images": "images",
+    "save": "_persistence",
+}
+_SUBMODULES = ("datasets", "displays", "images", "legacy", "metrics", "testing")
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Resolve a public name on first use (PEP 562), so that importing skad is cheap."""
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"skad.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return import_module(f"skad.{name}")
+    raise AttributeError(f"module 'skad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES])

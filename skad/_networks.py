@@ -1,0 +1,67 @@
+"""The network: one encoder, a decoder that reconstructs, a decoder that finds anomalies."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 16  # the encoder halves the resolution four times
+MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
+_WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
+
+
+def _block(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class PatchAutoencoder(nn.Module):
+    """Encoder with two decoders: one reconstructs, one marks what is anomalous.
+
+    The reconstruction has to pass the bottleneck; the anomaly decoder also sees the
+    encoder's finer features and where the reconstruction differs from the image.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        a, b, c, d = _WIDTHS
+        self.stem = nn.Sequential(
+            nn.Conv2d(n_channels, a, 4, 2, padding=1, bias=False),
+            nn.BatchNorm2d(a),
+            nn.ReLU(inplace=True),
+        )
+        self.down4 = nn.Sequential(_block(a, b, stride=2), _block(b, b))
+        self.down8 = nn.Sequential(_block(b, c, stride=2), _block(c, c))
+        self.down16 = nn.Sequential(_block(c, d, stride=2), _block(d, d), _block(d, d))
+
+        self.rebuild8 = _block(d, c)
+        self.rebuild4 = _block(c, b)
+        self.to_image = nn.Sequential(
+            nn.Conv2d(b, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
+        )
+
+        self.mark8 = _block(d + c, c)
+        self.residual4 = nn.Sequential(nn.PixelUnshuffle(4), _block(16 * n_channels, b))
+        self.mark4 = nn.Sequential(_block(c + 2 * b, b), _block(b, b))
+        self.to_logit = nn.Sequential(nn.Conv2d(b, 4, 3, padding=1), nn.PixelShuffle(2))
+        nn.init.constant_(self.to_logit[0].bias, -3.0)  # anomalies are rare
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
+        x4 = self.down4(self.stem(x))  # n, b, H/4, W/4
+        x8 = self.down8(x4)  # n, c, H/8, W/8
+        x16 = self.down16(x8)  # n, d, H/16, W/16
+
+        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
+        reconstruction = self.to_image(y)  # n, C, H, W
+
+        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, c, H/8, W/8
+        residual = self.residual4((x - reconstruction.detach()).abs())  # n, b, H/4, W/4
+        y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, b, H/4, W/4
+        return reconstruction, self.to_logit(y)[:, 0], x8

@@ -1,0 +1,395 @@
+"""Real surfaces from scikit-image's own photographs, with planted defects."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import numpy as np
+from skimage import data
+from sklearn.utils import Bunch
+
+_SOURCES = {
+    "brick": "CC0Textures, https://cc0textures.com/view.php?tex=Bricks25",
+    "grass": "DeviantArt, https://www.deviantart.com/linolafett/art/Grass-01-434853879",
+    "gravel": "CC0Textures, https://cc0textures.com/view.php?tex=Gravel04",
+}
+SURFACES = tuple(_SOURCES)
+
+# Grass in gravel, and gravel in grass, is too well hidden to be a fair test.
+_FOREIGN_TO = {"brick": ("grass", "gravel"), "grass": ("brick",), "gravel": ("brick",)}
+
+_SMALLEST_TILE = 32  # pixels; below it a scratch would be thinner than a pixel
+_LEAST_CHANGE = 4  # gray levels, for each pixel of a defect
+_LEAST_MEAN_CHANGE = 20  # gray levels, mean over a defect, so that a person sees it
+_TRIES = 1000
+
+_DESCR = """\
+Surface {name!r}: tiles of {tile_size} x {tile_size} pixels, with planted defects
+
+Photograph: skimage.data.{name}(), {height} x {width} pixels, 8-bit gray, as shipped
+inside scikit-image. Original: {source}.
+Licence of the photograph: Creative Commons CC0.
+
+train   {n_train} good tiles from the left and the right third of the photograph
+test    {n_test} tiles from its middle third, {n_defective} of them with one planted
+        defect each: {kinds}
+y_test  +1 good, -1 anomalous
+masks   True on exactly the pixels that the defect changed
+
+Tiles of one set overlap each other; no test tile shares a pixel with a training
+tile. The defects are drawn, not photographed: figures obtained here say that a
+detector works, not how well it does on a real production line.
+"""
+
+
+def load_surfaces(
+    name: str = "brick",
+    *,
+    tile_size: int = 128,
+    n_train: int = 60,
+    n_test: int = 40,
+    defect_fraction: float = 0.5,
+    random_state: int | np.random.Generator | np.random.RandomState | None = 0,
+) -> Bunch:
+    """Load tiles of a photographed surface, some of them with a planted defect.
+
+    The photographs come inside scikit-image; nothing is downloaded. Training tiles
+    are cut from the left and the right third of the photograph, test tiles from
+    its middle third, so no test tile shares a pixel with a training tile. Tiles of
+    one set do overlap each other: training tiles held out for calibration are not
+    quite new to the network, and test tiles are not independent of one another.
+
+    Each defect is one of five kinds. With ``t = tile_size``, sizes in pixels are:
+
+    - ``"scratch"``: a dark crack, 0.3 t to 0.6 t long and t/50 to t/25 wide,
+    - ``"stain"``: a smooth dark or bright tint of mean radius t/12 to t/6,
+    - ``"hole"``: a dark pit with a bright rim, of mean radius t/20 to t/10,
+    - ``"smear"``: a dark blur along a line t/5 long, of mean radius t/10 to t/6,
+    - ``"foreign"``: a piece of another photograph, of mean radius t/12 to t/6.
+
+    Parameters
+    ----------
+    name : {"brick", "grass", "gravel"}, default="brick"
+        The surface; all names are in `SURFACES`.
+    tile_size : int, default=128
+        Height and width of a tile in pixels, from 32 to 170 (a third of the
+        photograph's 512 columns).
+    n_train : int, default=60
+        Number of training tiles, all good.
+    n_test : int, default=40
+        Number of test tiles, good and anomalous.
+    defect_fraction : float, default=0.5
+        Share of the test tiles, in [0, 1], that carry a defect; the number of such
+        tiles is rounded to the nearest whole one.
+    random_state : int, Generator, RandomState or None, default=0
+        The only source of randomness: equal ints give equal tiles. None draws
+        fresh tiles each time. The global generators are never touched.
+
+    Returns
+    -------
+    surfaces : sklearn.utils.Bunch
+        With the attributes
+
+        - ``train`` : ndarray of uint8, shape (n_train, tile_size, tile_size),
+        - ``test`` : ndarray of uint8, shape (n_test, tile_size, tile_size),
+        - ``y_test`` : ndarray of int, shape (n_test,): +1 good, -1 anomalous,
+        - ``masks`` : ndarray of bool, shape (n_test, tile_size, tile_size): True on
+          exactly the pixels that the defect changed, each by 4 gray levels or more,
+        - ``kinds`` : ndarray of str, shape (n_test,): ``"good"`` or the defect's kind,
+        - ``DESCR`` : str: what the tiles are, with source and licence.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown, or if a size, number or share is out of its range.
+
+    Examples
+    --------
+    >>> from skad.datasets import load_surfaces
+    >>> surfaces = load_surfaces("gravel", tile_size=64, n_train=10, n_test=6)
+    >>> surfaces.train.shape, surfaces.train.dtype
+    ((10, 64, 64), dtype('uint8'))
+    >>> (surfaces.y_test == -1).sum()
+    np.int64(3)
+    >>> surfaces.masks.any(axis=(1, 2)).sum()
+    np.int64(3)
+    """
+    if not isinstance(name, str) or name not in SURFACES:
+        raise ValueError(f"name must be one of {', '.join(SURFACES)}; got {name!r}.")
+    photograph = _photograph(name)
+    _check_sizes(photograph.shape[1] // 3, tile_size, n_train, n_test, defect_fraction)
+    rng = _generator(random_state)
+
+    train, clean = _cut_apart(photograph, tile_size, n_train, n_test, rng)
+    kinds = _draw_kinds(n_test, round(n_test * defect_fraction), rng)
+    others = [_photograph(other) for other in _FOREIGN_TO[name]]
+    test = np.stack(
+        [
+            tile if kind == "good" else _plant(tile, kind, others, rng)
+            for tile, kind in zip(clean, kinds, strict=True)
+        ]
+    )
+    y_test = np.where(kinds == "good", 1, -1)
+    description = _DESCR.format(
+        name=name,
+        tile_size=tile_size,
+        height=photograph.shape[0],
+        width=photograph.shape[1],
+        source=_SOURCES[name],
+        n_train=n_train,
+        n_test=n_test,
+        n_defective=int((y_test == -1).sum()),
+        kinds=", ".join(_DEFECTS),
+    )
+    return Bunch(
+        train=train,
+        test=test,
+        y_test=y_test,
+        masks=test != clean,
+        kinds=kinds,
+        DESCR=description,
+    )
+
+
+def _photograph(name: str) -> np.ndarray:
+    """Return a photograph of scikit-image's, (512, 512) uint8."""
+    return np.asarray(getattr(data, name)())
+
+
+def _check_sizes(
+    largest_tile: int,
+    tile_size: int,
+    n_train: int,
+    n_test: int,
+    defect_fraction: float,
+) -> None:
+    """Raise ValueError for the first argument that is out of its range."""
+    if not _is_int(tile_size) or not _SMALLEST_TILE <= tile_size <= largest_tile:
+        raise ValueError(
+            f"tile_size must be an int from {_SMALLEST_TILE} to {largest_tile} "
+            "pixels (training and test tiles come from different thirds of the "
+            f"photograph); got {tile_size!r}."
+        )
+    for label, number in (("n_train", n_train), ("n_test", n_test)):
+        if not _is_int(number) or number < 1:
+            raise ValueError(f"{label} must be an int of at least 1; got {number!r}.")
+    is_number = isinstance(defect_fraction, Real)
+    if not is_number or not 0 <= defect_fraction <= 1:
+        raise ValueError(
+            "defect_fraction must be a number from 0 to 1 (0.5 = half of the test "
+            f"tiles); got {defect_fraction!r}."
+        )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _generator(
+    random_state: int | np.random.Generator | np.random.RandomState | None,
+) -> np.random.Generator:
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    if (
+        random_state is None
+        or isinstance(random_state, np.random.Generator)
+        or (_is_int(random_state) and random_state >= 0)
+    ):
+        return np.random.default_rng(random_state)
+    raise ValueError(
+        "random_state must be an int of at least 0, a numpy Generator or "
+        f"RandomState, or None; got {random_state!r}."
+    )
+
+
+# Cutting
+
+
+def _cut_apart(
+    photograph: np.ndarray,
+    tile_size: int,
+    n_train: int,
+    n_test: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut training tiles from the outer thirds and test tiles from the middle one.
+
+    The test third lies in the middle because brick's perspective turns from left
+    to right: what is asked of a detector then lies between what it has seen.
+    """
+    width = photograph.shape[1]
+    left, right = width // 3, width - width // 3
+    outer, middle = [(0, left), (right, width)], [(left, right)]
+    return (
+        _cut(photograph, outer, tile_size, "n_train", n_train, rng),
+        _cut(photograph, middle, tile_size, "n_test", n_test, rng),
+    )
+
+
+def _cut(
+    photograph: np.ndarray,
+    bands: list[tuple[int, int]],
+    tile_size: int,
+    label: str,
+    n_tiles: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Cut `n_tiles` different tiles, each whole inside one band of columns."""
+    cols = np.concatenate(
+        [np.arange(start, stop - tile_size + 1) for start, stop in bands]
+    )
+    n_rows = photograph.shape[0] - tile_size + 1
+    n_places = n_rows * len(cols)
+    if n_tiles > n_places:
+        raise ValueError(
+            f"{label} must be at most {n_places}, the number of different tiles with "
+            f"tile_size={tile_size}; got {n_tiles}. Ask for fewer or smaller tiles."
+        )
+    places = rng.choice(n_places, size=n_tiles, replace=False)
+    rows, cols = places // len(cols), cols[places % len(cols)]
+    return np.stack(
+        [
+            photograph[row : row + tile_size, col : col + tile_size]
+            for row, col in zip(rows, cols, strict=True)
+        ]
+    )
+
+
+# Planting
+
+
+def _draw_kinds(n_test: int, n_defective: int, rng: np.random.Generator) -> np.ndarray:
+    """Return an (n_test,) array of kinds, shuffled; each defect about equally often."""
+    defects = np.resize(rng.permutation(list(_DEFECTS)), n_defective)
+    good = np.full(n_test - n_defective, "good")
+    return rng.permutation(np.concatenate([defects, good]))
+
+
+def _plant(
+    tile: np.ndarray, kind: str, others: list[np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """Return `tile` with one defect, drawn anew until a person could see it."""
+    for _ in range(_TRIES):
+        opacity, paint = _DEFECTS[kind](tile, others, rng)
+        planted = _blend(tile, opacity, paint)
+        change = np.abs(planted.astype(int) - tile)
+        if change.any() and change[change > 0].mean() >= _LEAST_MEAN_CHANGE:
+            return planted
+    raise RuntimeError(
+        f"No visible {kind} in {_TRIES} tries; use another random_state."
+    )
+
+
+def _blend(tile: np.ndarray, opacity: np.ndarray, paint: np.ndarray) -> np.ndarray:
+    """Lay `paint` over `tile`; every pixel that is touched changes measurably.
+
+    A defect that happens to match its ground would leave pinholes in the mask, and
+    a fringe of one gray level would widen it beyond what can be seen: opacities
+    below a quarter are left out, changes too small are raised to `_LEAST_CHANGE`.
+    """
+    touched = opacity >= 0.25
+    ground = tile.astype(float)
+    change = np.rint(opacity * (paint - ground))
+    nudge = np.where(tile < 128, _LEAST_CHANGE, -_LEAST_CHANGE)
+    change = np.where(np.abs(change) < _LEAST_CHANGE, nudge, change)
+    return np.where(touched, ground + change, ground).astype(np.uint8)
+
+
+def _scratch(
+    tile: np.ndarray, others: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a dark crack: a line of five pieces that turns a little at each joint."""
+    size = len(tile)
+    length = rng.uniform(0.3, 0.6) * size
+    half_width = max(0.75, rng.uniform(0.01, 0.02) * size)
+    headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.35, size=5))
+    steps = length / 5 * np.stack([np.sin(headings), np.cos(headings)], axis=1)
+    corners = np.vstack([np.zeros(2), np.cumsum(steps, axis=0)])
+    corners += _centre(size, rng) - corners.mean(axis=0)
+
+    pixels = np.moveaxis(np.mgrid[:size, :size], 0, -1)  # (H, W, 2)
+    distance = np.full(tile.shape, np.inf)
+    for start, step in zip(corners[:-1], steps, strict=True):
+        along = np.clip((pixels - start) @ step / (step @ step), 0, 1)  # (H, W)
+        nearest = start + along[..., None] * step  # (H, W, 2)
+        distance = np.minimum(distance, np.linalg.norm(pixels - nearest, axis=-1))
+    opacity = np.clip(half_width + 0.5 - distance, 0, 1)
+    return opacity, np.full(tile.shape, rng.uniform(5, 25))
+
+
+def _stain(
+    tile: np.ndarray, others: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tint a blob towards black or white; the texture still shows through."""
+    size = len(tile)
+    depth = _blob(size, rng.uniform(1 / 12, 1 / 6) * size, rng)
+    tint = rng.choice([0.0, 255.0])
+    paint = tint + rng.uniform(0.35, 0.55) * (tile - tint)
+    return np.clip(depth / max(2, size / 32), 0, 1), paint
+
+
+def _hole(
+    tile: np.ndarray, others: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sink a dark pit with a bright rim."""
+    size = len(tile)
+    radius = rng.uniform(1 / 20, 1 / 10) * size
+    depth = _blob(size, radius, rng)
+    bottom, rim = rng.uniform(5, 20), rng.uniform(205, 235)
+    rim_width = max(1, radius / 5)
+    return np.clip(depth + 0.5, 0, 1), np.where(depth > rim_width, bottom, rim)
+
+
+def _smear(
+    tile: np.ndarray, others: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blur a blob along one direction and darken it, like a greasy wipe."""
+    size = len(tile)
+    depth = _blob(size, rng.uniform(1 / 10, 1 / 6) * size, rng)
+    heading = rng.uniform(0, np.pi)
+    rows, cols = np.mgrid[:size, :size]
+    paint = np.zeros(tile.shape)
+    offsets = np.arange(-(size // 10), size // 10 + 1)
+    for offset in offsets:
+        row_step = round(offset * np.sin(heading))
+        col_step = round(offset * np.cos(heading))
+        shifted_rows = np.clip(rows + row_step, 0, size - 1)
+        shifted_cols = np.clip(cols + col_step, 0, size - 1)
+        paint += tile[shifted_rows, shifted_cols] / len(offsets)
+    return np.clip(depth / 2, 0, 1), rng.uniform(0.6, 0.7) * paint
+
+
+def _foreign(
+    tile: np.ndarray, others: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay in a piece of another photograph."""
+    size = len(tile)
+    depth = _blob(size, rng.uniform(1 / 12, 1 / 6) * size, rng)
+    other = others[rng.integers(len(others))]
+    row, col = rng.integers(np.array(other.shape) - size + 1)
+    return np.clip(depth + 0.5, 0, 1), other[row : row + size, col : col + size]
+
+
+def _centre(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a (row, column) near the middle, so that a defect stays in its tile."""
+    return rng.uniform(0.3, 0.7, size=2) * size
+
+
+def _blob(size: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a rounded shape; (size, size), pixels inward from its edge (< 0 outside)."""
+    rows, cols = np.mgrid[:size, :size]
+    row, col = _centre(size, rng)
+    angle = np.arctan2(rows - row, cols - col)
+    edge = np.ones((size, size))
+    for waves, strength in ((2, 0.2), (3, 0.1), (4, 0.05)):
+        phase = rng.uniform(0, 2 * np.pi)
+        edge += rng.uniform(0, strength) * np.cos(waves * angle + phase)
+    return radius * edge - np.hypot(rows - row, cols - col)
+
+
+_DEFECTS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "scratch": _scratch,
+    "stain": _stain,
+    "hole": _hole,
+    "smear": _smear,
+    "foreign": _foreign,
+}

@@ -1,0 +1,437 @@
+"""Displays in the manner of scikit-learn: computed arrays in, a drawing out."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skad.metrics import _check_labels_and_scores
+from skad.overlays import hottest_value, to_rgb_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["AnomalyMapDisplay", "ScoreDisplay"]
+
+# Colours that colour-blind people tell apart: M. Okabe and K. Ito, 2008.
+_BLUE, _SKY_BLUE, _VERMILION = "#0072B2", "#56B4E9", "#D55E00"
+_CROWDED = 0.08  # of a colour bar's length: nearer tick labels would touch
+
+
+class AnomalyMapDisplay:
+    """An image and its anomaly map side by side.
+
+    The map is drawn on an absolute scale, never stretched for one image: colours run
+    from 0 to twice the threshold, and further only where the map does. The constructor
+    takes computed arrays; :meth:`from_estimator` computes them.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W) or (H, W, C)
+        The image. Of channels other than one or three the mean is shown.
+    anomaly_map : array-like of shape (H, W)
+        Its anomaly map, higher = worse.
+    threshold : float
+        Map values above it are anomalous.
+    mask : array-like of shape (H, W), default=None
+        The truth, where known: what is not 0 is anomalous.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        The figure.
+    axes_ : ndarray of shape (2,), of matplotlib Axes
+        The axes of the image and of the map.
+    image_, map_ : matplotlib AxesImage
+        The drawn image and the drawn map.
+    outline_ : matplotlib ContourSet or None
+        Outline of where the map exceeds the threshold; None where it nowhere does.
+    mask_outline_ : matplotlib ContourSet or None
+        Outline of `mask`; None without one, or where it is empty.
+    colorbar_ : matplotlib Colorbar
+        The colour bar of the map.
+    threshold_line_ : matplotlib Line2D
+        The line at the threshold in the colour bar.
+
+    See Also
+    --------
+    skad.overlays.heat_map_image : A picture without axes, and without matplotlib.
+
+    Examples
+    --------
+    >>> image = np.full((3, 4), 0.5)
+    >>> anomaly_map = np.zeros((3, 4))
+    >>> anomaly_map[1, 2] = 1.5
+    >>> display = AnomalyMapDisplay(image, anomaly_map, threshold=1.0)
+    >>> display.score, display.is_anomaly
+    (-1.5, True)
+    >>> display.plot().map_.get_clim()
+    (0.0, 2.0)
+    """
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        anomaly_map: ArrayLike,
+        threshold: float,
+        *,
+        mask: ArrayLike | None = None,
+    ):
+        self.image = image
+        self.anomaly_map = anomaly_map
+        self.threshold = threshold
+        self.mask = mask
+
+    @classmethod
+    def from_estimator(
+        cls,
+        detector: Any,
+        image: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        ax: "Axes | NDArray | None" = None,
+        cmap: str = "viridis",
+    ) -> "AnomalyMapDisplay":
+        """Compute the anomaly map of one image and draw it.
+
+        Parameters
+        ----------
+        detector : fitted PatchAutoencoderDetector
+            Anything with `anomaly_map(X)` and `pixel_threshold_`.
+        image : array-like of shape (H, W) or (H, W, C)
+            One image, as the detector takes it.
+        mask : array-like of shape (H, W), default=None
+            The truth, where known: what is not 0 is anomalous.
+        ax : matplotlib Axes, or two of them, default=None
+            Where to draw; see :meth:`plot`.
+        cmap : str, default="viridis"
+            Colour map of the anomaly map.
+
+        Returns
+        -------
+        display : AnomalyMapDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            Where `image` is not one image, or shapes differ.
+        """
+        pixels = np.asarray(image)
+        if pixels.ndim not in (2, 3):
+            raise ValueError(
+                "image must be one image of shape (H, W) or (H, W, C); got "
+                f"{pixels.shape}. Of a batch pass one: X[0]."
+            )
+        anomaly_map = detector.anomaly_map(pixels[np.newaxis])[0]
+        display = cls(pixels, anomaly_map, detector.pixel_threshold_, mask=mask)
+        return display.plot(ax, cmap=cmap)
+
+    @property
+    def score(self) -> float:
+        """Score of the image, higher = more normal: minus the map's maximum."""
+        return -float(np.max(self.anomaly_map))
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the map exceeds the threshold anywhere."""
+        return -self.score > float(self.threshold)
+
+    def plot(
+        self, ax: "Axes | NDArray | None" = None, *, cmap: str = "viridis"
+    ) -> "AnomalyMapDisplay":
+        """Draw the image with outlines, and the map with its threshold.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or two of them, default=None
+            Two Axes are drawn on, one is divided in two, and None makes a figure.
+        cmap : str, default="viridis"
+            Colour map of the anomaly map.
+
+        Returns
+        -------
+        display : AnomalyMapDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            Where image, map and mask differ in shape.
+        ImportError
+            Where matplotlib is not installed.
+        """
+        plt = _pyplot("AnomalyMapDisplay")
+        rgb, values, mask = self._checked()
+        self.axes_ = _two_axes(plt, ax)
+        self.figure_ = self.axes_[0].figure
+        for axes in self.axes_:
+            axes.set(xticks=[], yticks=[])
+
+        self._draw_image(rgb, values > float(self.threshold), mask)
+        self._draw_map(values, cmap)
+        return self
+
+    def _checked(self) -> tuple[NDArray, NDArray, NDArray | None]:
+        rgb = to_rgb_uint8(self.image)  # (H, W, 3)
+        values = np.asarray(self.anomaly_map, dtype=np.float64)
+        mask = None if self.mask is None else np.asarray(self.mask) != 0
+        for name, array in (("anomaly_map", values), ("mask", mask)):
+            if array is not None and array.shape != rgb.shape[:2]:
+                raise ValueError(
+                    f"{name} must have the shape of the image, {rgb.shape[:2]}; got "
+                    f"{array.shape}. Resize it, or pass what belongs to the image."
+                )
+        return rgb, values, mask
+
+    def _draw_image(self, rgb: NDArray, found: NDArray, mask: NDArray | None) -> None:
+        axes = self.axes_[0]
+        verdict = "anomalous" if self.is_anomaly else "good"
+        axes.set_title(f"{verdict}, score {self.score:.3g}")
+        self.image_ = axes.imshow(rgb)
+        self.outline_ = _outline(axes, found, color=_VERMILION, linestyle="solid")
+        self.mask_outline_ = None
+        if mask is None:
+            return
+        self.mask_outline_ = _outline(axes, mask, color=_SKY_BLUE, linestyle="dashed")
+        axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
+        axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False
+        )
+
+    def _draw_map(self, values: NDArray, cmap: str) -> None:
+        axes, threshold = self.axes_[1], float(self.threshold)
+        low = min(0.0, threshold, values.min())
+        high = max(hottest_value(threshold), values.max())
+        axes.set_title(f"anomaly map, peak {values.max():.3g}")
+        self.map_ = axes.imshow(values, cmap=cmap, vmin=low, vmax=high)
+        # An inset keeps the bar at the map's height in whatever axes were given.
+        bar = axes.inset_axes([1.03, 0.0, 0.05, 1.0])
+        self.colorbar_ = self.figure_.colorbar(self.map_, cax=bar)
+        numbers = [
+            number
+            for number in (low, high)
+            if abs(number - threshold) > _CROWDED * (high - low)
+        ]
+        self.colorbar_.set_ticks(
+            [*numbers, threshold],
+            labels=[*(f"{number:.3g}" for number in numbers), "threshold"],
+        )
+        self.threshold_line_ = bar.axhline(threshold, color=_VERMILION, linewidth=3)
+
+
+class ScoreDisplay:
+    """Histograms of the scores of good and of anomalous images, with the threshold.
+
+    One edge of the bars is the threshold itself, so that what is drawn left of it is
+    exactly what is flagged.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        Scores, higher = more normal.
+    y : array-like of shape (n,)
+        Labels: +1 good, -1 anomalous; one of them may be missing.
+    offset : float
+        Scores below it are flagged.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        The figure.
+    ax_ : matplotlib Axes
+        The axes.
+    good_, anomalous_ : matplotlib BarContainer
+        The bars of the two histograms.
+    threshold_line_ : matplotlib Line2D
+        The line at the threshold.
+
+    Examples
+    --------
+    >>> display = ScoreDisplay([-0.1, -0.2, -0.9], [1, 1, -1], offset=-0.5)
+    >>> [int(bar.get_height()) for bar in display.plot(bins=2).anomalous_]
+    [1, 0, 0]
+    """
+
+    def __init__(self, scores: ArrayLike, y: ArrayLike, offset: float):
+        self.scores = scores
+        self.y = y
+        self.offset = offset
+
+    @classmethod
+    def from_estimator(
+        cls,
+        detector: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        ax: "Axes | None" = None,
+        bins: int = 30,
+    ) -> "ScoreDisplay":
+        """Compute the scores of labelled images and draw them.
+
+        Parameters
+        ----------
+        detector : fitted PatchAutoencoderDetector
+            Anything with `score_samples(X)` and `offset_`.
+        X : array-like of shape (n, H, W) or (n, H, W, C), or a sequence of images
+            The images.
+        y : array-like of shape (n,)
+            Labels: +1 good, -1 anomalous.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        bins : int, default=30
+            About how many bars span the scores.
+
+        Returns
+        -------
+        display : ScoreDisplay
+            The display, drawn.
+        """
+        scores = detector.score_samples(X)
+        return cls.from_predictions(y, scores, detector.offset_, ax=ax, bins=bins)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y: ArrayLike,
+        scores: ArrayLike,
+        offset: float,
+        *,
+        ax: "Axes | None" = None,
+        bins: int = 30,
+    ) -> "ScoreDisplay":
+        """Draw scores that are there already.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,)
+            Labels: +1 good, -1 anomalous.
+        scores : array-like of shape (n,)
+            Scores, higher = more normal.
+        offset : float
+            Scores below it are flagged.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        bins : int, default=30
+            About how many bars span the scores.
+
+        Returns
+        -------
+        display : ScoreDisplay
+            The display, drawn.
+        """
+        return cls(scores, y, offset).plot(ax, bins=bins)
+
+    def plot(self, ax: "Axes | None" = None, *, bins: int = 30) -> "ScoreDisplay":
+        """Draw the two histograms and the threshold.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        bins : int, default=30
+            About how many bars span the scores.
+
+        Returns
+        -------
+        display : ScoreDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            Where labels are not +1 and -1, lengths differ, a score is not finite or
+            `bins` is below 1.
+        ImportError
+            Where matplotlib is not installed.
+        """
+        plt = _pyplot("ScoreDisplay")
+        y, scores = _check_labels_and_scores(self.y, self.scores)
+        if bins < 1:
+            raise ValueError(f"bins must be at least 1; got {bins!r}.")
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        edges = _edges_with_one_at(float(self.offset), scores, bins)
+
+        def bars(kind: str, chosen: NDArray, color: str, hatch: str | None):
+            _, _, drawn = ax.hist(
+                scores[chosen],
+                bins=edges.tolist(),
+                color=color,
+                hatch=hatch,
+                alpha=0.65,
+                edgecolor="white",
+                label=f"{kind} ({chosen.sum()})",
+            )
+            return drawn
+
+        self.good_ = bars("good", y == 1, _BLUE, None)
+        self.anomalous_ = bars("anomalous", y == -1, _VERMILION, "//")
+        self.threshold_line_ = ax.axvline(
+            float(self.offset), color="black", linestyle="dashed", label="threshold"
+        )
+        ax.set(xlabel="score (higher = more normal)", ylabel="images")
+        ax.locator_params(axis="y", integer=True)
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _pyplot(feature: str) -> Any:
+    try:
+        return import_module("matplotlib.pyplot")
+    except ImportError as error:
+        raise ImportError(
+            f"{feature} needs matplotlib to draw, which is not installed. "
+            'Install it: pip install "skad[plot]".'
+        ) from error
+
+
+def _two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:
+    """Two Axes in an array: new ones, the given ones, or the halves of a given one."""
+    if ax is None:
+        return plt.subplots(1, 2, figsize=(9, 4), layout="constrained")[1]
+    given = np.ravel(np.asarray(ax, dtype=object))
+    if len(given) == 1:
+        given[0].set_axis_off()
+        left = given[0].inset_axes([0.0, 0.0, 0.44, 1.0])
+        right = given[0].inset_axes([0.47, 0.0, 0.44, 1.0])  # then the colour bar
+        return np.array([left, right], dtype=object)
+    if len(given) != 2:
+        raise ValueError(f"ax must be one or two Axes; got {len(given)}.")
+    return given
+
+
+def _outline(axes: Any, region: NDArray, *, color: str, linestyle: str) -> Any:
+    """Draw the outline of a (H, W) bool region, closed also at the image's border."""
+    if not region.any():
+        return None
+    height, width = region.shape
+    limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
+    contour = axes.contour(
+        np.arange(-1, width + 1),
+        np.arange(-1, height + 1),
+        np.pad(region, 1).astype(np.float64),
+        levels=[0.5],
+        colors=color,
+        linestyles=linestyle,
+        linewidths=1.5,
+    )
+    axes.set(**limits)
+    return contour
+
+
+def _edges_with_one_at(
+    offset: float, scores: NDArray[np.float64], bins: int
+) -> NDArray[np.float64]:
+    """Evenly spaced bar edges that span the scores, one of them at the offset."""
+    width = (np.ptp(scores) or 1.0) / bins
+    first = np.floor((scores.min() - offset) / width)
+    last = np.floor((scores.max() - offset) / width) + 1
+    edges = offset + width * np.arange(first, last + 1)
+    edges[0] = min(edges[0], scores.min())  # rounding must not lose the extremes
+    edges[-1] = max(edges[-1], scores.max())
+    return edges

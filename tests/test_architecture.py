@@ -1,0 +1,253 @@
+"""Tests that read the sources: who imports whom, and how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skad
+
+PACKAGE = Path(skad.__file__).parent
+SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+MODULES = [name for name in SOURCES if name != "__init__"]
+MAX_LINES = 400
+
+# A module imports only from levels below its own. A new file needs a line here.
+LEVELS = {
+    "__main__": 3,
+    "legacy": 3,
+    "_benchmark": 2,
+    "_onnx": 2,
+    "_persistence": 2,
+    "_report": 2,
+    "displays": 2,
+    "_detector": 1,
+    "_defects": 0,
+    "_inputs": 0,
+    "_maps": 0,
+    "_networks": 0,
+    "_threshold": 0,
+    "_training": 0,
+    "datasets": 0,
+    "images": 0,
+    "metrics": 0,
+    "overlays": 0,
+    "testing": 0,
+}
+MAY_IMPORT_TORCH = {
+    "_networks",
+    "_defects",
+    "_training",
+    "_maps",
+    "_detector",
+    "_onnx",
+}
+MAY_IMPORT_MATPLOTLIB = {"displays"}
+
+
+def imported_names(node):
+    """Dotted names that one import statement brings in; relative ones as skad's."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = ".".join(filter(None, ["skad" if node.level else "", node.module]))
+        return [f"{base}.{alias.name}" for alias in node.names]
+    return []
+
+
+def outside_packages(node):
+    """Top-level packages that one import statement loads."""
+    names = imported_names(node)
+    # safetensors itself does without torch, safetensors.torch does not.
+    return {
+        "torch" if name.startswith("safetensors.torch") else name.split(".")[0]
+        for name in names
+    }
+
+
+def own_modules(tree):
+    """Modules of skad's that a file uses, public names followed to their module."""
+    names = [name for node in ast.walk(tree) for name in imported_names(node)]
+    names += [
+        f"skad.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "skad"
+    ]
+    used = {name.split(".")[1] for name in names if name.startswith("skad.")}
+    return {skad._MODULE_OF.get(name, name) for name in used} - {"__version__"}
+
+
+def upward_imports(module, tree):
+    return sorted(
+        name
+        for name in own_modules(tree)
+        if LEVELS.get(name, float("inf")) >= LEVELS[module]
+    )
+
+
+def statements_run_on_import(tree):
+    """Every node of a file but those inside functions and for type checkers only."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+            continue
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def parse(module):
+    return ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+
+
+def test_every_module_has_a_level():
+    unknown = sorted(set(MODULES) - set(LEVELS))
+    assert not unknown, f"give {unknown} a level in LEVELS of this file"
+
+
+def test_the_package_is_flat():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert folders == {PACKAGE}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) & set(LEVELS)))
+def test_imports_point_downwards(module):
+    wrong = upward_imports(module, parse(module))
+    assert not wrong, f"{module} (level {LEVELS[module]}) must not import {wrong}"
+
+
+def test_init_imports_nothing_of_skad():
+    assert own_modules(parse("__init__")) == set()
+
+
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - MAY_IMPORT_TORCH))
+def test_torch_is_imported_only_where_it_may_be(module):
+    for node in ast.walk(parse(module)):
+        assert "torch" not in outside_packages(node), f"{module}.py:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_matplotlib_is_imported_only_inside_functions_of_displays(module):
+    tree = parse(module)
+    forbidden = (
+        statements_run_on_import(tree)
+        if module in MAY_IMPORT_MATPLOTLIB
+        else ast.walk(tree)
+    )
+    for node in forbidden:
+        assert "matplotlib" not in outside_packages(node), f"{module}.py:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_file_is_too_long(module):
+    n_lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MAX_LINES, f"{module}.py has {n_lines} lines"
+
+
+def test_importing_skad_loads_nothing_heavy():
+    program = "import sys, skad; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "skad" in loaded
+    heavy = {"torch", "sklearn", "skimage", "numpy", "matplotlib", "PIL"}
+    assert not heavy & set(loaded)
+    assert [name for name in loaded if name.startswith("skad.")] == []
+
+
+@pytest.mark.parametrize("name", [name for name in dir(skad) if name != "__version__"])
+def test_every_public_name_resolves(name):
+    value = getattr(skad, name)
+    home = skad._MODULE_OF.get(name)
+    assert value.__name__ == (name if home else f"skad.{name}")
+    if home:
+        assert value.__module__ == f"skad.{home}"
+
+
+def test_dir_and_all_tell_the_same_names():
+    assert set(dir(skad)) == {*skad.__all__, *skad._SUBMODULES}
+    assert len(skad.__all__) == len(set(skad.__all__))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'skad' has no attribute 'nope'"):
+        _ = skad.nope
+
+
+# The readers above, read with sources whose answer is known.
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from skad._detector import PatchAutoencoderDetector", {"_detector"}),
+        ("from skad import PatchAutoencoderDetector", {"_detector"}),
+        ("from . import metrics", {"metrics"}),
+        ("from .images import read_image", {"images"}),
+        ("import skad._maps as maps", {"_maps"}),
+        ("import skad\nskad.load('a')", {"_persistence"}),
+        ("def f():\n    from skad import images", {"images"}),
+        ("from skad import __version__", set()),
+        ("import numpy\nfrom torch import nn", set()),
+    ],
+)
+def test_own_modules_are_found(source, expected):
+    assert own_modules(ast.parse(source)) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("_detector", "from skad import images, legacy", ["legacy"]),
+        ("metrics", "from skad.images import read_image", ["images"]),
+        ("displays", "from skad import _persistence, metrics", ["_persistence"]),
+        ("legacy", "import skad.unheard_of", ["unheard_of"]),
+        ("__main__", "from skad import load, images, displays", []),
+    ],
+)
+def test_upward_imports_are_found(module, source, wrong):
+    assert upward_imports(module, ast.parse(source)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import torch.nn.functional as F", {"torch"}),
+        ("from torch import nn", {"torch"}),
+        ("from safetensors.torch import save", {"torch"}),
+        ("from safetensors import torch", {"torch"}),
+        ("from safetensors.numpy import save", {"safetensors"}),
+        ("import matplotlib.pyplot as plt", {"matplotlib"}),
+        ("from skad import _maps", {"skad"}),
+    ],
+)
+def test_outside_packages_are_found(source, found):
+    (statement,) = ast.parse(source).body
+    assert outside_packages(statement) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "is_found"),
+    [
+        ("import matplotlib", True),
+        ("if True:\n    import matplotlib", True),
+        ("class A:\n    import matplotlib", True),
+        ("if TYPE_CHECKING:\n    import matplotlib", False),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import matplotlib", True),
+        ("def f():\n    import matplotlib", False),
+        ("class A:\n    def f(self):\n        import matplotlib", False),
+    ],
+)
+def test_what_runs_on_import_is_told_from_what_does_not(source, is_found):
+    nodes = statements_run_on_import(ast.parse(source))
+    assert any("matplotlib" in outside_packages(node) for node in nodes) is is_found

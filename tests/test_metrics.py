@@ -1,0 +1,248 @@
+"""Metrics against slow loops over their definitions, and by hand."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from skimage.measure import label
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import roc_auc_score
+
+from skad.metrics import (
+    au_pro_score,
+    image_auroc_score,
+    pixel_auroc_score,
+    pro_curve,
+    wilson_interval,
+)
+
+
+def random_masks_and_maps(seed, levels=12):
+    """Images of differing sizes with regions of differing sizes, and ties."""
+    rng = np.random.default_rng(seed)
+    masks, maps = [], []
+    for _ in range(4):
+        height, width = rng.integers(4, 9, size=2)
+        mask = rng.random((height, width)) < 0.25
+        maps.append((rng.integers(0, levels, (height, width)) + 2 * mask) / levels)
+        masks.append(mask)
+    masks[0][:] = False
+    return masks, maps
+
+
+def slow_points(masks, maps):
+    """FPR and PRO at every threshold, one after the other, by the definition."""
+    regions = []
+    for i, mask in enumerate(masks):
+        labels = label(mask, connectivity=2)
+        regions += [(i, labels == k) for k in range(1, labels.max() + 1)]
+    good = sum((~mask).sum() for mask in masks)
+    points = [(np.inf, 0.0, 0.0)]
+    for threshold in sorted({v for values in maps for v in values.flat}, reverse=True):
+        flagged = [values >= threshold for values in maps]
+        false = sum((f & ~mask).sum() for f, mask in zip(flagged, masks, strict=True))
+        overlaps = [flagged[i][region].mean() for i, region in regions]
+        points.append((threshold, false / good, np.mean(overlaps)))
+    return points
+
+
+def slow_au_pro(masks, maps, limit):
+    """Area by trapezoids, one after the other."""
+    area, points = 0.0, slow_points(masks, maps)
+    for (_, x0, y0), (_, x1, y1) in pairwise(points):
+        if x0 >= limit or x0 == x1:
+            continue
+        end = min(x1, limit)
+        at_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+        area += (end - x0) * (y0 + at_end) / 2
+    return area / limit
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("limit", [0.01, 0.3, 0.77, 1.0])
+def test_au_pro_equals_a_slow_loop_over_all_thresholds(seed, limit):
+    masks, maps = random_masks_and_maps(seed)
+    expected = slow_au_pro(masks, maps, limit)
+    assert au_pro_score(masks, maps, integration_limit=limit) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 40, 10**6])
+def test_every_point_of_the_curve_is_right_and_none_is_missing(levels):
+    masks, maps = random_masks_and_maps(1, levels)
+    slow = slow_points(masks, maps)
+    fpr, pro, thresholds = pro_curve(masks, maps)
+    expected = {threshold: (x, y) for threshold, x, y in slow}
+    for x, y, threshold in zip(fpr, pro, thresholds, strict=True):
+        assert (x, y) == pytest.approx(expected[threshold])
+    for threshold, x, y in slow:  # what was left out lies on the lines
+        segment = np.flatnonzero(thresholds >= threshold)[-1]
+        ends = slice(segment, segment + 2)
+        assert x in fpr[ends] or np.interp(x, fpr[ends], pro[ends]) == pytest.approx(y)
+    assert (np.diff(thresholds) < 0).all()
+    assert (fpr[0], pro[0], fpr[-1], pro[-1]) == (0, 0, 1, 1)
+
+
+def test_au_pro_of_a_small_example_by_hand():
+    # Regions: A of 4 pixels, B of 1 touching nothing; 5 good pixels.
+    masks = np.array([[[1, 1, 0, 0, 1], [1, 1, 0, 0, 0]]])
+    maps = np.array([[[9.0, 9, 8, 1, 5], [7, 6, 5, 1, 1]]])
+    # 9: PRO 1/4; 8: FPR 1/5; 7: 3/8; 6: 1/2; 5 (tie): FPR 2/5, PRO 1; 1: FPR 1.
+    fpr, pro, thresholds = pro_curve(masks, maps)
+    np.testing.assert_allclose(fpr, [0, 0, 0.2, 0.2, 0.2, 0.4, 1])
+    np.testing.assert_allclose(pro, [0, 0.25, 0.25, 0.375, 0.5, 1, 1])
+    np.testing.assert_allclose(thresholds, [np.inf, 9, 8, 7, 6, 5, 1])
+    # To 0.3: 0.2 x 1/4, then half of the slope from 1/2 to 1: 0.1 x (1/2 + 3/4) / 2.
+    expected = (0.2 * 0.25 + 0.1 * 0.625) / 0.3
+    assert au_pro_score(masks, maps) == pytest.approx(expected)
+
+
+def test_regions_count_alike_whatever_their_size():
+    mask, values = np.zeros((20, 20), int), np.zeros((20, 20))
+    mask[:10, :10] = 1
+    mask[15, 15] = 1
+    values[:10, :10] = 1.0  # the large one found, the small one missed
+    assert pro_curve([mask], [values])[1][1] == pytest.approx(0.5)
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region():
+    mask = np.array([[1, 0, 0, 0], [0, 1, 1, 0]])
+    values = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
+    assert pro_curve([mask], [values])[1][1] == pytest.approx(1 / 3)
+
+
+def test_regions_are_not_joined_across_images():
+    masks = np.ones((2, 1, 3), bool)
+    masks[:, 0, 2] = False
+    maps = np.array([[[1.0, 1, 0]], [[0, 0, 0]]])
+    assert pro_curve(masks, maps)[1][1] == 0.5
+
+
+def test_a_perfect_map_is_one_and_a_constant_one_is_chance():
+    masks, _ = random_masks_and_maps(3)
+    perfect = [mask.astype(np.float32) for mask in masks]
+    assert au_pro_score(masks, perfect) == 1
+    assert pixel_auroc_score(masks, perfect) == 1
+    constant = [np.full(mask.shape, 0.7) for mask in masks]
+    assert au_pro_score(masks, constant) == pytest.approx(0.3 / 2)
+    assert pixel_auroc_score(masks, constant) == 0.5
+    upside_down = [1 - values for values in perfect]
+    assert au_pro_score(masks, upside_down) == 0
+    assert pixel_auroc_score(masks, upside_down) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pixel_auroc_equals_scikit_learns(seed):
+    masks, maps = random_masks_and_maps(seed)
+    truth = np.concatenate([mask.ravel() for mask in masks])
+    values = np.concatenate([values.ravel() for values in maps])
+    assert pixel_auroc_score(masks, maps) == pytest.approx(roc_auc_score(truth, values))
+
+
+@pytest.mark.parametrize("score", [au_pro_score, pixel_auroc_score])
+def test_arrays_and_sequences_of_any_number_kind_agree(score):
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 6, 7)) < 0.3
+    maps = rng.integers(0, 99, masks.shape)
+    expected = score(masks, maps.astype(np.float64))
+    assert score(masks.astype(np.uint8), maps) == expected
+    assert score(list(masks), tuple(maps.astype(np.float32))) == expected
+    assert score(masks.tolist(), (values for values in maps)) == expected
+    assert score(masks[::-1], maps[::-1]) == pytest.approx(expected)
+
+
+def test_nothing_that_came_is_written_to():
+    rng = np.random.default_rng(0)
+    masks, maps = rng.random((3, 6, 7)) < 0.3, rng.random((3, 6, 7))
+    masks.setflags(write=False)
+    maps.setflags(write=False)
+    au_pro_score(masks, maps)
+    pixel_auroc_score(masks, maps)
+
+
+@pytest.mark.parametrize("score", [au_pro_score, pixel_auroc_score])
+@pytest.mark.parametrize(("fill", "kind"), [(0, "anomalous"), (1, "good")])
+def test_one_kind_of_pixels_alone_is_undefined(score, fill, kind):
+    masks, maps = np.full((2, 3, 4), fill), np.random.default_rng(0).random((2, 3, 4))
+    with pytest.warns(UndefinedMetricWarning, match=f"without a single {kind} pixel"):
+        assert np.isnan(score(masks, maps))
+    with pytest.warns(UndefinedMetricWarning, match=f"without a single {kind} pixel"):
+        fpr, pro, thresholds = pro_curve(masks, maps)
+    undefined = pro if kind == "anomalous" else fpr
+    assert np.isnan(undefined).all()
+    np.testing.assert_array_equal(thresholds, [np.inf, maps.min()])
+
+
+@pytest.mark.parametrize("score", [pro_curve, au_pro_score, pixel_auroc_score])
+def test_bad_masks_and_maps_are_named(score):
+    masks, maps = np.zeros((2, 3, 4), int), np.zeros((2, 3, 4))
+    masks[0, 0, 0] = 1
+    with pytest.raises(ValueError, match=r"masks\[0\] holds 255. Pass masks > 0"):
+        score(masks * 255, maps)
+    with pytest.raises(ValueError, match=r"masks must have shape.*masks\[np.newaxis\]"):
+        score(masks[0], maps[0])
+    with pytest.raises(ValueError, match=r"maps\[1\] has \(3, 4, 1\)"):
+        score(masks, [maps[0], maps[1][..., None]])
+    with pytest.raises(ValueError, match=r"masks\[0\] has \(3, 4\) and maps\[0\] \(4"):
+        score(masks, maps.transpose(0, 2, 1))
+    with pytest.raises(ValueError, match="got 2 masks and 1 maps"):
+        score(masks, maps[:1])
+    with pytest.raises(ValueError, match="at least one image"):
+        score([], [])
+    with pytest.raises(ValueError, match=r"dtype complex128"):
+        score(masks, maps + 1j)
+    maps[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"maps\[1\] holds nan"):
+        score(masks, maps)
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.01, 30, np.nan])
+def test_an_integration_limit_is_a_rate(limit):
+    masks = np.array([[[0, 1]]])
+    with pytest.raises(ValueError, match="integration_limit must be above 0"):
+        au_pro_score(masks, masks * 1.0, integration_limit=limit)
+
+
+def test_image_auroc_is_the_share_of_pairs_in_order():
+    rng = np.random.default_rng(0)
+    y, scores = rng.choice([-1, 1], size=40), rng.integers(0, 9, size=40)
+    pairs = [
+        (good > bad) + (good == bad) / 2
+        for good in scores[y == 1]
+        for bad in scores[y == -1]
+    ]
+    assert image_auroc_score(y, scores) == pytest.approx(np.mean(pairs))
+    assert image_auroc_score([1, -1], [0.0, -1.0]) == 1
+
+
+def test_image_auroc_of_one_kind_alone_is_undefined():
+    with pytest.warns(UndefinedMetricWarning, match="single anomalous image"):
+        assert np.isnan(image_auroc_score([1, 1], [0.0, 1.0]))
+
+
+def test_bad_labels_and_scores_are_named():
+    with pytest.raises(ValueError, match=r"\[0, 1\].*y = np\.where\(y == 1, -1, 1\)"):
+        image_auroc_score([0, 1], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3,\)"):
+        image_auroc_score([1, -1], [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=r"scores\[1\] is inf"):
+        image_auroc_score([1, -1], [0.0, np.inf])
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 7), (7, 7), (400, 1000)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_wilson_ends_are_where_the_score_test_turns(successes, n, confidence):
+    z = norm.ppf((1 + confidence) / 2)
+    for end in wilson_interval(successes, n, confidence):
+        # (p - rate)^2 = z^2 p (1 - p) / n defines both ends.
+        distance = (end - successes / n) ** 2
+        assert distance == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-12)
+
+
+def test_wilson_refuses_what_is_no_count():
+    with pytest.raises(ValueError, match="successes must be from 0 to n; got 3 of n=2"):
+        wilson_interval(3, 2)
+    with pytest.raises(ValueError, match="confidence must be above 0"):
+        wilson_interval(1, 2, confidence=95)
+    with pytest.warns(UndefinedMetricWarning, match="without a single trial"):
+        assert np.isnan(wilson_interval(0, 0)).all()
