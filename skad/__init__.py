@@ -18,7 +18,7 @@ _MODULE_OF = {
 }
 _SUBMODULES = ("datasets", "displays", "images", "legacy", "metrics", "testing")
 
-__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULE_OF]
 
 
 def __getattr__(name: str) -> object:

@@ -1,112 +1,41 @@
 """Simulated defects, pasted into good images: what the anomaly decoder learns from.
 
-Everything happens in square windows around the defects, all windows of a batch at
-once. A defect is a shape (blob or line), a content (what is shown inside the shape)
-and a photometric change; the three are drawn independently of each other.
+A defect has a shape (blob or line), a content (what the shape shows) and a change of
+colour, drawn independently of each other. The material comes from the good images
+themselves, as in CutPaste [1]_ and NSA [2]_. All windows around the defects of a batch
+are made at once.
+
+References
+----------
+.. [1] Li, C.-L., Sohn, K., Yoon, J., Pfister, T. (2021). CutPaste: self-supervised
+   learning for anomaly detection and localization. CVPR, 9664-9674.
+.. [2] Schlüter, H. M., Tan, J., Hou, B., Kainz, B. (2022). Natural synthetic anomalies
+   for self-supervised anomaly detection and localization. ECCV, 474-489.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DEFECTS_PER_IMAGE = 3
-_LINE_POINTS = 48
+DEFECTS_PER_IMAGE = 5  # at the most: each is there with the next probability
+_PRESENT = 0.5
+_LINES = 0.35  # share of the defects
 _SMALLEST = 2.0  # pixels
+_LINE_POINTS = 48
+_LATTICE = 16  # side of the random lattice that smooth noise is made from
+_PLAIN_TO_SEE = 4.0  # noise levels
 
-
-def _uniform(n: int, low: float, high: float, rng: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(n, generator=rng, device=rng.device)
-
-
-def _log_uniform(n: int, low: float, high: Tensor, rng: torch.Generator) -> Tensor:
-    return low * (high / low) ** _uniform(n, 0.0, 1.0, rng)
-
-
-def _randint(n: int, high: int, rng: torch.Generator) -> Tensor:
-    return torch.randint(max(high, 1), (n,), generator=rng, device=rng.device)
-
-
-def cut(images: Tensor, which: Tensor, top: Tensor, left: Tensor, size: tuple) -> Tensor:
-    """Windows (m, C, h, w) of images (n, C, H, W); beyond the edge it repeats."""
-    rows, columns = _window_index(images.shape[2:], top, left, size)
-    return images[which[:, None, None], :, rows, columns].movedim(-1, 1)
-
-
-def _window_index(
-    shape: torch.Size, top: Tensor, left: Tensor, size: tuple
-) -> tuple[Tensor, Tensor]:
-    rows = top[:, None] + torch.arange(size[0], device=top.device)  # m, h
-    columns = left[:, None] + torch.arange(size[1], device=top.device)  # m, w
-    rows, columns = rows.clamp(0, shape[0] - 1), columns.clamp(0, shape[1] - 1)
-    return rows[:, :, None], columns[:, None, :]
-
-
-def _smooth_noise(m: int, cells: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Noise (m, h, w) in about [-1, 1] whose grain is ``cells`` (m,) pixels."""
-    lattice = torch.randn(m, 1, 16, 16, generator=rng, device=rng.device)
-    grid = offsets / (8.0 * cells[:, None, None, None])  # m, h, w, 2
-    return F.grid_sample(
-        lattice, grid, mode="bicubic", padding_mode="reflection", align_corners=False
-    )[:, 0]
-
-
-def _blob(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Ellipses with a wavy rim, ``size`` (m,) pixels long: opacity (m, h, w)."""
-    m = len(size)
-    angle = _uniform(m, 0.0, math.pi, rng)
-    u, v = _rotate(offsets, angle)
-    flatness = _uniform(m, 0.25, 1.0, rng)
-    radius = size / 2
-    rho = torch.hypot(u / radius[:, None, None], v / (radius * flatness)[:, None, None])
-    wave = _smooth_noise(m, (size / 3).clamp(min=1.0), offsets, rng)
-    rho = rho * (1 + 0.4 * wave.clamp(-1.5, 1.5))
-    softness = _log_uniform(m, 0.5, (size / 4).clamp(min=0.6), rng)  # pixels
-    inside = (1 - rho) * (radius * flatness.sqrt() / softness)[:, None, None]
-    return torch.sigmoid(4 * inside)
-
-
-def _line(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random walks ``size`` (m,) pixels long, one to three wide: opacity (m, h, w)."""
-    m, (h, w) = len(size), offsets.shape[1:3]
-    shape = (m, _LINE_POINTS)
-    turn = torch.randn(shape, generator=rng, device=rng.device)
-    bend = _log_uniform(m, 0.02, torch.full_like(size, 0.4), rng)
-    start = _uniform(m, 0.0, 2 * math.pi, rng)
-    heading = start[:, None] + (turn * bend[:, None]).cumsum(1)
-    step = (size / _LINE_POINTS)[:, None]
-    points = torch.stack([heading.sin() * step, heading.cos() * step], 2).cumsum(1)
-    points = points - points.mean(1, keepdim=True)  # m, points, 2
-    distance = torch.cdist(offsets.reshape(m, h * w, 2), points).amin(2)
-    width = _uniform(m, 0.8, 3.0, rng)
-    return torch.sigmoid(4 * (width[:, None] / 2 - distance)).reshape(m, h, w)
-
-
-def _rotate(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x, y = offsets[..., 0], offsets[..., 1]
-    return cos * x + sin * y, cos * y - sin * x
-
-
-def _warped(patches: Tensor, offsets: Tensor, local: Tensor, rng) -> Tensor:
-    """Patches (m, C, h, w) turned, scaled and bent about their centre."""
-    m, h, w = len(patches), *patches.shape[2:]
-    angle = _uniform(m, -math.pi, math.pi, rng) * torch.where(local, 0.15, 1.0)
-    zoom = 2.0 ** (_uniform(m, -0.7, 0.7, rng) * torch.where(local, 0.4, 1.0))
-    u, v = _rotate(offsets, angle)
-    grid = torch.stack([u, v], 3) * zoom[:, None, None, None]
-    shift = torch.randn(m, 1, 1, 2, generator=rng, device=rng.device) * 2.0
-    grid = grid + shift * local[:, None, None, None]
-    half = torch.tensor([w / 2, h / 2], device=grid.device)
-    return F.grid_sample(
-        patches, grid / half, padding_mode="reflection", align_corners=False
-    )
-
-
-def _choose(m: int, shares: tuple[float, ...], rng: torch.Generator) -> Tensor:
-    weights = torch.tensor(shares, device=rng.device)
-    return torch.multinomial(weights, m, replacement=True, generator=rng)
+# What a defect shows, and how often a blob and a line show it.
+_FOREIGN = 0  # a turned and scaled part of another image
+_MOVED = 1  # a slightly turned part of this image, from nearby
+_BENT = 2  # what is here, slightly turned and shifted
+_PLAIN = 3  # one colour that occurs somewhere: a hole, a missing part
+_SHADED = 4  # what is here, in another colour
+_BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0)
+_LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0)
 
 
 def simulate(
@@ -122,7 +51,8 @@ def simulate(
     images : Tensor of shape (n, C, H, W)
         Good images, standardised.
     patch_sizes : tuple of int
-        The largest defects, in pixels.
+        The largest defects, in pixels: sizes run from 2 pixels to one of these, evenly
+        on a log scale.
     noise_level : float
         What pixels of good images differ by from their neighbourhood.
     rng : torch.Generator
@@ -131,84 +61,233 @@ def simulate(
     -------
     defective : Tensor of shape (n, C, H, W)
     visibility : Tensor of shape (n, 1, H, W)
-        0 where nothing changed to 1 where a change is plain to see.
+        From 0 where nothing can be seen to have changed to 1 where it is plain to see.
     """
-    n, c, height, width = images.shape
+    n, height, width = len(images), *images.shape[2:]
     m = n * DEFECTS_PER_IMAGE
-    side = math.ceil(1.5 * max(patch_sizes)) + 4
-    window = (min(side, height), min(side, width))
-    target = torch.arange(m, device=images.device) % n
-    top = _randint(m, height, rng) - window[0] // 2
-    left = _randint(m, width, rng) - window[1] // 2
-    own = cut(images, target, top, left, window)  # m, C, h, w
-
-    largest = torch.tensor(patch_sizes, dtype=torch.float32, device=images.device)
-    largest = largest[_randint(m, len(patch_sizes), rng)]
+    w = _windows(m, n, (height, width), math.ceil(1.5 * max(patch_sizes)) + 4, rng)
+    largest = images.new_tensor(patch_sizes)[_randint(m, len(patch_sizes), rng)]
     size = _log_uniform(m, _SMALLEST, largest, rng)
-    offsets = _offsets(window, images.device).expand(m, -1, -1, -1)
-    is_line = _choose(m, (2.0, 1.0), rng) == 1
-    opacity = _blob(size, offsets, rng)
-    k = is_line.nonzero()[:, 0]
-    if len(k):
-        length = (size[k] * 2).clamp(min=4.0, max=float(max(window)))
-        opacity[k] = _line(length, offsets[k], rng)
-    opacity = opacity * (_uniform(m, 0.0, 1.0, rng) < 0.6)[:, None, None]
-    opacity = opacity[:, None]  # m, 1, h, w
+    is_line = _with_chance(m, _LINES, rng)
+    opacity = _shapes(size, is_line, w.offsets, rng)[:, None]  # m, 1, h, w
+    opacity = opacity * _each(_with_chance(m, _PRESENT, rng))
 
-    content = _content(images, own, (top, left), offsets, size, is_line, rng)
-    change = opacity * (content - own)
-    seen = F.avg_pool2d(change, 3, 1, padding=1).abs().amax(1, keepdim=True)
-    seen = (seen / (2.0 * noise_level)).clamp(max=1.0)
+    own = cut(images, w.image, w.top, w.left, w.shape)  # m, C, h, w
+    content = _content(images, own, w, size, is_line, rng)
+    seen = _visibility(opacity * (content - own), is_line, noise_level)
     seen = torch.where(opacity > 0.05, seen, 0.0)
 
     defective = images.clone(memory_format=torch.channels_last)
     visibility = images.new_zeros(n, 1, height, width)
-    rows, columns = _window_index(images.shape[2:], top, left, window)
+    rows, columns = _window_index((height, width), w.top, w.left, w.shape)
     for i in range(0, m, n):  # one defect an image at a time: windows may overlap
         k = slice(i, i + n)
-        index = (target[k, None, None], slice(None), rows[k], columns[k])
-        touched = opacity[k].movedim(1, -1)
-        here = defective[index]
-        defective[index] = here + touched * (content[k].movedim(1, -1) - here)
+        index = (w.image[k, None, None], slice(None), rows[k], columns[k])
+        here = defective[index]  # n, h, w, C
+        shown = content[k].movedim(1, -1)
+        defective[index] = here + opacity[k].movedim(1, -1) * (shown - here)
         visibility[index] = torch.maximum(visibility[index], seen[k].movedim(1, -1))
     return defective, visibility
 
 
-def _offsets(window: tuple[int, int], device: torch.device) -> Tensor:
-    """Return (1, h, w, 2): x and y in pixels from the centre of the window."""
-    y = torch.arange(window[0], device=device) - (window[0] - 1) / 2
-    x = torch.arange(window[1], device=device) - (window[1] - 1) / 2
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)[None].float()
+def cut(
+    images: Tensor, which: Tensor, top: Tensor, left: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    """Cut windows (m, C, h, w) out of images; beyond the edge, the edge goes on."""
+    size = (images.shape[2], images.shape[3])
+    rows, columns = _window_index(size, top, left, shape)
+    return images[which[:, None, None], :, rows, columns].movedim(-1, 1)
 
 
-def _content(images, own, corner, offsets, size, is_line, rng) -> Tensor:
-    """What the defects show: (m, C, h, w)."""
-    n, c, height, width = images.shape
-    m, h, w = len(own), *own.shape[2:]
-    kind = _choose(m, (3.0, 2.0, 2.0, 3.0, 2.0), rng)
-    foreign, moved, bent, plain = (kind == i for i in range(4))
-    donor = torch.where(foreign, _randint(m, n, rng), torch.arange(m) % n)
-    near = torch.randn(2, m, generator=rng, device=rng.device) * size
-    top = torch.where(foreign, _randint(m, height - h + 1, rng), corner[0])
-    left = torch.where(foreign, _randint(m, width - w + 1, rng), corner[1])
-    top = top + (near[0] * moved).long()
-    left = left + (near[1] * moved).long()
-    source = cut(images, donor, top, left, (h, w))
-    stays = (kind == 4)[:, None, None, None]
-    source = torch.where(stays, own, _warped(source, offsets, ~foreign, rng))
+class _Windows(NamedTuple):
+    image: Tensor  # (m,): which image each lies in
+    top: Tensor  # (m,)
+    left: Tensor  # (m,)
+    shape: tuple[int, int]
+    offsets: Tensor  # (m, h, w, 2): x and y from the centre, in pixels
 
-    # a plain colour, taken from some pixel of some image, for holes and missing parts
-    pixel = images[_randint(m, n, rng), :, _randint(m, height, rng), _randint(m, width, rng)]
-    source = torch.where(plain[:, None, None, None], pixel[:, :, None, None], source)
 
-    # photometric change: always where the content stays, sometimes elsewhere
-    changed = (stays[:, 0, 0, 0] | (_uniform(m, 0.0, 1.0, rng) < 0.3))[:, None, None, None]
-    shade = torch.randn(m, 1, 1, 1, generator=rng, device=rng.device)
-    tint = torch.randn(m, c, 1, 1, generator=rng, device=rng.device) * 0.5
-    gain = 2.0 ** (torch.randn(m, 1, 1, 1, generator=rng, device=rng.device) * 0.4)
-    mean = source.mean((2, 3), keepdim=True)
-    source = torch.where(changed, (source - mean) * gain + mean + shade + tint, source)
+def _windows(
+    m: int, n: int, size: tuple[int, int], side: int, rng: torch.Generator
+) -> _Windows:
+    """Place m windows at random in n images; their centres lie in the image."""
+    shape = (min(side, size[0]), min(side, size[1]))
+    y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in shape)
+    offsets = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
+    return _Windows(
+        image=torch.arange(m, device=rng.device) % n,
+        top=_randint(m, size[0], rng) - shape[0] // 2,
+        left=_randint(m, size[1], rng) - shape[1] // 2,
+        shape=shape,
+        offsets=offsets.expand(m, -1, -1, -1),
+    )
+
+
+def _window_index(
+    size: tuple[int, int], top: Tensor, left: Tensor, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    rows = top[:, None] + torch.arange(shape[0], device=top.device)  # m, h
+    columns = left[:, None] + torch.arange(shape[1], device=top.device)  # m, w
+    rows, columns = rows.clamp(0, size[0] - 1), columns.clamp(0, size[1] - 1)
+    return rows[:, :, None], columns[:, None, :]
+
+
+def _shapes(
+    size: Tensor, is_line: Tensor, offsets: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Opacity (m, h, w) of defects, 0 to 1."""
+    opacity = _blobs(size, offsets, rng)
+    k = is_line.nonzero()[:, 0]
+    if len(k):
+        longest = torch.full_like(size[k], 1.4 * max(offsets.shape[1:3]))
+        length = _log_uniform(len(k), 6.0, longest, rng)
+        opacity[k] = _lines(length, offsets[k], rng)
+    return opacity
+
+
+def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+    """Ellipses with a wavy and more or less soft rim, ``size`` (m,) pixels long."""
+    m = len(size)
+    u, v = _turn(offsets, _uniform(m, 0.0, math.pi, rng))
+    flatness = _uniform(m, 0.25, 1.0, rng)
+    radius = size / 2
+    rho = torch.hypot(u / radius[:, None, None], v / (radius * flatness)[:, None, None])
+    wave = _smooth_noise((size / 3).clamp(min=1.0), offsets, rng)
+    rho = rho * (1 + 0.4 * wave.clamp(-1.5, 1.5))
+    softness = _log_uniform(m, 0.5, (size / 4).clamp(min=0.6), rng)  # pixels
+    depth = (1 - rho) * (radius * flatness.sqrt())[:, None, None]  # pixels
+    return torch.sigmoid(4 * depth / softness[:, None, None])
+
+
+def _lines(length: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+    """Random walks ``length`` (m,) pixels long, one to four wide: scratches, cracks."""
+    m, (h, w) = len(length), offsets.shape[1:3]
+    turn = torch.randn(m, _LINE_POINTS, generator=rng, device=rng.device)
+    bend = _log_uniform(m, 0.01, torch.full_like(length, 0.3), rng)
+    start = _uniform(m, 0.0, 2 * math.pi, rng)
+    heading = start[:, None] + (turn * bend[:, None]).cumsum(1)
+    step = (length / _LINE_POINTS)[:, None]
+    points = torch.stack([heading.sin() * step, heading.cos() * step], 2).cumsum(1)
+    points = points - points.mean(1, keepdim=True)  # m, points, 2
+    distance = torch.cdist(offsets.reshape(m, h * w, 2), points).amin(2)
+    width = _log_uniform(m, 1.0, torch.full_like(length, 4.0), rng)
+    return torch.sigmoid(4 * (width[:, None] / 2 - distance)).reshape(m, h, w)
+
+
+def _content(
+    images: Tensor,
+    own: Tensor,
+    windows: _Windows,
+    size: Tensor,
+    is_line: Tensor,
+    rng: torch.Generator,
+) -> Tensor:
+    """Make what the defects show: (m, C, h, w)."""
+    n, _, height, width = images.shape
+    m, (h, w) = len(own), windows.shape
+    kind = torch.where(
+        is_line, _choose(m, _LINE_SHARES, rng), _choose(m, _BLOB_SHARES, rng)
+    )
+    foreign, moved, shaded = kind == _FOREIGN, kind == _MOVED, kind == _SHADED
+    donor = torch.where(foreign, _randint(m, n, rng), windows.image)
+    nearby = (_normal(2, m, rng=rng) * size * moved).long()
+    top = torch.where(foreign, _randint(m, height - h + 1, rng), windows.top)
+    left = torch.where(foreign, _randint(m, width - w + 1, rng), windows.left)
+    source = cut(images, donor, top + nearby[0], left + nearby[1], (h, w))
+    source = _warp(source, windows.offsets, ~foreign, rng)
+    pixel = images[
+        _randint(m, n, rng), :, _randint(m, height, rng), _randint(m, width, rng)
+    ]
+    source = torch.where(_each(kind == _PLAIN), pixel[:, :, None, None], source)
+    source = torch.where(_each(shaded), own, source)
+    recoloured = _each(shaded | _with_chance(m, 0.3, rng))
+    source = torch.where(recoloured, _recolour(source, rng), source)
     grain = _log_uniform(m, 1.0, (size / 2).clamp(min=1.5), rng)
-    noise = _smooth_noise(m, grain, offsets, rng)[:, None]
-    loud = (_uniform(m, 0.0, 1.0, rng) * (_uniform(m, 0.0, 1.0, rng) < 0.3))
-    return source + noise * loud[:, None, None, None]
+    noise = _smooth_noise(grain, windows.offsets, rng)[:, None]
+    loudness = _uniform(m, 0.0, 1.0, rng) * _with_chance(m, 0.3, rng)
+    return source + noise * _each(loudness)
+
+
+def _warp(
+    patches: Tensor, offsets: Tensor, slightly: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Turn, scale and shift patches (m, C, h, w) about their centre."""
+    m, _, h, w = patches.shape
+    angle = _uniform(m, -math.pi, math.pi, rng) * torch.where(slightly, 0.15, 1.0)
+    zoom = 2.0 ** (_uniform(m, -0.7, 0.7, rng) * torch.where(slightly, 0.4, 1.0))
+    u, v = _turn(offsets, angle)
+    shift = 2.0 * _normal(m, 1, 1, 2, rng=rng) * _each(slightly)
+    grid = torch.stack([u, v], 3) * _each(zoom) + shift
+    half = torch.tensor([w / 2, h / 2], device=grid.device)
+    return F.grid_sample(
+        patches, grid / half, padding_mode="reflection", align_corners=False
+    )
+
+
+def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
+    """Change contrast, brightness and hue of patches (m, C, h, w)."""
+    m, c = patches.shape[:2]
+    gain = 2.0 ** (0.4 * _normal(m, 1, 1, 1, rng=rng))
+    shade = _normal(m, 1, 1, 1, rng=rng)
+    tint = 0.5 * _normal(m, c, 1, 1, rng=rng)
+    mean = patches.mean((2, 3), keepdim=True)
+    return (patches - mean) * gain + mean + shade + tint
+
+
+def _visibility(change: Tensor, is_line: Tensor, noise_level: float) -> Tensor:
+    """Tell how plain a change (m, C, h, w) is to see: (m, 1, h, w), 0 to 1.
+
+    A change that averages out over a few pixels is texture on texture. A line is seen
+    by its length too: it counts double.
+    """
+    seen = F.avg_pool2d(change, 5, 1, padding=2).abs().amax(1, keepdim=True)
+    seen = seen * _each(1.0 + is_line)
+    return (seen / (_PLAIN_TO_SEE * noise_level)).square().clamp(max=1.0)
+
+
+def _smooth_noise(grain: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+    """Noise (m, h, w), about normal, with a grain of ``grain`` (m,) pixels."""
+    lattice = _normal(len(grain), 1, _LATTICE, _LATTICE, rng=rng)
+    return F.grid_sample(
+        lattice,
+        offsets / (_LATTICE / 2 * _each(grain)),
+        mode="bicubic",
+        padding_mode="reflection",
+        align_corners=False,
+    )[:, 0]
+
+
+def _turn(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    x, y = offsets[..., 0], offsets[..., 1]
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _each(values: Tensor) -> Tensor:
+    """One value (m,) an item, shaped to go with tensors of four axes."""
+    return values[:, None, None, None]
+
+
+def _uniform(m: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(m, generator=rng, device=rng.device)
+
+
+def _log_uniform(m: int, low: float, high: Tensor, rng: torch.Generator) -> Tensor:
+    return low * (high / low) ** _uniform(m, 0.0, 1.0, rng)
+
+
+def _normal(*shape: int, rng: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=rng, device=rng.device)
+
+
+def _with_chance(m: int, probability: float, rng: torch.Generator) -> Tensor:
+    return torch.rand(m, generator=rng, device=rng.device) < probability
+
+
+def _randint(m: int, high: int, rng: torch.Generator) -> Tensor:
+    return torch.randint(max(high, 1), (m,), generator=rng, device=rng.device)
+
+
+def _choose(m: int, shares: tuple[float, ...], rng: torch.Generator) -> Tensor:
+    weights = torch.tensor(shares, device=rng.device)
+    return torch.multinomial(weights, m, replacement=True, generator=rng)

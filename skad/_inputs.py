@@ -46,6 +46,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers."""
+        return np.asarray(self.source[0]).dtype
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous."""
         if isinstance(self.source, np.ndarray):
@@ -156,7 +161,7 @@ def _row_shape(X: np.ndarray, image_shape: tuple | None) -> tuple[int, int, int]
         return (1, X.shape[1], 1)
     sides = tuple(image_shape)
     valid = len(sides) in (2, 3) and all(
-        isinstance(s, Integral) and s > 0 for s in sides
+        isinstance(s, Integral) and int(s) > 0 for s in sides
     )
     if not valid or np.prod(sides) != X.shape[1]:
         raise ValueError(

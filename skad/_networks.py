@@ -1,10 +1,11 @@
-"""The network: one encoder, a decoder that reconstructs, a decoder that finds anomalies."""
+"""The network: an encoder, a decoder that rebuilds, a decoder that marks anomalies."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 STRIDE = 16  # the encoder halves the resolution four times
+FEATURE_STRIDE = 8  # resolution of the features that are returned
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
 
@@ -40,17 +41,21 @@ class PatchAutoencoder(nn.Module):
         self.down8 = nn.Sequential(_block(b, c, stride=2), _block(c, c))
         self.down16 = nn.Sequential(_block(c, d, stride=2), _block(d, d), _block(d, d))
 
-        self.rebuild8 = _block(d, c)
-        self.rebuild4 = _block(c, b)
+        self.rebuild8 = _block(d, b)
+        self.rebuild4 = _block(b, b)
         self.to_image = nn.Sequential(
             nn.Conv2d(b, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
         )
 
-        self.mark8 = _block(d + c, c)
-        self.residual4 = nn.Sequential(nn.PixelUnshuffle(4), _block(16 * n_channels, b))
-        self.mark4 = nn.Sequential(_block(c + 2 * b, b), _block(b, b))
+        self.mark8 = _block(d + c, b)
+        self.residual4 = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(16 * n_channels, b // 2, 1)
+        )
+        self.mark4 = nn.Sequential(_block(2 * b + b // 2, b), _block(b, b))
         self.to_logit = nn.Sequential(nn.Conv2d(b, 4, 3, padding=1), nn.PixelShuffle(2))
-        nn.init.constant_(self.to_logit[0].bias, -3.0)  # anomalies are rare
+        with torch.no_grad():
+            self.to_logit[0].bias.fill_(-3.0)  # type: ignore[operator]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
@@ -61,7 +66,7 @@ class PatchAutoencoder(nn.Module):
         y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
         reconstruction = self.to_image(y)  # n, C, H, W
 
-        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, c, H/8, W/8
-        residual = self.residual4((x - reconstruction.detach()).abs())  # n, b, H/4, W/4
+        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, b, H/8, W/8
+        residual = self.residual4(x - reconstruction.detach())
         y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, b, H/4, W/4
         return reconstruction, self.to_logit(y)[:, 0], x8

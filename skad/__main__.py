@@ -1,0 +1,212 @@
+"""The command line: skad demo, fit, score and benchmark.
+
+What is heavy to import is imported by the commands, so that --help needs none of it.
+"""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from skad._arguments import make_parser
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from skad._demo import Demo
+    from skad.images import ImageFolder
+
+_BYTES_IN_MEMORY = 2**30  # of training images, at most
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command of the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        The arguments; None takes those that the program was called with.
+
+    Returns
+    -------
+    code : int
+        0; 1 where some files or runs failed and the others did not; 2 for an error;
+        130 where it was stopped from the keyboard.
+    """
+    args = make_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return _COMMANDS[args.command](args)
+        except KeyboardInterrupt:
+            print("skad: stopped", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, ImportError) as error:
+            if args.debug:
+                raise
+            print(f"skad: error: {_one_line(error)}", file=sys.stderr)
+            return 2
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning in one line, as `warnings.showwarning`."""
+    print(f"skad: warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+# --- The commands -----------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from skad import _demo
+    from skad._files import make_room_for, write_atomically
+
+    picture = make_room_for(args.output / "demo.png")
+    scores = args.output / "scores.csv"
+    demo = _demo.run(args.surface, epochs=args.epochs, seed=args.seed)
+    print(_demo.report(demo))
+    write_atomically(scores, _demo.scores_csv(demo))
+    try:
+        histogram = _draw_histogram(demo)
+    except ImportError as error:
+        print(f"skad: warning: no histogram in the picture: {error}", file=sys.stderr)
+        histogram = None
+    write_atomically(picture, _demo.picture(demo, histogram))
+    print(f"picture        {picture}\nscores         {scores}")
+    return 0
+
+
+def _draw_histogram(demo: "Demo") -> "NDArray[np.uint8]":
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from skad.displays import ScoreDisplay
+
+    display = ScoreDisplay.from_predictions(
+        demo.surfaces.y_test, demo.trial.scores, demo.detector.offset_
+    )
+    figure: Any = display.figure_
+    figure.set_size_inches(9, 3)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=200)
+    return np.asarray(Image.open(png).convert("RGB"))  # (h, w, 3)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from skad._detector import PatchAutoencoderDetector
+    from skad._files import make_room_for
+    from skad._persistence import save
+    from skad.images import ImageFolder
+
+    make_room_for(args.model)
+    image_size = _one_or_several(args.image_size)
+    images = ImageFolder(args.folder, image_size=image_size, gray=args.gray)
+    print(f"learning from {len(images)} images in {args.folder}")
+    detector = PatchAutoencoderDetector(
+        _one_or_several(args.patch_size),
+        epochs=args.epochs,
+        contamination=args.contamination,
+        target_fpr=args.target_fpr,
+        device=args.device,
+        random_state=args.seed,
+        verbose=1,
+    ).fit(_in_memory_if_small(images))
+    save(detector, args.model)
+    n = len(detector.calibration_scores_)
+    if args.contamination == "auto":
+        least = max(args.target_fpr, 1 / (n + 1))
+        promise = f"at most {100 * least:.3g} % of good images are flagged"
+    else:
+        promise = f"{100 * args.contamination:.3g} % of the training images are flagged"
+    print(f"threshold      {detector.pixel_threshold_:.6g}")
+    print(f"promise        {promise}")
+    print(f"calibration    {n} images that training did not see")
+    print(f"model          {args.model}")
+    return 0
+
+
+def _in_memory_if_small(images: "ImageFolder") -> Any:
+    """Decode images once where they fit, and not again in every epoch."""
+    from skad.images import ImageReader
+
+    if math.prod(images.shape) * images.dtype.itemsize > _BYTES_IN_MEMORY:
+        return images
+    reader = ImageReader(image_size=images.image_size, gray=images.gray)
+    return reader.transform(images.paths)
+
+
+def _one_or_several(numbers: list[int] | None) -> Any:
+    """Return a number alone as it is, and several as a tuple."""
+    if numbers is None:
+        return None
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+
+
+def _score(args: argparse.Namespace) -> int:
+    from skad._persistence import load
+    from skad._scoring import HEAT_MAPS, TABLE, score_files
+
+    verdicts = score_files(
+        load(args.model),
+        args.paths,
+        args.output,
+        heat_maps=args.heat_maps,
+        resume=args.resume,
+        verbose=1,
+    )
+    kinds = ("good", "anomalous", "unreadable")
+    print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
+    print(f"scores         {args.output / TABLE}")
+    if args.heat_maps:
+        print(f"heat maps      {args.output / HEAT_MAPS}")
+    return 1 if verdicts["unreadable"] else 0
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from skad import _benchmark
+    from skad._files import make_room_for, write_atomically
+
+    chosen = {"epochs": args.epochs, "device": args.device}
+    results = _benchmark.run(
+        args.root,
+        categories=args.categories,
+        seeds=args.seeds,
+        parameters={name: value for name, value in chosen.items() if value is not None},
+        output=args.output,
+        fresh=args.fresh,
+        verbose=1,
+    )
+    table = _benchmark.table(results)
+    print(table)
+    if args.table is not None:
+        write_atomically(make_room_for(args.table), table)
+    failed = sum("error" in result for result in results)
+    if failed:
+        print(f"skad: {failed} of {len(results)} runs failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo,
+    "fit": _fit,
+    "score": _score,
+    "benchmark": _benchmark,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

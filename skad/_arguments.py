@@ -1,0 +1,218 @@
+"""What the command line takes; quick to import, so that --help is quick."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from skad import __version__
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line; `command` is the name of the command."""
+    parser = argparse.ArgumentParser(
+        prog="skad",
+        description="Visual anomaly detection that learns from good images alone.",
+    )
+    parser.add_argument("--version", action="version", version=f"skad {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND"
+    )
+    _add_demo(commands)
+    _add_fit(commands)
+    _add_score(commands)
+    _add_benchmark(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", help="show where an error comes from"
+        )
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="find planted defects in a photographed surface",
+        description="Find planted defects in a photographed surface, and show in "
+        "figures and a picture how it went.",
+    )
+    parser.add_argument(
+        "--surface",
+        choices=("brick", "grass", "gravel"),
+        default="brick",
+        help="which photograph of scikit-image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("skad-demo"),
+        metavar="FOLDER",
+        help="for demo.png and scores.csv (default: %(default)s)",
+    )
+    _add_epochs(parser, default=75)
+    _add_seed(parser)
+
+
+def _add_fit(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fit",
+        help="learn from a folder of good images",
+        description="Learn from a folder of good images and store the model.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of good images")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the model goes, for example part.safetensors",
+    )
+    parser.add_argument(
+        "--patch-size",
+        type=int,
+        nargs="+",
+        default=[40],
+        metavar="N",
+        help="largest defect expected, in pixels; several numbers for several "
+        "scales (default: 40)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="resize images to N x N, or with two numbers to height x width; "
+        "score resizes likewise (default: as they are)",
+    )
+    parser.add_argument("--gray", action="store_true", help="read colour as gray")
+    _add_epochs(parser, default=75)
+    parser.add_argument(
+        "--target-fpr",
+        type=float,
+        default=0.05,
+        metavar="RATE",
+        help="promised rate of false alarms on good images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--contamination",
+        type=_auto_or_float,
+        default="auto",
+        metavar="SHARE",
+        help="flag this share of the training images, instead of --target-fpr",
+    )
+    _add_device(parser, default="auto")
+    _add_seed(parser)
+
+
+def _add_score(commands: Any) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score image files with a learned model",
+        description="Score image files with a learned model. Files are read as its "
+        "training images were: gray or colour, and resized to their size. The exit "
+        "code is 1 if a file could not be read.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="file that fit wrote")
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="image files, and folders of them (not searched recursively)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("skad-scores"),
+        metavar="FOLDER",
+        help="for scores.csv and heat_maps/ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--heat-maps",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write a picture for each image (default: yes)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the table of a stopped call; otherwise it is started over",
+    )
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="measure on data sets in the layout of MVTec AD",
+        description="Measure on data sets in the layout of MVTec AD, each category "
+        "with each seed: means, and false alarms against the promise. The "
+        "exit code is 1 if a run failed.",
+    )
+    parser.add_argument(
+        "root",
+        type=Path,
+        metavar="ROOT",
+        help="folder of categories, each with train/good, test/good, test/DEFECT and "
+        "ground_truth/DEFECT",
+    )
+    parser.add_argument(
+        "--categories", nargs="+", metavar="NAME", help="only these (default: all)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="a run for each (default: 0 1 2)",
+    )
+    _add_epochs(parser, default=None)
+    _add_device(parser, default=None)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("skad-benchmark.json"),
+        metavar="FILE",
+        help="results, written after every run; runs that it holds are not made again "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start the file over, for instance after a change to skad's code",
+    )
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
+    )
+
+
+def _add_epochs(parser: argparse.ArgumentParser, *, default: int | None) -> None:
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=default,
+        metavar="N",
+        help="passes over the training images (default: 75)",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    parser.add_argument(
+        "--device",
+        default=default,
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 and so on (default: auto)",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all randomness: equal seeds, equal results (default: %(default)s)",
+    )
+
+
+def _auto_or_float(text: str) -> str | float:
+    return text if text == "auto" else float(text)

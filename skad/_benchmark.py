@@ -1,0 +1,360 @@
+"""Benchmark over folders in the layout of MVTec AD: every category with every seed.
+
+Each run has a process of its own, so that its peak memory is its own and a crash
+costs one run; results are stored after every run.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import statistics
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from skad import __version__
+from skad._evaluation import figures_of_images, figures_of_pixels, fit_and_score
+from skad._files import make_room_for, write_atomically
+from skad._mvtec import PathLike, find_categories, fingerprint, load_category
+from skad.metrics import wilson_interval
+
+Result = dict[str, Any]
+
+# --- One run ----------------------------------------------------------------------
+
+
+def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
+    """Fit on the good training images of a category and test on its test images.
+
+    Parameters
+    ----------
+    path : path
+        The category, as for `load_category`.
+    seed : int
+        The detector's `random_state`.
+    parameters : mapping of str to object
+        Further parameters of `PatchAutoencoderDetector`; what is not named keeps its
+        default.
+
+    Returns
+    -------
+    result : dict
+        What `_evaluation` computes of images and pixels, `threshold` and
+        `target_fpr`, `n_train`, `training_seconds`, `images_per_second` (scoring),
+        `peak_memory_mb` (MB of 10^6 bytes: of the process until scoring ended, before
+        the metrics are computed) and `notes`, a list of str. What is undefined or
+        unknown is None.
+    """
+    from skad._detector import PatchAutoencoderDetector
+
+    category = load_category(path)
+    detector = PatchAutoencoderDetector(**parameters, random_state=seed)
+    trial = fit_and_score(detector, category.train, category.test)
+    peak_memory = _peak_memory_mb()
+    maps = detector.anomaly_map(category.test) if category.masks else ()
+    figures = {
+        "n_train": len(category.train),
+        **figures_of_images(category.y, trial.scores, detector.offset_),
+        **figures_of_pixels(category.masks, maps),
+        "threshold": float(detector.pixel_threshold_),
+        "target_fpr": float(detector.target_fpr),
+        "training_seconds": trial.training_seconds,
+        "images_per_second": trial.images_per_second,
+        "peak_memory_mb": peak_memory,
+    }
+    known = {
+        key: None if math.isnan(value) else value for key, value in figures.items()
+    }
+    return {**known, "notes": _note_on_masks(category.unmasked)}
+
+
+def _note_on_masks(unmasked: list[Path]) -> list[str]:
+    if not unmasked:
+        return []
+    return [
+        f"no pixel metrics: {len(unmasked)} defective image(s) have no mask in "
+        f"ground_truth, the first is {unmasked[0].parent.name}/{unmasked[0].name}"
+    ]
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident memory that this process had so far; NaN on Windows."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss counts pages of the parent, too, when it is larger
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+# --- All runs ---------------------------------------------------------------------
+
+
+def run(
+    root: PathLike,
+    *,
+    categories: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    parameters: Mapping[str, Any] | None = None,
+    output: PathLike | None = None,
+    fresh: bool = False,
+    verbose: int = 0,
+) -> list[Result]:
+    """Run every category with every seed, each in a process of its own.
+
+    Parameters
+    ----------
+    root : path
+        A folder of categories, or one category.
+    categories : sequence of str, default=None
+        Names of those to run; None runs all.
+    seeds : sequence of int, default=(0, 1, 2)
+        The detector's `random_state`, one after the other.
+    parameters : mapping of str to object, default=None
+        Further parameters of the detector, such as JSON can hold.
+    output : path, default=None
+        A JSON file that is written anew after every run. Runs that it holds already,
+        of the same skad version, with the same parameters on the same files, are
+        taken from it; other results in it stay.
+    fresh : bool, default=False
+        Start the file over instead.
+    verbose : int, default=0
+        1 shows a progress bar and names failed runs at once.
+
+    Returns
+    -------
+    results : list of dict
+        One a run: `category`, `seed`, `parameters`, `skad`, `data` (a fingerprint of
+        the files), `platform`, `cpus`, and what `run_one` returns; or, where the run
+        failed, `error` (which is not stored, so that a rerun tries again).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such folder or category, or `output` holds something else.
+    """
+    folders = _choose(find_categories(root), categories)
+    stored = [] if output is None else _open_results(make_room_for(output), fresh)
+    runs = [(folder, seed) for folder in folders for seed in dict.fromkeys(seeds)]
+    results = []
+    with tqdm(runs, unit="run", disable=None if verbose else True) as bar:
+        for folder, seed in bar:
+            bar.set_postfix_str(f"{folder.name}, seed {seed}")
+            settings = _settings(folder, seed, parameters or {})
+            result = _stored_result(stored, settings)
+            if result is None:
+                outcome = _run_in_a_process(folder, seed, parameters or {})
+                result = settings | outcome
+                if output is not None and "error" not in result:
+                    stored.append(result)
+                    write_atomically(output, json.dumps(stored, indent=1) + "\n")
+            results.append(result)
+            for line in _complaints(result) if verbose else ():
+                bar.write(line, file=sys.stderr)
+    return results
+
+
+def _choose(folders: list[Path], categories: Sequence[str] | None) -> list[Path]:
+    if categories is None:
+        return folders
+    named = {folder.name: folder for folder in folders}
+    unknown = [name for name in categories if name not in named]
+    if unknown:
+        raise ValueError(f"no category {unknown[0]!r}; there are {', '.join(named)}")
+    return [named[name] for name in dict.fromkeys(categories)]
+
+
+def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
+    """Return all that decides whether two runs are the same, as JSON gives it back."""
+    settings = {
+        "category": path.name,
+        "seed": seed,
+        "parameters": dict(parameters),
+        "skad": __version__,
+        "data": fingerprint(path),
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _stored_result(stored: list[Result], settings: Result) -> Result | None:
+    for result in stored:
+        if all(result.get(key) == value for key, value in settings.items()):
+            return result
+    return None
+
+
+def _complaints(result: Result) -> list[str]:
+    run = f"{result['category']}, seed {result['seed']}"
+    error = [f"error: {result['error']}"] if "error" in result else []
+    return [f"{run}: {text}" for text in error + result["notes"]]
+
+
+def _open_results(output: Path, fresh: bool) -> list[Result]:
+    if fresh or not output.exists():
+        return []
+    try:
+        results = json.loads(output.read_text(encoding="utf-8"))
+    except ValueError:
+        results = None
+    if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
+        raise ValueError(
+            f"{output} does not hold results of a benchmark; name another file, or "
+            "start it over with fresh=True (--fresh)"
+        )
+    return results
+
+
+def _run_in_a_process(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
+    """Call `run_one` in a new process, which is ended if this one is interrupted."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(
+        target=_child, args=(sender, path, seed, dict(parameters)), daemon=True
+    )
+    child.start()
+    sender.close()  # so that the pipe ends when the child does
+    try:
+        return receiver.recv()
+    except EOFError:
+        child.join()
+        return {"error": f"the process of the run ended with code {child.exitcode}"}
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+
+
+def _child(
+    sender: Connection, path: Path, seed: int, parameters: Mapping[str, Any]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    result: Result = {"platform": platform.platform(), "cpus": os.cpu_count()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            result |= run_one(path, seed, parameters)
+        except (ValueError, OSError) as error:
+            result = {"error": str(error), "notes": []}
+        except Exception as error:
+            traceback.print_exc()
+            result = {"error": repr(error), "notes": []}
+    said = dict.fromkeys(str(warning.message) for warning in caught)
+    result["notes"] += list(said)
+    sender.send(result)
+    sender.close()
+
+
+# --- The table --------------------------------------------------------------------
+
+_COLUMNS = {
+    "image_auroc": ("image AUROC", ".3f"),
+    "pixel_auroc": ("pixel AUROC", ".3f"),
+    "au_pro": ("AU-PRO", ".3f"),
+    "false_alarm_rate": ("false alarms", ".3f"),
+    "detection_rate": ("detected", ".3f"),
+    "training_seconds": ("training, s", ".0f"),
+    "images_per_second": ("images/s", ".0f"),
+    "peak_memory_mb": ("peak MB", ".0f"),
+}
+
+
+def table(results: Sequence[Result]) -> str:
+    """Lay results out in a Markdown table.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        What `run` returns; failed runs are left out.
+
+    Returns
+    -------
+    text : str
+        A row for each category (mean ± standard deviation over its seeds), one of
+        the means over categories, and one of the pooled rates at the threshold.
+    """
+    done = [result for result in results if "error" not in result]
+    if not done:
+        return "No run has ended.\n"
+    names = list(dict.fromkeys(result["category"] for result in done))
+    groups = {name: [r for r in done if r["category"] == name] for name in names}
+    lines = [
+        "| category | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
+        "|---|" + "---:|" * len(_COLUMNS),
+        *(_row(name, _cells_of_runs(group)) for name, group in groups.items()),
+        _row("**mean**", _cells_of_means(list(groups.values()))),
+        _row("**pooled**", _cells_pooled(done)),
+        "",
+        _legend(done),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _known(group: Sequence[Result], key: str) -> list[float]:
+    return [result[key] for result in group if result[key] is not None]
+
+
+def _cells_of_runs(group: Sequence[Result]) -> list[str]:
+    cells = []
+    for key, (_, form) in _COLUMNS.items():
+        values = _known(group, key)
+        cell = f"{statistics.fmean(values):{form}}" if values else "-"
+        if len(values) > 1:
+            cell += f" ± {statistics.stdev(values):{form}}"
+        cells.append(cell)
+    return cells
+
+
+def _cells_of_means(groups: Sequence[Sequence[Result]]) -> list[str]:
+    cells = []
+    for key, (_, form) in _COLUMNS.items():
+        means = [statistics.fmean(_known(g, key)) for g in groups if _known(g, key)]
+        cells.append(f"{statistics.fmean(means):{form}}" if means else "-")
+    return cells
+
+
+def _cells_pooled(done: Sequence[Result]) -> list[str]:
+    cells = dict.fromkeys(_COLUMNS, "")
+    counts = {
+        "false_alarm_rate": ("false_alarms", "n_good"),
+        "detection_rate": ("detections", "n_defective"),
+    }
+    for key, (flagged, among) in counts.items():
+        successes, n = (sum(r[k] for r in done) for k in (flagged, among))
+        if n:
+            low, high = wilson_interval(successes, n)
+            cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
+    promised = ", ".join(
+        f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done})
+    )
+    cells["false_alarm_rate"] += f", promised at most {promised}"
+    return list(cells.values())
+
+
+def _legend(done: Sequence[Result]) -> str:
+    seeds = ", ".join(str(seed) for seed in sorted({r["seed"] for r in done}))
+    n_good, n_defective = (
+        sum(r[key] for r in done) for key in ("n_good", "n_defective")
+    )
+    return (
+        f"Mean ± standard deviation over the seeds {seeds}. Pooled: the "
+        f"{n_good} good and {n_defective} defective test images of all "
+        f"{len(done)} runs, with 95 % Wilson intervals; an image counts once for "
+        "each seed, so these intervals are somewhat too narrow."
+    )

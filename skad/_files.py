@@ -1,0 +1,65 @@
+"""Write files so that a stop or a full disk never leaves half of one."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file beside its place, then rename: there is all of it, or the old one.
+
+    Parameters
+    ----------
+    path : path
+        The file; one that is there already is replaced.
+    content : bytes or str
+        What it shall hold; a str is written as UTF-8.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; nothing of it is left then.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def make_room_for(path: str | os.PathLike[str]) -> Path:
+    """Make the folder of a file to come, and see now that it can be written there.
+
+    Parameters
+    ----------
+    path : path
+        The file that shall be written after long work.
+
+    Returns
+    -------
+    pathlib.Path
+        The same path.
+
+    Raises
+    ------
+    OSError
+        If the path is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder, and a file is to be written: name one in it, for "
+            f"example {path / 'model.safetensors'}"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise type(error)(
+            f"{path} cannot be written: {error.strerror or error}; name a file in a "
+            "folder that you may write to"
+        ) from error
+    return path

@@ -1,0 +1,206 @@
+"""What good features look like at every place: a Gaussian a place, shrunk to one.
+
+Where parts lie in one pose, a place has statistics of its own, as in PaDiM [1]_. Where
+they do not, one Gaussian for all places says as much with less. How far the statistics
+of a place are drawn towards those of all places is decided by the likelihood of good
+images that they were not made from.
+
+References
+----------
+.. [1] Defard, T., Setkov, A., Loesch, A., Audigier, R. (2021). PaDiM: a patch
+   distribution modeling framework for anomaly detection and localization. ICPR
+   Workshops, 475-489.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MOST_PLACES = 1024  # in larger images, neighbouring positions share a Gaussian
+N_COMPONENTS = 32  # of the features
+N_FOLDS = 3
+_SHRINKAGES = (0.02, 0.1, 0.3, 1.0)
+_RIDGE = 1e-3  # of the mean variance: keeps constant features harmless
+
+
+class Moments(NamedTuple):
+    """Sums over good images, to be added up and turned into Gaussians."""
+
+    weight: Tensor  # (P,): how many vectors
+    first: Tensor  # (P, c)
+    second: Tensor  # (P, c, c)
+
+    def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
+        return Moments(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Gaussians(NamedTuple):
+    """The state: everything that turns features into distances."""
+
+    projection: Tensor  # (k, c): the first principal components of the features
+    place: Tensor  # (h, w): which Gaussian a position has
+    mean: Tensor  # (P, k)
+    whitening: Tensor  # (P, k, k): W with W' W = inverse covariance
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Mahalanobis distances (n, h, w) of features (n, c, h, w)."""
+        z = project(features, self.projection)  # n, h, w, k
+        z = z - self.mean[self.place]
+        z = torch.einsum("hwij,nhwj->nhwi", self.whitening[self.place], z)
+        return z.norm(dim=3)
+
+
+def fit_gaussians(
+    features: Callable[[], Iterable[Tensor]],
+) -> tuple[Gaussians, list[Gaussians]]:
+    """Fit Gaussians to the features of good images.
+
+    Parameters
+    ----------
+    features : callable
+        Gives, each time it is called, the same batches of features (n, c, h, w).
+
+    Returns
+    -------
+    gaussians : Gaussians
+    without : list of Gaussians
+        The i-th was fitted without the images i, i + N_FOLDS, i + 2 N_FOLDS, …
+    """
+    projection = _principal_components(features())
+    shape = next(iter(features())).shape
+    place = _places((shape[2], shape[3])).to(projection.device)
+    folds = _moments(features(), projection, place)
+    means, covariances = _choose_shrinkages(folds)
+
+    def fitted(moments: Moments) -> Gaussians:
+        mean, covariance = _shrink(moments, means, covariances)
+        lower = torch.linalg.cholesky(covariance)
+        eye = torch.eye(lower.shape[-1], device=lower.device, dtype=lower.dtype)
+        whitening = torch.linalg.solve_triangular(lower, eye, upper=False)
+        return Gaussians(projection, place, mean.float(), whitening.float())
+
+    without = [_sum(folds[:i] + folds[i + 1 :]) for i in range(len(folds))]
+    return fitted(_sum(folds)), [fitted(moments) for moments in without]
+
+
+def gaussians_shapes(shape: tuple[int, int], c: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the fields of `Gaussians` for features (n, c, *shape)."""
+    n_places, k = int(_places(shape).max()) + 1, min(N_COMPONENTS, c)
+    return {
+        "projection": (k, c),
+        "place": shape,
+        "mean": (n_places, k),
+        "whitening": (n_places, k, k),
+    }
+
+
+def project(features: Tensor, projection: Tensor) -> Tensor:
+    """Smooth features (n, c, h, w) a little and keep their components: (n, h, w, k)."""
+    x = F.avg_pool2d(features, 3, 1, padding=1, count_include_pad=False)
+    return torch.einsum("kc,nchw->nhwk", projection, x)
+
+
+def _principal_components(batches: Iterable[Tensor]) -> Tensor:
+    """Return the directions (k, c) in which features (n, c, h, w) vary most."""
+    count, sums = 0, []
+    for x in batches:
+        rows = x.movedim(1, 3).flatten(0, 2).double()  # n h w, c
+        count += len(rows)
+        sums.append(torch.cat([rows.sum(0)[None], rows.T @ rows]))
+    total = torch.stack(sums).sum(0) / count  # 1 + c, c
+    covariance = total[1:] - total[0][:, None] * total[0][None, :]
+    directions = torch.linalg.eigh(covariance).eigenvectors  # ascending variance
+    return directions.flip(1)[:, :N_COMPONENTS].T.float().contiguous()
+
+
+def _moments(
+    batches: Iterable[Tensor], projection: Tensor, place: Tensor
+) -> list[Moments]:
+    """Moments of every place, for every fold of the images that has any."""
+    k, n_places = len(projection), int(place.max()) + 1
+    flat = place.flatten()
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float64, device=projection.device)
+
+    folds = [
+        Moments(zeros(n_places), zeros(n_places, k), zeros(n_places, k, k))
+        for _ in range(N_FOLDS)
+    ]
+    i = 0
+    for batch in batches:
+        for z in project(batch, projection):  # h, w, k
+            z = z.flatten(0, 1).double()
+            moments = folds[i % N_FOLDS]
+            moments.weight.index_add_(0, flat, torch.ones_like(z[:, 0]))
+            moments.first.index_add_(0, flat, z)
+            moments.second.index_add_(0, flat, z[:, :, None] * z[:, None, :])
+            i += 1
+    return folds[: min(i, N_FOLDS)]
+
+
+def _shrink(
+    moments: Moments, means: float, covariances: float
+) -> tuple[Tensor, Tensor]:
+    """Means (P, k) and covariances (P, k, k), drawn towards those of all places."""
+    count = moments.weight[:, None]
+    own = moments.first / count
+    everywhere = moments.first.sum(0) / count.sum()
+    mean = (1 - means) * own + means * everywhere
+    scatter = _scatter(moments, mean)  # P, k, k
+    pooled = (scatter * count[:, :, None]).sum(0) / count.sum()
+    covariance = (1 - covariances) * scatter + covariances * pooled
+    ridge = _RIDGE * pooled.diagonal().mean() + 1e-12
+    eye = torch.eye(len(pooled), dtype=pooled.dtype, device=pooled.device)
+    return mean, covariance + ridge * eye
+
+
+def _scatter(moments: Moments, mean: Tensor) -> Tensor:
+    """Mean outer product (P, k, k) of the deviations from these means."""
+    own = moments.first / moments.weight[:, None]
+    second = moments.second / moments.weight[:, None, None]
+    cross = own[:, :, None] * mean[:, None, :]
+    return second - cross - cross.mT + mean[:, :, None] * mean[:, None, :]
+
+
+def _choose_shrinkages(folds: list[Moments]) -> tuple[float, float]:
+    """Return the shrinkages of mean and covariance that left-out images like best."""
+    if len(folds) == 1:
+        return 1.0, 1.0
+    pairs = [(m, c) for m in (0.0, *_SHRINKAGES) for c in _SHRINKAGES]
+    return max(pairs, key=lambda pair: _left_out_likelihood(folds, *pair))
+
+
+def _left_out_likelihood(
+    folds: list[Moments], means: float, covariances: float
+) -> float:
+    """Mean Gaussian log-likelihood of each fold under the others, without constants."""
+    total = 0.0
+    for i, left_out in enumerate(folds):
+        rest = _sum(folds[:i] + folds[i + 1 :])
+        mean, covariance = _shrink(rest, means, covariances)
+        lower = torch.linalg.cholesky(covariance)
+        scatter = torch.cholesky_solve(_scatter(left_out, mean), lower)
+        squared = scatter.diagonal(dim1=1, dim2=2).sum(1)
+        log_det = 2 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
+        total -= float((squared + log_det).mean())
+    return total
+
+
+def _places(shape: tuple[int, int]) -> Tensor:
+    """Map positions (h, w) to at most MOST_PLACES numbers, square cells in a grid."""
+    cell = 1
+    while -(-shape[0] // cell) * -(-shape[1] // cell) > MOST_PLACES:
+        cell += 1
+    rows, columns = (torch.arange(s) // cell for s in shape)
+    return rows[:, None] * (columns[-1] + 1) + columns[None, :]
+
+
+def _sum(moments: list[Moments]) -> Moments:
+    total = moments[0]
+    for other in moments[1:]:
+        total = total + other
+    return total

@@ -1,0 +1,230 @@
+"""From good images to all that a detector knows of them, the threshold aside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
+from skad._networks import PatchAutoencoder
+from skad._training import Appearance, train
+
+_MOST_LOOKED_AT = 256  # images from which statistics are estimated
+_EPOCH_FLOOR = 64  # images an epoch, at least …
+_FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
+_FLIP_TOLERANCE = 1.1  # of the distance between two good images
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The training parameters of a detector, checked and made definite."""
+
+    patch_sizes: tuple[int, ...]
+    working_size: tuple[int, int]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    device: str
+
+
+@dataclass
+class Learned:
+    """What training gives."""
+
+    mapper: AnomalyMapper
+    calibration_scores: np.ndarray  # (m,), higher = more normal
+    calibration_means: np.ndarray  # (m,), mean values of their maps
+    history: list[dict[str, float]]
+
+
+def learn(
+    images: Any,
+    training: np.ndarray,
+    calibration: np.ndarray,
+    settings: Settings,
+    seed: int,
+    roi: np.ndarray | None = None,
+    start: dict[str, Tensor] | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Learned:
+    """Train on some of the images, score the others.
+
+    Parameters
+    ----------
+    images : Images
+    training, calibration : ndarray of int
+        Places of the images to learn from, and of those held out.
+    settings : Settings
+    seed : int
+        The only source of randomness.
+    roi : ndarray of bool of shape (H, W) or None
+    start : dict or None
+        State of a network to go on from.
+    progress : callable or None
+        Told the step, the number of steps and the losses, after every step.
+
+    Returns
+    -------
+    Learned
+    """
+    device = torch.device(settings.device)
+    network = _new_network(images.format.image_shape[2], seed, start)
+    network.to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    order = np.random.RandomState(seed).permutation(training)
+    sample = order[:_MOST_LOOKED_AT]
+    preparation = _prepare(images, sample, settings.working_size, roi)
+    appearance = _look(images, sample, preparation, device)
+
+    def read(indices: np.ndarray) -> Tensor:
+        return preparation(images.take(training[indices]), device)
+
+    n_an_epoch = _images_an_epoch(len(training), settings.working_size)
+    n_steps = -(-n_an_epoch // settings.batch_size)
+    losses = train(
+        network,
+        read,
+        len(training),
+        n_steps=settings.epochs * n_steps,
+        batch_size=min(settings.batch_size, n_an_epoch),
+        learning_rate=settings.learning_rate,
+        patch_sizes=settings.patch_sizes,
+        appearance=appearance,
+        roi=None if roi is None else preparation.inside(1).float().to(device),
+        generator=generator,
+    )
+    history = _collect(losses, settings.epochs, n_steps, progress)
+    mapper = fit_mapper(network, preparation, images, sample)
+    scores, means = score_images(mapper, images.subset(calibration))
+    return Learned(mapper, scores, means, history)
+
+
+def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
+    scores, means = [], []
+    for maps in mapper.over(images, mapper):
+        scores.append(-maps.max((1, 2)).astype(np.float64))
+        means.append(maps.mean((1, 2), dtype=np.float64))
+    return np.concatenate(scores), np.concatenate(means)
+
+
+def _new_network(
+    n_channels: int, seed: int, start: dict[str, Tensor] | None
+) -> PatchAutoencoder:
+    with torch.random.fork_rng(devices=[]):  # initial weights come from the global one
+        torch.manual_seed(seed)
+        network = PatchAutoencoder(n_channels)
+    if start is not None:
+        network.load_state_dict(start)
+    return network
+
+
+def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:
+    return max(n_images, min(_EPOCH_FLOOR, size[0] * size[1] // _FLOOR_PIXELS))
+
+
+def _collect(
+    losses: Any,
+    epochs: int,
+    n_steps: int,
+    progress: Callable[[int, int, dict[str, float]], None] | None,
+) -> list[dict[str, float]]:
+    """Run the training; return the mean losses of every epoch."""
+    history: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = []
+    for i, step in enumerate(losses, start=1):
+        steps.append(step)
+        if progress is not None:
+            progress(i, epochs * n_steps, step)
+        if len(steps) == n_steps:
+            means = {name: float(np.mean([s[name] for s in steps])) for name in step}
+            history.append({"epoch": len(history) + 1, **means})
+            steps = []
+    return history
+
+
+def _prepare(
+    images: Any,
+    sample: np.ndarray,
+    working_size: tuple[int, int],
+    roi: np.ndarray | None,
+) -> Preparation:
+    """Mean and standard deviation of the pixels that count."""
+    counts = slice(None) if roi is None else roi
+    first, second = [], []
+    for i in sample:
+        image = to_unit_range(images.take(np.array([i])))[0]
+        pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
+        first.append(pixels.mean(0))
+        second.append(np.square(pixels).mean(0))
+    mean = np.mean(first, 0)
+    variance = float(np.mean(np.mean(second, 0) - np.square(mean)))
+    smallest = 1e-6 * max(1.0, float(np.abs(mean).max()))  # images of one flat colour
+    return Preparation(
+        mean=mean,
+        std=max(variance, 0.0) ** 0.5 if variance > smallest**2 else 1.0,
+        input_size=images.format.image_shape[:2],
+        working_size=working_size,
+        roi=None if roi is None else torch.from_numpy(roi.astype(np.float32)),
+    )
+
+
+def _look(
+    images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
+) -> Appearance:
+    """Measure how good images differ from each other."""
+    means, deviations, noises, descriptors = [], [], [], []
+    for i in sample:
+        x = preparation(images.take(np.array([i])), device)
+        means.append(x.mean())
+        deviations.append(x.std())
+        near, around = (
+            F.avg_pool2d(x, k, 1, k // 2, count_include_pad=False) for k in (3, 15)
+        )
+        noises.append((near - around).abs().median())
+        descriptors.append(torch.stack([_describe(x), *map(_describe, _mirrored(x))]))
+    return Appearance(
+        noise_level=float(torch.stack(noises).median()) + 0.02,
+        brightness=_spread(means),
+        contrast=_spread(deviations),
+        flips=_allowed_flips(torch.stack(descriptors)),
+    )
+
+
+def _mirrored(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.flip(2), x.flip(3)
+
+
+def _spread(values: list[Tensor]) -> float:
+    return float(torch.stack(values).std(correction=0))
+
+
+def _describe(x: Tensor) -> Tensor:
+    """Return coarse views of an image (1, C, h, w) and of the slant of its edges."""
+    gray = x.mean(1, keepdim=True)
+    down, right = gray[:, :, 1:, :-1], gray[:, :, :-1, 1:]
+    here = gray[:, :, :-1, :-1]
+    slant = (down - here) * (right - here)  # changes its sign when flipped
+    views = [F.adaptive_avg_pool2d(v, 16).flatten() for v in (x, slant)]
+    return torch.cat(views)
+
+
+def _allowed_flips(descriptors: Tensor) -> tuple[int, ...]:
+    """Axes along which mirrored images look like other images (n, 1 + 2, k) do."""
+    if len(descriptors) < 2:
+        return ()
+    plain = descriptors[:, 0]
+    itself = torch.eye(len(plain), dtype=torch.bool, device=plain.device)
+
+    def to_nearest_other(views: Tensor) -> float:
+        apart = torch.cdist(views, plain).masked_fill(itself, float("inf"))
+        return float(apart.amin(1).median())
+
+    usual = to_nearest_other(plain)
+    mirrored = {axis: to_nearest_other(descriptors[:, axis - 1]) for axis in (2, 3)}
+    return tuple(a for a, d in mirrored.items() if d <= _FLIP_TOLERANCE * usual)

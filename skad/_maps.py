@@ -1,0 +1,278 @@
+"""From images to anomaly maps: preparation, two kinds of evidence, one scale."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
+from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+
+_PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
+_BLUR = 1.5  # map pixels: evidence of neighbours counts together
+
+
+@dataclass
+class Preparation:
+    """Turns images into what the network sees, and maps back into images' pixels.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (C,), float64
+        Of the training images, after scaling integers by their type.
+    std : float
+        Of the training images, all channels together.
+    input_size, working_size : (height, width)
+    roi : Tensor of shape (H, W) or None
+    """
+
+    mean: np.ndarray
+    std: float
+    input_size: tuple[int, int]
+    working_size: tuple[int, int]
+    roi: Tensor | None = None
+
+    def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
+        """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
+        unit = (to_unit_range(batch) - self.mean) / self.std
+        x = torch.from_numpy(unit.astype(np.float32)).to(device)  # k, H, W, C
+        if self.roi is not None:
+            x = x * self.roi.to(device)[:, :, None]
+        x = x.permute(0, 3, 1, 2)  # k, C, H, W in channels-last order
+        if self.working_size != self.input_size:
+            x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
+        return _pad(x).contiguous(memory_format=torch.channels_last)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
+        images = self._resize(images).permute(0, 2, 3, 1)
+        return images * self.std + torch.as_tensor(self.mean, device=images.device)
+
+    def to_input(self, maps: Tensor) -> Tensor:
+        """Bring maps (k, h / 2, w / 2) of padded images to the input's (k, H, W)."""
+        maps = F.interpolate(
+            maps[:, None], scale_factor=MAP_STRIDE, mode="bilinear", align_corners=False
+        )
+        maps = self._resize(maps)[:, 0]
+        return maps if self.roi is None else maps * self.roi.to(maps.device)
+
+    def inside(self, stride: int) -> Tensor:
+        """Tell where padded maps of this stride show the image and the roi: bool."""
+        roi = torch.ones(self.input_size) if self.roi is None else self.roi
+        roi = F.interpolate(roi[None, None].float(), self.working_size, mode="area")
+        bottom, right = (-s % STRIDE for s in self.working_size)
+        roi = F.pad(roi, (0, right, 0, bottom))
+        return F.max_pool2d(roi, stride)[0, 0] > 0
+
+    def _resize(self, x: Tensor) -> Tensor:
+        x = x[..., : self.working_size[0], : self.working_size[1]]
+        if self.working_size == self.input_size:
+            return x
+        return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+
+
+def to_unit_range(batch: np.ndarray) -> np.ndarray:
+    """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
+    top = np.iinfo(batch.dtype).max if batch.dtype in (np.uint8, np.uint16) else 1
+    return batch.astype(np.float64) / top
+
+
+def _pad(x: Tensor) -> Tensor:
+    bottom, right = (-s % STRIDE for s in x.shape[2:])
+    return F.pad(x, (0, right, 0, bottom), mode="replicate")
+
+
+@dataclass
+class AnomalyMapper:
+    """All that is needed to turn images into anomaly maps.
+
+    Attributes
+    ----------
+    network : PatchAutoencoder
+        In evaluation mode.
+    preparation : Preparation
+    gaussians : Gaussians
+    scale : Tensor of shape (2, 2)
+        For each kind of evidence the median of its peaks on good images and the
+        distance from there to their 90th percentile.
+    """
+
+    network: nn.Module
+    preparation: Preparation
+    gaussians: Gaussians
+    scale: Tensor
+
+    def to(self, device: str) -> "AnomalyMapper":
+        """Move everything to a device, in place."""
+        self.network.to(device)
+        self.gaussians = Gaussians(*(t.to(device) for t in self.gaussians))
+        self.scale = self.scale.to(device)
+        return self
+
+    def __getstate__(self) -> dict:
+        """Pickle from any device so that a machine without it can read it."""
+        if self.device.type == "cpu":
+            return vars(self)
+        return vars(copy.deepcopy(self).to("cpu"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
+        x = self.preparation(batch, self.device)
+        maps = combine(evidence(self.network, x, self.gaussians), self.scale)
+        return self.preparation.to_input(maps).cpu().numpy()
+
+    @torch.inference_mode()
+    def reconstruct(self, batch: np.ndarray) -> np.ndarray:
+        """Return what the autoencoder makes of images (k, H, W, C), as float32."""
+        reconstruction = self.network(self.preparation(batch, self.device))[0]
+        return self.preparation.undo(reconstruction).cpu().numpy()
+
+    def over(
+        self, images, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Apply a function of batches to all images, a fixed number at a time.
+
+        The number depends on the size of an image alone and the last batch is filled
+        up, so that what comes out does not depend on what else is in X.
+        """
+        height, width = self.preparation.working_size
+        pixels = (height + -height % STRIDE) * (width + -width % STRIDE)
+        size = max(1, _PIXELS_A_PASS.get(self.device.type, 256 * 256) // pixels)
+        for start in range(0, len(images), size):
+            indices = np.arange(start, min(start + size, len(images)))
+            filled = np.resize(indices, size)
+            yield compute(images.take(filled))[: len(indices)]
+
+
+def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
+    """Return all numbers of a mapper, sizes and the standard deviation aside."""
+    tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
+    tensors |= {f"gaussians.{k}": v for k, v in mapper.gaussians._asdict().items()}
+    tensors["scale"] = mapper.scale
+    arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+    arrays["mean"] = mapper.preparation.mean
+    if mapper.preparation.roi is not None:
+        arrays["roi"] = mapper.preparation.roi.numpy()
+    return arrays
+
+
+def array_shapes(
+    n_channels: int, working_size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that `to_arrays` gives, the roi aside; allocates nothing."""
+    with torch.device("meta"):
+        state = PatchAutoencoder(n_channels).state_dict()
+    shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
+    size = tuple(-(-s // STRIDE) * STRIDE // FEATURE_STRIDE for s in working_size)
+    gaussians = gaussians_shapes((size[0], size[1]), state["down8.1.0.weight"].shape[0])
+    shapes |= {f"gaussians.{name}": shape for name, shape in gaussians.items()}
+    return shapes | {"scale": (2, 2), "mean": (n_channels,)}
+
+
+def from_arrays(
+    arrays: dict[str, np.ndarray],
+    *,
+    std: float,
+    input_size: tuple[int, int],
+    working_size: tuple[int, int],
+) -> AnomalyMapper:
+    """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    network = PatchAutoencoder(len(arrays["mean"]))
+    prefix = "network."
+    network.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    network.eval()
+    return AnomalyMapper(
+        network,
+        Preparation(arrays["mean"], std, input_size, working_size, tensors.get("roi")),
+        Gaussians(*(tensors[f"gaussians.{name}"] for name in Gaussians._fields)),
+        tensors["scale"],
+    )
+
+
+def evidence(network: nn.Module, x: Tensor, gaussians: Gaussians) -> Tensor:
+    """Two maps that rise with how unusual images (n, C, h, w) are: (n, 2, h/2, w/2).
+
+    What the anomaly decoder says, and how far the encoder's features are from those of
+    good images; the latter as a logarithm, because it has a long tail.
+    """
+    _, logits, features = network(x)
+    far = gaussians.distance(features)[:, None].log1p()  # n, 1, h/8, w/8
+    far = F.interpolate(far, scale_factor=FEATURE_STRIDE // MAP_STRIDE, mode="bilinear")
+    return torch.cat([blur(logits[:, None], _BLUR), far], 1)
+
+
+def combine(evidence: Tensor, scale: Tensor) -> Tensor:
+    """Bring the evidence (n, 2, h, w) to one scale and join it: (n, h, w), >= 0.
+
+    The sum of exponentials is a soft maximum: evidence that sees nothing adds nothing.
+    """
+    location, spread = scale.T[:, :, None, None]
+    surprise = (evidence - location) / spread
+    return torch.cat([surprise, torch.zeros_like(surprise[:, :1])], 1).logsumexp(1)
+
+
+@torch.inference_mode()
+def fit_mapper(
+    network: nn.Module, preparation: Preparation, images, places: np.ndarray
+) -> AnomalyMapper:
+    """Learn from good images what the evidence on good images looks like.
+
+    The peaks come from Gaussians that were fitted without the image in question.
+
+    Parameters
+    ----------
+    network : PatchAutoencoder
+    preparation : Preparation
+    images : Images
+    places : ndarray of int
+        Which of the images.
+    """
+    device = next(network.parameters()).device
+
+    def prepared() -> Iterator[Tensor]:
+        return (
+            preparation(images.take(places[[i]]), device) for i in range(len(places))
+        )
+
+    def features() -> Iterator[Tensor]:
+        return (network(x)[2] for x in prepared())
+
+    gaussians, without = fit_gaussians(features)
+    inside = preparation.inside(MAP_STRIDE).to(device)
+    peaks = torch.stack(
+        [
+            evidence(network, x, without[i % len(without)])[0, :, inside].amax(1)
+            for i, x in enumerate(prepared())
+        ]
+    )  # n, 2
+    median, high = peaks.quantile(torch.tensor([0.5, 0.9], device=device), dim=0)
+    spread = (high - median).clamp(min=0.05)
+    return AnomalyMapper(
+        network, preparation, gaussians, torch.stack([median, spread], 1)
+    )
+
+
+def blur(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of maps (n, c, h, w), sigma in map pixels."""
+    radius = math.ceil(3 * sigma)
+    t = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (t / sigma).square())
+    kernel = kernel / kernel.sum()
+    c = maps.shape[1]
+    x = F.pad(maps, (radius,) * 4, mode="replicate")
+    x = F.conv2d(x, kernel.expand(c, 1, 1, -1), groups=c)
+    return F.conv2d(x, kernel[:, None].expand(c, 1, -1, 1), groups=c)

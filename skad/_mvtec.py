@@ -1,0 +1,132 @@
+"""Data sets in the layout of MVTec AD: categories of good and defective images."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skad.images import SUFFIXES, ImageReader, find_images, read_image
+
+PathLike = str | os.PathLike[str]
+
+_LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
+
+
+class Category(NamedTuple):
+    """The images of one category, with their labels and masks."""
+
+    name: str
+    train: NDArray  # (n_train, H, W) or (n_train, H, W, 3), all good
+    test: NDArray  # (n_test, H, W) or (n_test, H, W, 3)
+    y: NDArray  # (n_test,): +1 good, -1 anomalous
+    masks: list[NDArray[np.bool_]] | None  # (H, W) each; None where one is missing
+    unmasked: list[Path]  # anomalous images without a mask
+
+
+def find_categories(root: PathLike) -> list[Path]:
+    """List the categories of a data set.
+
+    Parameters
+    ----------
+    root : path
+        A folder of categories, or one category.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The folders that hold ``train/good`` and ``test``, sorted by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `root` is not a folder.
+    ValueError
+        If there is no category in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    candidates = [root.resolve(), *sorted(root.iterdir())]
+    found = [
+        folder
+        for folder in candidates
+        if (folder / "train" / "good").is_dir() and (folder / "test").is_dir()
+    ]
+    if not found:
+        raise ValueError(f"no category in the folder {root}: it must hold {_LAYOUT}")
+    return found
+
+
+def load_category(path: PathLike) -> Category:
+    """Read one category into memory.
+
+    Parameters
+    ----------
+    path : path
+        A folder with ``train/good``, ``test/good``, ``test/DEFECT``, and the masks
+        in ``ground_truth/DEFECT``, named as their image or with ``_mask`` behind.
+
+    Returns
+    -------
+    category : Category
+        Images as in the files; what is not 0 in a mask is anomalous.
+
+    Raises
+    ------
+    ValueError
+        If there is no test image, one cannot be read, images differ in size, or a
+        mask has another size than its image.
+    """
+    path = Path(path)
+    reader = ImageReader()
+    files = [file for file in sorted((path / "test").glob("*/*")) if _is_image(file)]
+    if not files:
+        raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
+    test = reader.transform(files)  # (n_test, H, W) or (n_test, H, W, 3)
+    y = np.array([1 if file.parent.name == "good" else -1 for file in files])
+    masks: list[NDArray[np.bool_]] = []
+    unmasked: list[Path] = []
+    for file, label in zip(files, y, strict=True):
+        mask = np.zeros(test.shape[1:3], dtype=bool)
+        if label == -1:
+            mask_file = _find_mask(path / "ground_truth" / file.parent.name, file.stem)
+            if mask_file is None:
+                unmasked.append(file)
+            else:
+                mask = _read_mask(mask_file, mask.shape)
+        masks.append(mask)
+    train = reader.transform(find_images(path / "train" / "good"))
+    return Category(path.name, train, test, y, None if unmasked else masks, unmasked)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def _find_mask(folder: Path, stem: str) -> Path | None:
+    if not folder.is_dir():
+        return None
+    named = {file.stem: file for file in sorted(folder.iterdir()) if _is_image(file)}
+    return named.get(f"{stem}_mask", named.get(stem))
+
+
+def _read_mask(file: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = read_image(file, gray=True) > 0
+    if mask.shape != shape:
+        raise ValueError(
+            f"a mask must have the size of its image, {shape[0]} x {shape[1]} (height "
+            f"x width); {file} has {mask.shape[0]} x {mask.shape[1]}"
+        )
+    return mask
+
+
+def fingerprint(path: Path) -> str:
+    """Sum up the names and sizes of all files of a category in 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*/*/*")):
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,281 @@
+"""Score image files with a fitted detector: a table, and heat maps beside it."""
+
+import csv
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from skad._files import make_room_for, write_atomically
+from skad._threshold import conformal_p_value
+from skad.images import find_images, read_image
+from skad.overlays import heat_map_image
+
+PathLike = str | os.PathLike[str]
+Row = dict[str, Any]  # one of the table, or as read from it: all values str
+
+COLUMNS = (
+    "path",
+    "score",
+    "decision",
+    "p_value",
+    "verdict",
+    "n_regions",
+    "largest_area",
+)
+TABLE = "scores.csv"
+HEAT_MAPS = "heat_maps"
+
+_AT_ONCE = 16  # images
+_PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into memory
+
+
+class _Finding(NamedTuple):
+    row: Row
+    image: NDArray | None = None  # (H, W) or (H, W, 3); None where it is unreadable
+    anomaly_map: NDArray | None = None  # (H, W)
+    reason: str = ""
+
+
+def score_files(
+    detector: Any,
+    sources: Iterable[PathLike],
+    output: PathLike,
+    *,
+    heat_maps: bool = True,
+    resume: bool = False,
+    verbose: int = 0,
+) -> Counter[str]:
+    """Score files one batch after the other, and write down each at once.
+
+    Parameters
+    ----------
+    detector : fitted PatchAutoencoderDetector
+        Files are read as it was fitted: gray or colour, resized to its images' size.
+    sources : iterable of paths
+        Image files, and folders of them (not searched recursively).
+    output : path
+        A folder, made if absent: the table ``scores.csv`` and the folder
+        ``heat_maps`` are written into it.
+    heat_maps : bool, default=True
+        Write a picture for each image.
+    resume : bool, default=False
+        Keep what the table holds already and score the rest; files that could not be
+        read are tried again. False starts the table over.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    verdicts : Counter
+        How often the table says "good", "anomalous" and "unreadable"; files of the
+        last kind are named on the standard error stream.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a source does not exist.
+    ValueError
+        If a folder holds no image, a heat map would replace an image that is scored,
+        the detector's images have other channels than files do, or the table to go
+        on with is of another model or threshold.
+    """
+    paths = list_files(sources)
+    pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
+    read, at_once = _reader(detector)
+    table = make_room_for(Path(output) / TABLE)
+    rows = _rows_to_keep(table, detector, pictures) if resume else []
+    verdicts = Counter(row["verdict"] for row in rows)
+    held = {row["path"] for row in rows}
+    waiting = [path for path in paths if str(path) not in held]
+    write_atomically(table, _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
+    with (
+        table.open("ab") as file,
+        tqdm(
+            total=len(waiting), unit="image", disable=None if verbose else True
+        ) as bar,
+    ):
+        for start in range(0, len(waiting), at_once):
+            for finding in _examine(detector, read, waiting[start : start + at_once]):
+                _write_down(finding, pictures, detector.pixel_threshold_, bar)
+                file.write(_as_csv([finding.row]))
+                file.flush()
+                verdicts[finding.row["verdict"]] += 1
+                bar.update()
+    return verdicts
+
+
+def list_files(sources: Iterable[PathLike]) -> list[Path]:
+    """List the image files of files and folders, each once, in the order given."""
+    paths = [path for source in sources for path in find_images(source)]
+    return list({os.path.abspath(path): path for path in paths}.values())
+
+
+def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Find a place for the heat map of each image.
+
+    Parameters
+    ----------
+    paths : sequence of pathlib.Path
+        The images.
+    folder : pathlib.Path
+        Where heat maps go.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        From an image's path to its heat map's. Names are those of the images, in
+        their folders relative to the one that holds all; a name that is taken already
+        gets a number.
+
+    Raises
+    ------
+    ValueError
+        If a heat map would replace one of the images.
+    """
+    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    base = os.path.commonpath(parents)
+    images = {os.path.realpath(path) for path in paths}
+    taken: set[str] = set()
+    found = {}
+    for path, parent in zip(paths, parents, strict=True):
+        place, number = folder / os.path.relpath(parent, base), 1
+        target = place / f"{path.stem}.png"
+        while str(target).casefold() in taken:  # as on disks that know no case
+            number += 1
+            target = place / f"{path.stem}-{number}.png"
+        if os.path.realpath(target) in images:
+            raise ValueError(
+                f"the heat map of {path} would replace the image {target}; name "
+                "another output folder"
+            )
+        taken.add(str(target).casefold())
+        found[str(path)] = target
+    return found
+
+
+def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
+    """How to read a file for a detector, and how many files at a time."""
+    shape = tuple(detector.image_shape_in_)
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"the model was fitted on images of shape {shape}, but files are gray "
+            "(height, width) or colour (height, width, 3); score arrays in Python "
+            "instead: skad.load(model).score_samples(X)"
+        )
+    read = partial(read_image, image_size=shape[:2], gray=len(shape) == 2)
+    at_once = _PIXELS_AT_ONCE // (shape[0] * shape[1])
+    return read, max(1, min(_AT_ONCE, at_once))
+
+
+# --- The table --------------------------------------------------------------------
+
+
+def _as_csv(rows: Sequence[Row]) -> bytes:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="surrogateescape")  # any file name there is
+
+
+def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list[Row]:
+    """Rows of an earlier, interrupted call that need not be made again."""
+    if not table.exists():
+        return []
+    text = table.read_bytes().decode(errors="surrogateescape")
+    whole = text[: text.rfind("\n") + 1]  # the last row may have been cut off
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError(
+            f"{table} is not a table of scores; start it over, without resume"
+        )
+    rows = [row for row in reader if row["verdict"] != "unreadable"]
+    for row in rows:
+        if float(row["score"]) - float(detector.offset_) != float(row["decision"]):
+            raise ValueError(
+                f"{table} was made with another model or threshold: the row of "
+                f"{row['path']} shows it; start it over, without resume"
+            )
+    return [
+        row
+        for row in rows
+        if row["path"] not in pictures or pictures[row["path"]].exists()
+    ]
+
+
+def _write_down(
+    finding: _Finding, pictures: dict[str, Path], threshold: float, bar: Any
+) -> None:
+    """Write the heat map; name what could not be read."""
+    path = finding.row["path"]
+    if finding.image is None or finding.anomaly_map is None:
+        bar.write(f"skad: unreadable: {path}: {finding.reason}", file=sys.stderr)
+    elif path in pictures:
+        rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
+        png = io.BytesIO()
+        Image.fromarray(rgb).save(png, "PNG")
+        pictures[path].parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(pictures[path], png.getvalue())
+
+
+# --- One batch --------------------------------------------------------------------
+
+
+def _examine(
+    detector: Any, read: Callable[[Path], NDArray], paths: Sequence[Path]
+) -> list[_Finding]:
+    """Read and judge some files; what goes wrong with one is told of that one."""
+    findings, images = {}, {}
+    for path in paths:
+        try:
+            images[path] = read(path)
+        except (OSError, ValueError) as error:
+            findings[path] = _unreadable(path, error)
+    # Integers are scaled by their type, so one array must not mix 8 and 16 bits.
+    for dtype in dict.fromkeys(image.dtype for image in images.values()):
+        same = {path: image for path, image in images.items() if image.dtype == dtype}
+        findings |= _judge(detector, same)
+    return [findings[path] for path in paths]
+
+
+def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
+    try:
+        X = np.stack(list(images.values()))  # (k, H, W) or (k, H, W, 3)
+        maps = detector.anomaly_map(X)  # (k, H, W)
+    except ValueError as error:
+        if len(images) == 1:
+            return {path: _unreadable(path, error) for path in images}
+        single = [_judge(detector, {path: image}) for path, image in images.items()]
+        return {path: finding for one in single for path, finding in one.items()}
+    scores = -maps.max(axis=(1, 2)).astype(np.float64)  # what score_samples returns
+    decisions = scores - detector.offset_
+    p_values = conformal_p_value(scores, detector.calibration_scores_)
+    flagged = decisions < 0
+    regions = iter(detector.anomaly_regions(X[flagged]) if flagged.any() else ())
+    findings = {}
+    for i, (path, image) in enumerate(images.items()):
+        areas = [int(region.area) for region in next(regions)] if flagged[i] else []
+        row = {
+            "path": str(path),
+            "score": float(scores[i]),
+            "decision": float(decisions[i]),
+            "p_value": float(p_values[i]),
+            "verdict": "anomalous" if flagged[i] else "good",
+            "n_regions": len(areas),
+            "largest_area": max(areas, default=0),
+        }
+        findings[path] = _Finding(row, image, maps[i])
+    return findings
+
+
+def _unreadable(path: Path, error: Exception) -> _Finding:
+    row = {**dict.fromkeys(COLUMNS, ""), "path": str(path), "verdict": "unreadable"}
+    return _Finding(row, reason=str(error))

@@ -1,0 +1,165 @@
+"""The training loop: good images in, a network that has seen simulated defects out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skad._defects import cut, simulate
+
+_SHIFT = 4  # pixels that a good image may lie off its place
+_ANOMALY_WEIGHT = 10.0  # brings both losses to one size
+_RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
+
+
+class Appearance(NamedTuple):
+    """How good images differ from each other, in units of their standard deviation."""
+
+    noise_level: float  # of a pixel from its neighbourhood
+    brightness: float  # standard deviation of the images' means
+    contrast: float  # standard deviation of the images' standard deviations
+    flips: tuple[int, ...]  # axes, of 2 and 3, along which flipped images look good
+
+
+def train(
+    network: nn.Module,
+    read: Callable[[np.ndarray], Tensor],
+    n_images: int,
+    *,
+    n_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    patch_sizes: tuple[int, ...],
+    appearance: Appearance,
+    roi: Tensor | None,
+    generator: torch.Generator,
+) -> Iterator[dict[str, float]]:
+    """Train the network in place; yield the losses of every step.
+
+    Parameters
+    ----------
+    network : PatchAutoencoder
+    read : callable
+        Indices (k,) in, standardised images (k, C, H, W) out.
+    n_images : int
+    n_steps, batch_size : int
+    learning_rate : float
+        The peak of a one-cycle schedule.
+    patch_sizes : tuple of int
+        Largest simulated defects, in pixels.
+    appearance : Appearance
+    roi : Tensor of shape (H, W) or None
+        0 where nothing counts.
+    generator : torch.Generator
+        The only source of randomness, on the device of the network.
+
+    Yields
+    ------
+    dict with keys "loss", "reconstruction_loss" and "anomaly_loss"
+    """
+    optimizer = torch.optim.AdamW(
+        network.parameters(), learning_rate, weight_decay=0.01
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=n_steps + 1, pct_start=0.1
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=_moving_average, use_buffers=True
+    )
+    network.train()
+    for indices in _batches(n_images, n_steps, batch_size, generator):
+        good = vary(read(indices), appearance, generator)
+        defective, visibility = simulate(
+            good, patch_sizes, appearance.noise_level, generator
+        )
+        if roi is not None:
+            good, defective, visibility = good * roi, defective * roi, visibility * roi
+        losses = step(network, good, defective, visibility)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+        yield {name: float(value.detach()) for name, value in losses.items()}
+    network.load_state_dict(average.module.state_dict())
+    network.eval()
+
+
+def step(
+    network: nn.Module, good: Tensor, defective: Tensor, visibility: Tensor
+) -> dict[str, Tensor]:
+    """Losses of one batch: rebuild the good image, mark where it was changed."""
+    device = good.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=_fast_bfloat16(device)):
+        reconstruction, logits, _ = network(defective)
+    rebuilt = F.l1_loss(reconstruction.float(), good)
+    labels = F.max_pool2d(visibility, 2)[:, 0]  # n, H/2, W/2
+    marked = F.binary_cross_entropy_with_logits(
+        logits.float(), labels, weight=1 + _RARE_WEIGHT * labels
+    )
+    loss = rebuilt + _ANOMALY_WEIGHT * marked
+    return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": marked}
+
+
+def vary(
+    images: Tensor,
+    appearance: Appearance,
+    generator: torch.Generator,
+) -> Tensor:
+    """Change good images as good images do differ: place, light, mirrored."""
+    n, device = len(images), images.device
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    shape, every = (images.shape[2], images.shape[3]), torch.arange(n, device=device)
+    offset = torch.randint(
+        -_SHIFT, _SHIFT + 1, (2, n), generator=generator, device=device
+    )
+    images = cut(images, every, offset[0], offset[1], shape)
+    for axis in appearance.flips:
+        mirrored = torch.rand(n, generator=generator, device=device) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(axis), images)
+    sharpness = 0.3 * normal(n, 1, 1, 1)
+    contrast = 1 + (0.5 * appearance.contrast + 0.05) * normal(n, 1, 1, 1)
+    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1)
+    colour = 0.03 * normal(n, images.shape[1], 1, 1)
+    fine = images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+    images = (images + sharpness * fine) * contrast + light + colour
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _batches(
+    n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
+) -> Iterator[np.ndarray]:
+    """Yield the indices of every batch: all images in a new order, again and again."""
+    device = generator.device
+    waiting = torch.empty(0, dtype=torch.long, device=device)
+    for _ in range(n_steps):
+        while len(waiting) < batch_size:
+            order = torch.randperm(n_images, generator=generator, device=device)
+            waiting = torch.cat([waiting, order])
+        yield waiting[:batch_size].cpu().numpy()
+        waiting = waiting[batch_size:]
+
+
+@torch.no_grad()
+def _moving_average(averaged: Any, current: Any, n_averaged: Any) -> None:
+    """Average over about the last tenth of the steps so far, 100 at the most."""
+    weight = 1 / (1 + min(float(n_averaged) / 10, 100.0))
+    for mean, value in zip(averaged, current, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, weight)
+        else:
+            mean.copy_(value)
+
+
+def _fast_bfloat16(device: str) -> bool:
+    """Tell whether this device computes in bfloat16 faster than in float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device == "cpu" and bool(supported())

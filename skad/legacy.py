@@ -1,0 +1,402 @@
+"""The calls of the old script: one class that reads folders, trains, draws, saves."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from itertools import islice, product
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from skad import _persistence
+from skad._detector import PatchAutoencoderDetector, Region, _regions
+from skad._files import make_room_for, write_atomically
+from skad.displays import _pyplot
+from skad.images import find_images, read_image
+from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
+
+PathLike = str | os.PathLike[str]
+Pixels = NDArray[np.uint8]  # (H, W) or (H, W, 3)
+
+_PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
+_DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
+_CHUNK = 16  # images read and scored at a time
+_UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
+_KERAS_SUFFIXES = (".json", ".h5", ".keras")
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+_NO_SCREEN = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # matplotlib's
+
+
+class Result(NamedTuple):
+    """What `AD.predict` says about one image; a higher score is more normal."""
+
+    path: Path  # the image file
+    is_anomaly: bool  # whether the anomaly map exceeds the threshold anywhere
+    score: float  # as from score_samples: minus the maximum of the map
+    regions: list[Region]  # as from anomaly_regions, in pixels at the model's img_size
+
+
+class AD:
+    """Anomaly detector with the calls of the old script.
+
+    A name makes a new model; the path of a stored model loads it. Images are read with
+    8 bits a channel, and gray files as colour where the model is in colour.
+
+    Parameters
+    ----------
+    model_name : str or path, default="AD1"
+        ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
+        256 x 256, gray. Or a stored model: its file, with or without the suffix, as
+        in ``AD("Models/model")``. Another plain name warns and is AD1; what looks
+        like a path, with a separator or a suffix, must exist.
+    train_path : path, default="Dataset/"
+        Good images, for `train` where `load_data` was not called. May be missing.
+    gray_scale : bool, default=True
+        Read images as gray. True leaves it to the name (AD0 is in colour), False
+        means colour under every name.
+    save_path : path, default="Models/"
+        The folder where `train` saves the model, as "model.safetensors".
+    img_size : (height, width), default=(200, 200)
+        What every image is resized to, in pixels. The default leaves it to the name
+        (AD2 is 256 x 256), another size holds under every name.
+    patch_size : int or tuple of ints, default=40
+        The largest defect to be expected, in pixels at `img_size`.
+
+    Attributes
+    ----------
+    detector : PatchAutoencoderDetector
+        What does the work. Its random_state is 0: equal calls give equal models.
+    images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
+        What `load_data` has read, uint8.
+    gray_scale, img_size, patch_size
+        What holds in the end. A stored model keeps its own, and warns of others.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `model_name` looks like a path and no model is stored there.
+    ValueError
+        If a parameter is out of its range, or the stored model is none for `AD`.
+
+    Examples
+    --------
+    >>> AD("AD2").img_size
+    (256, 256)
+    """
+
+    def __init__(
+        self,
+        model_name: PathLike = "AD1",
+        train_path: PathLike = "Dataset/",
+        gray_scale: bool = True,
+        save_path: PathLike = "Models/",
+        img_size: tuple[int, int] = (200, 200),
+        patch_size: int | tuple[int, ...] = 40,
+    ) -> None:
+        size_fits = np.shape(img_size) == (2,) and all(_is_whole(s) for s in img_size)
+        _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
+        _check(size_fits, "img_size must be (height, width), whole pixels", img_size)
+        self.train_path, self.save_path = train_path, save_path
+        self.gray_scale, self.patch_size = bool(gray_scale), patch_size
+        self.img_size = (int(img_size[0]), int(img_size[1]))
+        self.images: Pixels | None = None
+        name = os.fspath(model_name)
+        stored = None if name in _PRESETS else _find_stored_model(name)
+        if stored is None:
+            side, gray = _PRESETS.get(name, _PRESETS["AD1"])
+            self.gray_scale = self.gray_scale and gray
+            if self.img_size == _DEFAULTS["img_size"]:
+                self.img_size = (side, side)
+            self.detector = PatchAutoencoderDetector(patch_size, random_state=0)
+        else:
+            self._load(stored)
+
+    def load_data(self, path: PathLike | None = None) -> None:
+        """Read the good images to train on; they replace what was read before.
+
+        Parameters
+        ----------
+        path : path, default=None
+            A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png`` and ``*.bmp`` in
+            any case, not recursively; or one file. None means `train_path`.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such path, or no image that can be read. Single ones that
+            cannot are left out and named in a warning.
+        """
+        path = self.train_path if path is None else path
+        paths = _image_files(path)
+        channels = () if self.gray_scale else (3,)
+        images = np.empty((len(paths), *self.img_size, *channels), np.uint8)
+        for n_images, (_, image) in enumerate(self._readable(paths, "reading"), 1):
+            images[n_images - 1] = image
+        self.images = images[:n_images]
+        print(f"Loaded {n_images} images from {path}")
+
+    def train(self, epochs: int = 75) -> None:
+        """Train on the loaded images, set the threshold, and save the model.
+
+        A part of the images is held out from training, for the threshold. A model that
+        is trained, by an earlier call or as it was stored, goes on from there. It is
+        saved as "model.safetensors" in `save_path`: ``AD("Models/model")`` loads it.
+
+        Parameters
+        ----------
+        epochs : int, default=75
+            Passes over the images, at least 1.
+
+        Raises
+        ------
+        OSError
+            If `train_path` is needed and missing, or `save_path` cannot be written to.
+        ValueError
+            If `epochs` is out of its range, or the images are too few.
+        """
+        _check(_is_whole(epochs), "epochs must be a whole number, at least 1", epochs)
+        target = make_room_for(Path(self.save_path) / "model.safetensors")
+        if self.images is None:
+            self.load_data()
+        self.detector.set_params(epochs=epochs, warm_start=True, verbose=1)
+        self.detector.fit(self.images)
+        _persistence.save(self.detector, target)
+        print(f"Saved the model as {target}")
+
+    def test_img(self, path_to_img: PathLike) -> Pixels:
+        """Set an image and what the model makes of it side by side.
+
+        If both look alike, training is on the right path. With a screen and matplotlib
+        they are shown, too.
+
+        Parameters
+        ----------
+        path_to_img : path
+            An image file.
+
+        Returns
+        -------
+        pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3), uint8
+            The image left, its reconstruction right, at `img_size`.
+
+        Raises
+        ------
+        NotFittedError, FileNotFoundError, ValueError
+            If the model is not trained, there is no such file, or it is no image.
+        """
+        check_is_fitted(self.detector, msg=_UNTRAINED)
+        image = self._read(Path(path_to_img))
+        pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
+        _show(pair, os.path.basename(path_to_img))
+        return pair
+
+    def predict(
+        self,
+        path: PathLike,
+        save_path: PathLike = "Output/",
+        show: bool = False,
+        save: bool = True,
+        patch_size: int = 0,
+        thresh: float = 0.8,
+        hardcore: bool = False,
+    ) -> list[Result]:
+        """Find what is anomalous in one image or in a folder of images, and draw it.
+
+        Parameters
+        ----------
+        path : path
+            An image file, or a folder as in `load_data`.
+        save_path : path, default="Output/"
+            The folder for the pictures, made where it is missing. A picture has the
+            name and format of its image, and the model's `img_size`.
+        show, save : bool
+            Show each picture, with a screen and matplotlib; write each picture.
+        patch_size : int, default=0
+            Side of the boxes of `hardcore`, in pixels at `img_size`; 0 = the model's.
+        thresh : float, default=0.8
+            Moves the threshold, higher = fewer anomalies: 0.8 is the calibrated one,
+            t, and in general it is ``m + (thresh / 0.8) * (t - m)`` with m the mean
+            of the anomaly maps of good images that were held out from training.
+        hardcore : bool, default=False
+            False lays heat over exactly the pixels above the threshold. True cuts the
+            image into patches of `patch_size`, from the upper left, and boxes every
+            patch with a pixel above the threshold; the last ones may be cut short.
+
+        Returns
+        -------
+        results : list of Result
+            (path, is_anomaly, score, regions) of each image, in order of the names.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not trained.
+        OSError
+            If there is nothing at `path`, or `save_path` cannot be written to.
+        ValueError
+            If a parameter is out of its range, the pictures would overwrite the images,
+            or no image can be read. Single ones that cannot are named in a warning.
+        """
+        check_is_fitted(self.detector, msg=_UNTRAINED)
+        threshold = self._threshold(thresh)
+        rule = "patch_size must be a whole number of pixels, or 0 for the model's"
+        _check(_is_whole(patch_size, 0), rule, patch_size)
+        side = patch_size or int(np.max(self.patch_size))
+        paths = _image_files(path)
+        folder = _output_folder(save_path, paths) if save else None
+        readable = self._readable(paths, "scoring")
+        results = []
+        while chunk := list(islice(readable, _CHUNK)):
+            maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
+            for (file, image), values in zip(chunk, maps, strict=True):
+                over, score = values > threshold, -float(values.max())
+                regions = _regions(values, over)
+                results.append(Result(file, bool(regions), score, regions))
+                if hardcore:
+                    picture = boxes_image(image, _bad_patches(over, side))
+                else:
+                    picture = heat_map_image(image, values, threshold)
+                if folder is not None:
+                    _write(picture, folder / file.name)
+                if show:
+                    _show(picture, file.name)
+        return results
+
+    def _load(self, stored: Path) -> None:
+        self.detector = _persistence.load(stored)
+        shape = tuple(self.detector.image_shape_in_)
+        if len(shape) < 2 or shape[2:] not in ((), (3,)):
+            rule = "AD needs a model of images (H, W) or (H, W, 3)"
+            raise ValueError(f"{rule}; {stored} has {shape}. Load it with skad.load.")
+        held = (len(shape) == 2, shape[:2], self.detector.patch_size)
+        for (name, default), value in zip(_DEFAULTS.items(), held, strict=True):
+            if getattr(self, name) not in (default, value):
+                warnings.warn(
+                    f"{name}={getattr(self, name)} is ignored: the stored model has "
+                    f"{name}={value}. Train a new model to change it.",
+                    stacklevel=3,
+                )
+            setattr(self, name, value)
+
+    def _threshold(self, thresh: float) -> np.float64:
+        """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
+        fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
+        _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
+        calibrated, mean = self.detector.pixel_threshold_, self.detector.mean_map_
+        # A NumPy number: beside a Python one the maps would be compared in float32.
+        return np.float64(calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean))
+
+    def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
+        """Read file after file; name and leave out what is no image, if others are."""
+        n_bad = 0
+        for path in tqdm(
+            paths, doing, unit="image", disable=None
+        ):  # where a terminal is
+            try:
+                image = self._read(path)
+            except (OSError, ValueError) as error:
+                n_bad += 1
+                if n_bad == len(paths):
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=3)
+            else:
+                yield path, image
+
+    def _read(self, path: Path) -> Pixels:
+        """Read a file as the model wants it: (H, W) or (H, W, 3), uint8."""
+        image = read_image(path, self.img_size, gray=self.gray_scale)
+        if image.dtype.kind == "f":
+            raise ValueError(f"{path} holds floating-point numbers; save it as a PNG.")
+        if image.dtype == np.uint16:
+            image = np.rint(image / 257).astype(np.uint8)  # 65535 / 257 = 255
+        if not self.gray_scale and image.ndim == 2:
+            image = np.repeat(image[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
+        return image
+
+
+def _check(fits: bool, rule: str, value: object) -> None:
+    if not fits:
+        raise ValueError(f"{rule}; got {value!r}.")
+
+
+def _is_whole(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and value is not True and int(value) >= least
+
+
+def _find_stored_model(name: str) -> Path | None:
+    """Find the model file that a name means; None where it can only be a new model."""
+    for suffix in ("", ".safetensors", *_KERAS_SUFFIXES):
+        path = Path(f"{name}{suffix}")
+        if path.is_file() and path.suffix.lower() in _KERAS_SUFFIXES:
+            raise ValueError(
+                f"{path} is a Keras model of the old script, which this version cannot "
+                'read. Train a new one: AD("AD1"), then load_data and train.'
+            )
+        if path.is_file():
+            return path
+    names = ", ".join(_PRESETS)
+    if Path(name).suffix or "/" in name or "\\" in name:
+        raise FileNotFoundError(
+            f"No stored model: looked for {name} and {name}.safetensors. To make a "
+            f"new model, give one of the names {names}."
+        )
+    warning = f"Unknown model name {name!r}, neither one of {names} nor a stored model"
+    warnings.warn(f"{warning}: using AD1.", stacklevel=3)
+    return None
+
+
+def _image_files(path: PathLike) -> list[Path]:
+    files = [file for file in find_images(path) if file.suffix.lower() in _FORMATS]
+    if not files:
+        kinds = ", *".join(_FORMATS)
+        raise ValueError(f"No image in {path}: looked for *{kinds}. Convert others.")
+    return files
+
+
+def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
+    folder = Path(save_path)
+    make_room_for(folder / images[0].name)
+    if folder.samefile(images[0].parent):
+        raise ValueError(
+            f"save_path must not be the folder of the images, {folder}: pictures have "
+            "their names and would overwrite them."
+        )
+    return folder
+
+
+def _bad_patches(over: NDArray[np.bool_], side: int) -> list[tuple[int, ...]]:
+    """Boxes (row_min, col_min, row_max, col_max) of patches that hold a True pixel."""
+    height, width = over.shape
+    return [
+        (row, col, min(row + side, height), min(col + side, width))
+        for row, col in product(range(0, height, side), range(0, width, side))
+        if over[row : row + side, col : col + side].any()
+    ]
+
+
+def _write(picture: Pixels, path: Path) -> None:
+    kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
+    Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
+    write_atomically(path, content.getvalue())
+
+
+def _show(picture: Pixels, title: str) -> None:
+    """Show a picture where there is a screen and matplotlib is installed."""
+    try:
+        plt = _pyplot("AD")
+        if plt.get_backend().lower() in _NO_SCREEN:
+            return
+        figure, axes = plt.subplots(layout="constrained")
+    except ImportError:  # also what a backend raises that finds no screen
+        return
+    axes.imshow(to_rgb_uint8(picture))
+    axes.set(title=title, xticks=[], yticks=[])
+    plt.show(block=True)
+    plt.close(figure)

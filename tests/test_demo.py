@@ -1,0 +1,81 @@
+import csv
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.utils import Bunch
+
+from skad._demo import Demo, picture, report, scores_csv
+from skad._evaluation import Trial, figures_of_images, figures_of_pixels
+
+KINDS = ["good", "hole", "good", "scratch", "hole", "good"]
+SIZE = 64
+
+
+@pytest.fixture
+def demo():
+    """A demo of 64 x 64 tiles whose maps are the masks, but for one missed hole."""
+    y = np.array([1 if kind == "good" else -1 for kind in KINDS])
+    masks = np.zeros((6, SIZE, SIZE), dtype=bool)
+    masks[y == -1, 10:20, 30:40] = True
+    maps = masks.astype(np.float32)
+    maps[1] = 0.1
+    scores = -maps.max(axis=(1, 2)).astype(np.float64)
+    test = np.full(masks.shape, 128, dtype=np.uint8)
+    detector = SimpleNamespace(
+        offset_=-0.5,
+        pixel_threshold_=0.5,
+        target_fpr=0.05,
+        p_value=lambda X: np.linspace(0.1, 0.6, len(X)),
+    )
+    return Demo(
+        "brick",
+        Bunch(train=test[:3], test=test, y_test=y, masks=masks, kinds=np.array(KINDS)),
+        detector,
+        Trial(scores, 12.3, 45.6),
+        maps,
+        figures_of_images(y, scores, -0.5) | figures_of_pixels(masks, maps),
+    )
+
+
+def test_the_report_gives_rates_with_counts_and_intervals(demo):
+    said = report(demo)
+    assert "3 good tiles to learn from, 6 to test" in said
+    assert "defects found  2 of 3 = 66.7 % (95 % interval " in said
+    assert "false alarms   0 of 3 = 0.0 % " in said
+    assert "aimed at: 5 %" in said
+    assert "training       12 seconds" in said
+
+
+def test_the_table_has_a_row_for_each_tile(demo):
+    rows = list(csv.DictReader(io.StringIO(scores_csv(demo))))
+    assert [row["kind"] for row in rows] == KINDS
+    assert [float(row["score"]) for row in rows] == demo.trial.scores.tolist()
+    verdicts = [row["verdict"] for row in rows]
+    assert verdicts == ["good", "good", "good", "anomalous", "anomalous", "good"]
+
+
+def test_the_picture_shows_good_tiles_and_one_of_each_defect(demo):
+    sheet = np.asarray(Image.open(io.BytesIO(picture(demo))).convert("RGB"))
+    blue = np.all(sheet == (86, 180, 233), axis=-1).any(axis=0)  # outline of the truth
+    gray = np.all(sheet == 128, axis=-1).any(axis=0)
+    n_tiles = np.count_nonzero(np.diff(gray.astype(int)) == 1)
+    n_outlines = np.count_nonzero(np.diff(blue.astype(int)) == 1)
+    assert (n_tiles, n_outlines) == (4, 2)  # good, good, hole, scratch
+    is_hot = np.ptp(sheet.astype(int), axis=-1) > 0
+    is_hot &= ~np.all(sheet == (86, 180, 233), axis=-1)
+    quarter = sheet.shape[1] // 4
+    hot_tiles = [is_hot[:, i * quarter : (i + 1) * quarter].any() for i in range(4)]
+    assert hot_tiles == [False, False, False, True]  # the first hole was missed
+
+
+def test_a_histogram_goes_below_at_the_width_of_the_tiles(demo):
+    alone = Image.open(io.BytesIO(picture(demo)))
+    red = np.zeros((50, 100, 3), dtype=np.uint8)
+    red[:, :, 0] = 255
+    both = Image.open(io.BytesIO(picture(demo, red)))
+    width, height = alone.size
+    assert both.size == (width, height + round(width / 2))
+    assert both.getpixel((width // 2, height + 5)) == (255, 0, 0)

@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.exceptions import UndefinedMetricWarning
+
+from skad._evaluation import (
+    figures_of_images,
+    figures_of_pixels,
+    fit_and_score,
+    rate_in_words,
+)
+from skad.metrics import au_pro_score, image_auroc_score, pixel_auroc_score
+
+
+class Brightness:
+    """Scores an image by its mean, and remembers what it was fitted on."""
+
+    def fit(self, X):
+        self.fitted_on = X
+        return self
+
+    def score_samples(self, X):
+        return X.mean(axis=(1, 2))
+
+
+def test_fit_and_score_fits_on_the_one_and_scores_the_other():
+    train, test = np.zeros((3, 2, 2)), np.arange(8.0).reshape(2, 2, 2)
+    detector = Brightness()
+    trial = fit_and_score(detector, train, test)
+    assert detector.fitted_on is train
+    assert trial.scores.tolist() == [1.5, 5.5]
+    assert trial.training_seconds > 0
+    assert trial.images_per_second > 0
+
+
+def test_images_are_counted_at_the_threshold():
+    y = np.array([1, 1, 1, 1, -1, -1, -1])
+    scores = np.array([-0.1, -0.2, -0.5, -0.6, -0.4, -0.51, -0.9])
+    figures = figures_of_images(y, scores, offset=-0.5)
+    assert figures == {
+        "image_auroc": image_auroc_score(y, scores),
+        "n_good": 4,
+        "n_defective": 3,
+        "false_alarms": 1,  # -0.5 lies on the threshold, and is good
+        "detections": 2,
+        "false_alarm_rate": 1 / 4,
+        "detection_rate": 2 / 3,
+    }
+
+
+def test_rates_of_no_image_are_nan():
+    with pytest.warns(UndefinedMetricWarning, match="anomalous image"):
+        figures = figures_of_images([1, 1], [-0.1, -0.2], offset=-0.5)
+    assert math.isnan(figures["detection_rate"])
+    assert math.isnan(figures["image_auroc"])
+    assert figures["false_alarm_rate"] == 0
+
+
+def test_pixel_figures_are_those_of_the_metrics():
+    masks = np.zeros((2, 4, 5), dtype=bool)
+    masks[1, 1:3, 1:3] = True
+    maps = np.random.default_rng(0).random((2, 4, 5)) + 0.5 * masks
+    assert figures_of_pixels(masks, maps) == {
+        "pixel_auroc": pixel_auroc_score(masks, maps),
+        "au_pro": au_pro_score(masks, maps),
+    }
+
+
+def test_pixel_figures_without_the_truth_are_nan():
+    figures = figures_of_pixels(None, [])
+    assert all(math.isnan(figure) for figure in figures.values())
+
+
+def test_no_trial_has_no_rate():
+    assert rate_in_words(0, 0) == "0 of 0"

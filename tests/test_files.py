@@ -1,0 +1,57 @@
+import pytest
+
+from skad import _files
+from skad._files import make_room_for, write_atomically
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_written_is_there_and_nothing_else(tmp_path):
+    write_atomically(tmp_path / "a.bin", b"\x00\xff")
+    write_atomically(tmp_path / "b.txt", "5 ± 1\n")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "5 ± 1\n"
+    assert names(tmp_path) == ["a.bin", "b.txt"]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_a_stop_leaves_the_old_file_whole(tmp_path, monkeypatch, step):
+    target = tmp_path / "a.txt"
+    write_atomically(target, "old")
+
+    def stop(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_files.Path, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_room_is_made_for_a_file_but_no_file(tmp_path):
+    target = make_room_for(tmp_path / "new" / "deep" / "model.safetensors")
+    assert target.parent.is_dir()
+    assert names(target.parent) == []
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"is a folder.*model\.safetensors"):
+        make_room_for(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"file/model.* cannot be written: .*name a file"):
+        make_room_for(tmp_path / "file" / "model")
+
+
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(_files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PermissionError, match="cannot be written: Permission denied"):
+        make_room_for(tmp_path / "model")

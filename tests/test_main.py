@@ -1,0 +1,332 @@
+import csv
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skad
+from skad import __main__ as command_line
+from skad import _benchmark
+from skad.__main__ import main
+from skad._arguments import make_parser
+from skad.datasets import SURFACES
+
+QUICK = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def noise(seed, shape=(24, 24)):
+    return np.random.default_rng(seed).integers(90, 110, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Twelve good images of noise, 24 x 24."""
+    folder = tmp_path_factory.mktemp("good")
+    for i in range(12):
+        write(folder / f"{i}.png", noise(i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(good, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "new" / "part.safetensors"
+    assert main(["fit", str(good), "--model", str(path), *QUICK]) == 0
+    return path
+
+
+def rows_of(folder):
+    with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run_python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=command_line.__file__.rpartition("skad")[0],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+# --- Help and arguments -----------------------------------------------------------
+
+
+def test_help_names_the_commands():
+    text = run_python("-m", "skad", "--help")
+    for command in command_line._COMMANDS:
+        assert f"    {command}" in text
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from skad.__main__ import main\n"
+        "try:\n    main(['fit', '--help'])\n"
+        "except SystemExit:\n    print('MODULES', *sys.modules)"
+    )
+    loaded = run_python("-c", program).partition("MODULES")[2].split()
+    assert "skad.__main__" in loaded
+    assert not {"torch", "sklearn", "skimage", "numpy", "PIL", "tqdm"} & set(loaded)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"skad {skad.__version__}\n"
+
+
+def test_every_command_of_the_parser_can_be_run():
+    (commands,) = (
+        action for action in make_parser()._actions if action.dest == "command"
+    )
+    assert set(commands.choices) == set(command_line._COMMANDS)
+
+
+def test_defaults_are_those_of_the_detector():
+    args = make_parser().parse_args(["fit", "folder", "--model", "file"])
+    defaults = inspect.signature(skad.PatchAutoencoderDetector).parameters
+    for name in ("epochs", "target_fpr", "contamination", "device"):
+        assert getattr(args, name) == defaults[name].default, name
+    assert args.patch_size == [defaults["patch_size"].default]
+    demo = make_parser().parse_args(["demo"])
+    assert demo.epochs == defaults["epochs"].default
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_every_surface_can_be_asked_for(surface):
+    args = make_parser().parse_args(["demo", "--surface", surface])
+    assert args.surface == surface
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["fit", "folder"], ["score", "m"]])
+def test_wrong_arguments_end_with_2_and_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: skad" in capsys.readouterr().err
+
+
+# --- demo -------------------------------------------------------------------------
+
+
+def test_demo_draws_writes_and_tells(tmp_path, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path / "new")]) == 0
+    plt.close("all")
+    said = capsys.readouterr().out
+    for words in ("image AUROC", "pixel AUROC", "AU-PRO", " of 20 ", "images a second"):
+        assert words in said
+    assert f"picture        {tmp_path / 'new' / 'demo.png'}" in said
+    assert Image.open(tmp_path / "new" / "demo.png").size[0] > 500
+    rows = rows_of(tmp_path / "new")
+    assert len(rows) == 40
+    assert {row["verdict"] for row in rows} <= {"good", "anomalous"}
+    flagged = sum(
+        row["verdict"] == "anomalous" for row in rows if row["kind"] == "good"
+    )
+    assert f"false alarms   {flagged} of 20 = " in said
+
+
+# --- fit --------------------------------------------------------------------------
+
+
+def test_fit_stores_a_model_and_says_what_it_promises(model, good, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    assert main(["fit", str(good), "--model", str(path), *QUICK]) == 0
+    said = capsys.readouterr().out
+    detector = skad.load(path)
+    n = len(detector.calibration_scores_)
+    assert f"threshold      {detector.pixel_threshold_:.6g}" in said
+    assert "at most 30 % of good images" in said
+    assert f"calibration    {n} images" in said
+    assert detector.patch_size == 8
+    assert detector.pixel_threshold_ == skad.load(model).pixel_threshold_  # same seed
+
+
+def test_fit_passes_its_options_on(good, tmp_path):
+    path = tmp_path / "a.safetensors"
+    options = ["--patch-size", "4", "9", "--image-size", "16", "20", "--seed", "3"]
+    options += ["--contamination", "0.25", "--epochs", "1", "--device", "cpu"]
+    assert main(["fit", str(good), "--model", str(path), *options]) == 0
+    detector = skad.load(path)
+    assert detector.patch_size == (4, 9)
+    assert detector.image_shape_in_ == (16, 20)
+    assert detector.contamination == 0.25
+    assert detector.random_state == 3
+
+
+def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    options = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.001"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["fit", str(good), "--model", str(path), *options]) == 0
+    said = capsys.readouterr()
+    n = len(skad.load(path).calibration_scores_)
+    assert f"at most {100 / (n + 1):.3g} % of good images" in said.out
+    assert "skad: warning: target_fpr=0.001 cannot be promised" in said.err
+
+
+def test_fit_looks_at_the_models_place_before_it_learns(good, tmp_path, capsys):
+    assert main(["fit", str(good), "--model", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("skad: error: ")
+    assert "is a folder" in said.err
+    assert said.out == ""
+
+
+# --- score ------------------------------------------------------------------------
+
+
+def test_score_says_what_the_model_says(model, good, tmp_path, capsys):
+    defective = noise(99)
+    defective[4:14, 6:18] = 255
+    write(tmp_path / "in" / "bad.png", defective)
+    out = tmp_path / "out"
+    arguments = ["score", str(model), str(good), str(tmp_path / "in")]
+    assert main([*arguments, "--output", str(out)]) == 0
+    rows = rows_of(out)
+    detector, paths = skad.load(model), [row["path"] for row in rows]
+    images = skad.ImageReader().transform(paths)
+    scores = [float(row["score"]) for row in rows]
+    assert scores == detector.score_samples(images).tolist()
+    decisions = [float(row["decision"]) for row in rows]
+    assert decisions == detector.decision_function(images).tolist()
+    p_values = [float(row["p_value"]) for row in rows]
+    assert p_values == detector.p_value(images).tolist()
+    verdicts = [1 if row["verdict"] == "good" else -1 for row in rows]
+    assert verdicts == detector.predict(images).tolist()
+    for row, regions in zip(rows, detector.anomaly_regions(images), strict=True):
+        assert int(row["n_regions"]) == len(regions)
+        assert int(row["largest_area"]) == max((r.area for r in regions), default=0)
+    assert len(list((out / "heat_maps").rglob("*.png"))) == 13
+    n_good = verdicts.count(1)
+    assert (
+        f"{n_good} good, {13 - n_good} anomalous, 0 unread" in capsys.readouterr().out
+    )
+
+
+def test_score_reads_files_as_the_model_was_fitted(model, tmp_path):
+    colour = np.stack([noise(0, (48, 60))] * 3, axis=-1)
+    write(tmp_path / "in" / "large.png", colour)
+    out = tmp_path / "out"
+    assert main(["score", str(model), str(tmp_path / "in"), "--output", str(out)]) == 0
+    assert Image.open(out / "heat_maps" / "large.png").size == (24, 24)
+
+
+def test_score_ends_with_1_where_a_file_is_unreadable(model, good, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    paths = [str(tmp_path / "broken.png"), str(good / "0.png")]
+    options = ["--output", str(tmp_path / "out"), "--no-heat-maps"]
+    assert main(["score", str(model), *paths, *options]) == 1
+    said = capsys.readouterr()
+    assert "skad: unreadable: " in said.err
+    assert "1 unreadable" in said.out
+    assert [row["verdict"] == "unreadable" for row in rows_of(tmp_path / "out")] == [
+        True,
+        False,
+    ]
+    assert not (tmp_path / "out" / "heat_maps").exists()
+
+
+# --- benchmark --------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "data" / "part"
+    for name in [*(f"train/good/{i}" for i in range(10)), "test/good/0", "test/dot/0"]:
+        write(folder / f"{name}.png", noise(0))
+    return tmp_path / "data"
+
+
+def test_benchmark_writes_results_and_a_table(root, tmp_path, capsys):
+    output, table = tmp_path / "results.json", tmp_path / "table.md"
+    options = ["--seeds", "0", "--epochs", "1", "--device", "cpu"]
+    files = ["--output", str(output), "--table", str(table)]
+    assert main(["benchmark", str(root), *options, *files]) == 0
+    said = capsys.readouterr()
+    assert table.read_text(encoding="utf-8") in said.out
+    assert "| part | " in said.out
+    assert "promised at most 0.05" in said.out
+    assert "no pixel metrics: 1 defective image(s) have no mask" in said.err
+    (result,) = json.loads(output.read_text())
+    assert result["parameters"] == {"epochs": 1, "device": "cpu"}
+
+
+def test_benchmark_ends_with_1_where_a_run_failed(root, tmp_path, capsys, monkeypatch):
+    failed = {"error": "ValueError: no", "notes": []}
+    monkeypatch.setattr(_benchmark, "_run_in_a_process", lambda *args: dict(failed))
+    output = tmp_path / "results.json"
+    assert main(["benchmark", str(root), "--output", str(output)]) == 1
+    assert "skad: 3 of 3 runs failed" in capsys.readouterr().err
+
+
+# --- Errors -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "absent", "--model", "m"], "no such image file or folder: absent"),
+        (["fit", ".", "--model", "m"], "no image in the folder ."),
+        (["score", "absent", "."], "absent"),
+        (["benchmark", "absent"], "no such folder: absent"),
+        (["benchmark", "."], "no category in the folder ."),
+    ],
+)
+def test_an_error_is_one_line_and_ends_with_2(
+    arguments, words, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("skad: error: ")
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_parameter_is_an_error_of_one_line(good, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    assert main(["fit", str(good), "--model", str(path), "--epochs", "0"]) == 2
+    assert "epochs" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_debug_shows_where_an_error_comes_from():
+    with pytest.raises(FileNotFoundError):
+        main(["benchmark", "absent", "--debug"])
+
+
+def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command_line._COMMANDS, "demo", stop)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "skad: stopped\n"
+
+
+def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):
+    before = warnings.showwarning
+
+    def warn(args):
+        warnings.simplefilter("default")
+        warnings.warn("first\n  second", UserWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setitem(command_line._COMMANDS, "demo", warn)
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().err == "skad: warning: first second\n"
+    assert warnings.showwarning is before

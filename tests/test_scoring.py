@@ -1,0 +1,295 @@
+import csv
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.measure import label, regionprops
+
+from skad import _scoring
+from skad._scoring import COLUMNS, heat_map_files, list_files, score_files
+from skad.overlays import heat_map_image
+
+THRESHOLD = 0.5
+
+
+class Darkness:
+    """Fitted detector whose map is the darkness of a pixel, and what it was shown."""
+
+    pixel_threshold_ = THRESHOLD
+    offset_ = -THRESHOLD
+    calibration_scores_ = np.array([-0.4, -0.3, -0.2])
+
+    def __init__(self, shape=(8, 10)):
+        self.image_shape_in_ = shape
+        self.batches = []
+
+    def anomaly_map(self, X):
+        for i, image in enumerate(X):
+            if image.shape != self.image_shape_in_:
+                raise ValueError(f"image {i} has shape {image.shape}")
+        self.batches.append(len(X))
+        top = np.iinfo(X.dtype).max
+        gray = X if X.ndim == 3 else X.mean(axis=3)
+        return (1 - gray / top).astype(np.float32)
+
+    def anomaly_regions(self, X):
+        return [
+            regionprops(label(m > self.pixel_threshold_)) for m in self.anomaly_map(X)
+        ]
+
+
+def image(level=200, *, spots=(), shape=(8, 10), dtype=np.uint8):
+    pixels = np.full(shape, level, dtype=dtype)
+    for row, col, height, width in spots:
+        pixels[row : row + height, col : col + width] = 0
+    return pixels
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def rows_of(folder):
+    with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A good image, one with two spots, and a file that is none."""
+    folder = tmp_path / "parts"
+    write(folder / "a.png", image(204))
+    write(folder / "b.png", image(204, spots=[(0, 0, 2, 2), (5, 5, 2, 3)]))
+    (folder / "c.png").write_bytes(b"no image")
+    return folder
+
+
+def test_the_table_says_what_the_detector_says(parts, tmp_path, capsys):
+    verdicts = score_files(Darkness(), [parts], tmp_path / "out")
+    good, bad, unreadable = rows_of(tmp_path / "out")
+    assert tuple(good) == COLUMNS
+    assert good["path"] == str(parts / "a.png")
+    assert float(good["score"]) == pytest.approx(-0.2)
+    assert float(good["decision"]) == pytest.approx(0.3)
+    assert float(good["p_value"]) == 3 / 4  # -0.2 in float32 lies below the last
+    assert (good["verdict"], good["n_regions"], good["largest_area"]) == (
+        "good",
+        "0",
+        "0",
+    )
+    assert (float(bad["score"]), float(bad["p_value"])) == (-1, 1 / 4)
+    assert (bad["verdict"], bad["n_regions"], bad["largest_area"]) == (
+        "anomalous",
+        "2",
+        "6",
+    )
+    assert unreadable["verdict"] == "unreadable"
+    assert unreadable["score"] == ""
+    assert verdicts == {"good": 1, "anomalous": 1, "unreadable": 1}
+    assert "skad: unreadable: " in (error := capsys.readouterr().err)
+    assert "c.png: cannot read the image" in error
+
+
+def test_heat_maps_are_those_of_overlays(parts, tmp_path):
+    detector = Darkness()
+    score_files(detector, [parts], tmp_path / "out")
+    written = sorted((tmp_path / "out" / "heat_maps").iterdir())
+    assert [path.name for path in written] == ["a.png", "b.png"]
+    for path in written:
+        pixels = np.asarray(Image.open(parts / path.name))
+        anomaly_map = detector.anomaly_map(pixels[None])[0]
+        expected = heat_map_image(pixels, anomaly_map, THRESHOLD)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+
+
+def test_heat_maps_can_be_left_out(parts, tmp_path):
+    score_files(Darkness(), [parts], tmp_path / "out", heat_maps=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize(("shape", "n_channels"), [((4, 5), 1), ((4, 5, 3), 3)])
+def test_files_are_resized_and_their_colours_read_as_fitted(
+    tmp_path, shape, n_channels
+):
+    write(tmp_path / "colour.png", np.stack([image()] * 3, axis=-1))
+    verdicts = score_files(Darkness(shape), [tmp_path], tmp_path / "out")
+    assert verdicts == {"good": 1}
+
+
+def test_an_image_that_does_not_fit_is_named_and_the_others_scored(tmp_path, capsys):
+    write(tmp_path / "a.png", image())
+    write(tmp_path / "b.png", np.stack([image()] * 3, axis=-1))
+    verdicts = score_files(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
+    assert [row["verdict"] for row in rows_of(tmp_path / "out")] == [
+        "unreadable",
+        "good",
+    ]
+    assert verdicts["unreadable"] == 1
+    assert "a.png: image 0 has shape (8, 10)" in capsys.readouterr().err
+
+
+def test_8_and_16_bit_images_keep_their_own_scales(tmp_path):
+    write(tmp_path / "a.png", image(255 * 4 // 5))
+    write(tmp_path / "b.png", image(65535 * 4 // 5, dtype=np.uint16))
+    score_files(Darkness(), [tmp_path], tmp_path / "out")
+    scores = [float(row["score"]) for row in rows_of(tmp_path / "out")]
+    assert scores == pytest.approx([-0.2, -0.2])
+
+
+def test_memory_holds_few_images_at_a_time(tmp_path, monkeypatch):
+    for i in range(7):
+        write(tmp_path / f"{i}.png", image())
+    monkeypatch.setattr(_scoring, "_PIXELS_AT_ONCE", 3 * 8 * 10)
+    detector = Darkness()
+    score_files(detector, [tmp_path], tmp_path / "out")
+    assert detector.batches == [3, 3, 1]
+
+
+def test_a_model_of_other_channels_is_refused(tmp_path):
+    write(tmp_path / "a.png", image())
+    with pytest.raises(ValueError, match=r"shape \(8, 10, 5\).*score_samples"):
+        score_files(Darkness((8, 10, 5)), [tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- Stopping and going on --------------------------------------------------------
+
+
+class Stopped(Darkness):
+    """Is interrupted at its second batch."""
+
+    def anomaly_map(self, X):
+        if self.batches:
+            raise KeyboardInterrupt
+        return super().anomaly_map(X)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Five good images of which two were scored, two at a time, before the stop."""
+    monkeypatch.setattr(_scoring, "_AT_ONCE", 2)
+    for i in range(5):
+        write(tmp_path / "parts" / f"{i}.png", image(200 + i))
+    with pytest.raises(KeyboardInterrupt):
+        score_files(Stopped(), [tmp_path / "parts"], tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 2
+    return tmp_path
+
+
+def test_resume_scores_the_rest_only(stopped):
+    detector = Darkness()
+    out = stopped / "out"
+    verdicts = score_files(detector, [stopped / "parts"], out, resume=True)
+    assert verdicts == {"good": 5}
+    assert detector.batches == [2, 1]
+    resumed = (out / "scores.csv").read_bytes()
+    score_files(Darkness(), [stopped / "parts"], stopped / "whole")
+    assert resumed == (stopped / "whole" / "scores.csv").read_bytes()
+
+
+def test_without_resume_the_table_is_started_over(stopped):
+    detector = Darkness()
+    score_files(detector, [stopped / "parts"], stopped / "out")
+    assert detector.batches == [2, 2, 1]
+    assert len(rows_of(stopped / "out")) == 5
+
+
+def test_resume_makes_a_lost_heat_map_and_a_cut_row_again(stopped):
+    out = stopped / "out"
+    (out / "heat_maps" / "0.png").unlink()
+    table = out / "scores.csv"
+    table.write_bytes(table.read_bytes()[:-2])  # of row 1, as when the disk is full
+    detector = Darkness()
+    score_files(detector, [stopped / "parts"], out, resume=True)
+    assert sum(detector.batches) == 5
+    paths = [row["path"] for row in rows_of(out)]
+    assert sorted(paths) == [str(stopped / "parts" / f"{i}.png") for i in range(5)]
+    assert len(list((out / "heat_maps").iterdir())) == 5
+
+
+def test_resume_tries_unreadable_files_again(parts, tmp_path):
+    score_files(Darkness(), [parts], tmp_path / "out")
+    write(parts / "c.png", image())
+    verdicts = score_files(Darkness(), [parts], tmp_path / "out", resume=True)
+    assert verdicts == {"good": 2, "anomalous": 1}
+
+
+def test_resume_without_a_table_starts_one(parts, tmp_path):
+    assert score_files(Darkness(), [parts], tmp_path / "out", resume=True).total() == 3
+
+
+def test_resume_refuses_the_table_of_another_threshold(stopped):
+    detector = Darkness()
+    detector.offset_ = -0.6
+    with pytest.raises(ValueError, match="another model or threshold"):
+        score_files(detector, [stopped / "parts"], stopped / "out", resume=True)
+
+
+def test_resume_refuses_another_file(parts, tmp_path):
+    (tmp_path / "scores.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="not a table of scores"):
+        score_files(Darkness(), [parts], tmp_path, resume=True)
+
+
+# --- Which files, and where -------------------------------------------------------
+
+
+def test_a_file_named_twice_is_listed_once(parts):
+    found = list_files([parts, parts / "a.png", parts / ".." / "parts" / "b.png"])
+    assert [path.name for path in found] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_missing_source_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        list_files([tmp_path / "absent"])
+
+
+def test_heat_maps_of_one_folder_lie_side_by_side(tmp_path):
+    paths = [tmp_path / "in" / "a.jpg", tmp_path / "in" / "b.png"]
+    found = heat_map_files(paths, tmp_path / "out")
+    assert list(found.values()) == [
+        tmp_path / "out" / "a.png",
+        tmp_path / "out" / "b.png",
+    ]
+
+
+def test_heat_maps_of_several_folders_keep_their_folders(tmp_path):
+    paths = [tmp_path / "x" / "good" / "a.png", tmp_path / "y" / "good" / "a.png"]
+    found = heat_map_files(paths, tmp_path / "out")
+    assert list(found.values()) == [
+        tmp_path / "out" / "x" / "good" / "a.png",
+        tmp_path / "out" / "y" / "good" / "a.png",
+    ]
+
+
+def test_equal_stems_get_numbers(tmp_path):
+    names = ["a.jpg", "a.png", "A.bmp", "a-2.png"]
+    found = heat_map_files([tmp_path / name for name in names], tmp_path / "out")
+    assert [path.name for path in found.values()] == [
+        "a.png",
+        "a-2.png",
+        "A-3.png",
+        "a-2-2.png",
+    ]
+
+
+def test_an_image_is_never_replaced_by_its_heat_map(tmp_path):
+    write(tmp_path / "heat_maps" / "a.png", image())
+    with pytest.raises(ValueError, match="would replace the image"):
+        score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path)
+    assert math.isclose(
+        np.asarray(Image.open(tmp_path / "heat_maps/a.png")).mean(), 200
+    )
+
+
+def test_any_file_name_survives_the_table(tmp_path):
+    name = 'a, "b"\nc ü.png'
+    write(tmp_path / "in" / name, image())
+    score_files(Darkness(), [tmp_path / "in"], tmp_path / "out")
+    score_files(Darkness(), [tmp_path / "in"], tmp_path / "out", resume=True)
+    text = (tmp_path / "out" / "scores.csv").read_bytes().decode()
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["path"] == str(tmp_path / "in" / name)
