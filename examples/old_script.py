@@ -5,6 +5,7 @@
 FOLDER holds good images in `Train` and others in `Test`. Without it, tiles of a
 photographed brick wall are used, half of the test tiles with a planted defect. The
 model goes to `Models/`, the pictures go to `Output/`, both in the current folder.
+Twice 75 epochs take some minutes without a GPU.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def old_script(root, epochs):
 
 
 def write_surfaces(root):
-    surfaces = load_surfaces("brick", tile_size=160, n_train=80, n_test=20)
+    surfaces = load_surfaces("brick", tile_size=80, n_train=100, n_test=20)
     for name, images in (("Train", surfaces.train), ("Test", surfaces.test)):
         (root / name).mkdir()
         for i, image in enumerate(images):

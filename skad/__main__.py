@@ -109,6 +109,7 @@ def _draw_histogram(demo: "Demo") -> "NDArray[np.uint8]":
 
 def _fit(args: argparse.Namespace) -> int:
     from skad._detector import PatchAutoencoderDetector
+    from skad._evaluation import promised_fpr
     from skad._files import make_room_for
     from skad._persistence import save
     from skad.images import ImageFolder
@@ -127,12 +128,13 @@ def _fit(args: argparse.Namespace) -> int:
         verbose=1,
     ).fit(_in_memory_if_small(images))
     save(detector, args.model)
+    rate = promised_fpr(detector)
+    promise = (
+        f"{100 * args.contamination:.3g} % of the training images are flagged"
+        if math.isnan(rate)
+        else f"at most {100 * rate:.3g} % of good images are flagged"
+    )
     n = len(detector.calibration_scores_)
-    if args.contamination == "auto":
-        least = max(args.target_fpr, 1 / (n + 1))
-        promise = f"at most {100 * least:.3g} % of good images are flagged"
-    else:
-        promise = f"{100 * args.contamination:.3g} % of the training images are flagged"
     print(f"threshold      {detector.pixel_threshold_:.6g}")
     print(f"promise        {promise}")
     print(f"calibration    {n} images that training did not see")
@@ -192,7 +194,7 @@ def _benchmark(args: argparse.Namespace) -> int:
         verbose=1,
     )
     table = _benchmark.table(results)
-    print(table)
+    print(table, end="")
     if args.table is not None:
         write_atomically(make_room_for(args.table), table)
     failed = sum("error" in result for result in results)

@@ -22,12 +22,19 @@ from typing import Any
 from tqdm import tqdm
 
 from skad import __version__
-from skad._evaluation import figures_of_images, figures_of_pixels, fit_and_score
+from skad._evaluation import (
+    figures_of_images,
+    figures_of_pixels,
+    fit_and_score,
+    promised_fpr,
+)
 from skad._files import make_room_for, write_atomically
 from skad._mvtec import PathLike, find_categories, fingerprint, load_category
 from skad.metrics import wilson_interval
 
 Result = dict[str, Any]
+
+_LAYOUT = 1  # of a stored result: raised when figures are added, so that all have them
 
 # --- One run ----------------------------------------------------------------------
 
@@ -48,8 +55,9 @@ def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
     Returns
     -------
     result : dict
-        What `_evaluation` computes of images and pixels, `threshold` and
-        `target_fpr`, `n_train`, `training_seconds`, `images_per_second` (scoring),
+        What `_evaluation` computes of images and pixels, `threshold`, `target_fpr`
+        and `promised_fpr` (which is larger where calibration images are few),
+        `n_train`, `n_calibration`, `training_seconds`, `images_per_second` (scoring),
         `peak_memory_mb` (MB of 10^6 bytes: of the process until scoring ended, before
         the metrics are computed) and `notes`, a list of str. What is undefined or
         unknown is None.
@@ -63,10 +71,12 @@ def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
     maps = detector.anomaly_map(category.test) if category.masks else ()
     figures = {
         "n_train": len(category.train),
+        "n_calibration": len(detector.calibration_scores_),
         **figures_of_images(category.y, trial.scores, detector.offset_),
         **figures_of_pixels(category.masks, maps),
         "threshold": float(detector.pixel_threshold_),
         "target_fpr": float(detector.target_fpr),
+        "promised_fpr": promised_fpr(detector),
         "training_seconds": trial.training_seconds,
         "images_per_second": trial.images_per_second,
         "peak_memory_mb": peak_memory,
@@ -137,9 +147,10 @@ def run(
     Returns
     -------
     results : list of dict
-        One a run: `category`, `seed`, `parameters`, `skad`, `data` (a fingerprint of
-        the files), `platform`, `cpus`, and what `run_one` returns; or, where the run
-        failed, `error` (which is not stored, so that a rerun tries again).
+        One a run: `category`, `seed`, `parameters`, `skad`, `layout` (of the result),
+        `data` (a fingerprint of the files), `platform`, `cpus`, and what `run_one`
+        returns; or, where the run failed, `error` (which is not stored, so that a
+        rerun tries again).
 
     Raises
     ------
@@ -184,6 +195,7 @@ def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
         "seed": seed,
         "parameters": dict(parameters),
         "skad": __version__,
+        "layout": _LAYOUT,
         "data": fingerprint(path),
     }
     return json.loads(json.dumps(settings))
@@ -263,6 +275,7 @@ _COLUMNS = {
     "image_auroc": ("image AUROC", ".3f"),
     "pixel_auroc": ("pixel AUROC", ".3f"),
     "au_pro": ("AU-PRO", ".3f"),
+    "promised_fpr": ("promised", ".3f"),
     "false_alarm_rate": ("false alarms", ".3f"),
     "detection_rate": ("detected", ".3f"),
     "training_seconds": ("training, s", ".0f"),
@@ -315,7 +328,7 @@ def _cells_of_runs(group: Sequence[Result]) -> list[str]:
     for key, (_, form) in _COLUMNS.items():
         values = _known(group, key)
         cell = f"{statistics.fmean(values):{form}}" if values else "-"
-        if len(values) > 1:
+        if len(values) > 1 and key != "promised_fpr":  # which depends on no seed
             cell += f" ± {statistics.stdev(values):{form}}"
         cells.append(cell)
     return cells
@@ -340,10 +353,10 @@ def _cells_pooled(done: Sequence[Result]) -> list[str]:
         if n:
             low, high = wilson_interval(successes, n)
             cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
-    promised = ", ".join(
-        f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done})
-    )
-    cells["false_alarm_rate"] += f", promised at most {promised}"
+    n_good = sum(r["n_good"] for r in done)
+    if n_good and all(r["promised_fpr"] for r in done):
+        expected = sum(r["promised_fpr"] * r["n_good"] for r in done)
+        cells["promised_fpr"] = f"{expected / n_good:.3f}"
     return list(cells.values())
 
 
@@ -352,9 +365,12 @@ def _legend(done: Sequence[Result]) -> str:
     n_good, n_defective = (
         sum(r[key] for r in done) for key in ("n_good", "n_defective")
     )
+    targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
     return (
-        f"Mean ± standard deviation over the seeds {seeds}. Pooled: the "
-        f"{n_good} good and {n_defective} defective test images of all "
-        f"{len(done)} runs, with 95 % Wilson intervals; an image counts once for "
-        "each seed, so these intervals are somewhat too narrow."
+        f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
+        f"to be at most target_fpr = {targets}, or 1 / (m + 1) where m calibration "
+        f"images are too few for that. Pooled: the {n_good} good and {n_defective} "
+        f"defective test images of all {len(done)} runs, with 95 % Wilson intervals; "
+        "an image counts once for each seed, so these intervals are somewhat too "
+        "narrow."
     )

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DEFECTS_PER_IMAGE = 5  # at the most: each is there with the next probability
-_PRESENT = 0.5
+ROUNDS = 5  # in each, half of the images get a defect
 _LINES = 0.35  # share of the defects
 _SMALLEST = 2.0  # pixels
 _LINE_POINTS = 48
@@ -64,13 +63,13 @@ def simulate(
         From 0 where nothing can be seen to have changed to 1 where it is plain to see.
     """
     n, height, width = len(images), *images.shape[2:]
-    m = n * DEFECTS_PER_IMAGE
-    w = _windows(m, n, (height, width), math.ceil(1.5 * max(patch_sizes)) + 4, rng)
+    each_round = -(-n // 2)
+    m = ROUNDS * each_round
+    w = _windows(n, (height, width), math.ceil(1.5 * max(patch_sizes)) + 4, rng)
     largest = images.new_tensor(patch_sizes)[_randint(m, len(patch_sizes), rng)]
     size = _log_uniform(m, _SMALLEST, largest, rng)
     is_line = _with_chance(m, _LINES, rng)
     opacity = _shapes(size, is_line, w.offsets, rng)[:, None]  # m, 1, h, w
-    opacity = opacity * _each(_with_chance(m, _PRESENT, rng))
 
     own = cut(images, w.image, w.top, w.left, w.shape)  # m, C, h, w
     content = _content(images, own, w, size, is_line, rng)
@@ -80,10 +79,10 @@ def simulate(
     defective = images.clone(memory_format=torch.channels_last)
     visibility = images.new_zeros(n, 1, height, width)
     rows, columns = _window_index((height, width), w.top, w.left, w.shape)
-    for i in range(0, m, n):  # one defect an image at a time: windows may overlap
-        k = slice(i, i + n)
+    for i in range(0, m, each_round):  # a round at a time: windows may overlap
+        k = slice(i, i + each_round)
         index = (w.image[k, None, None], slice(None), rows[k], columns[k])
-        here = defective[index]  # n, h, w, C
+        here = defective[index]  # n / 2, h, w, C
         shown = content[k].movedim(1, -1)
         defective[index] = here + opacity[k].movedim(1, -1) * (shown - here)
         visibility[index] = torch.maximum(visibility[index], seen[k].movedim(1, -1))
@@ -108,14 +107,17 @@ class _Windows(NamedTuple):
 
 
 def _windows(
-    m: int, n: int, size: tuple[int, int], side: int, rng: torch.Generator
+    n: int, size: tuple[int, int], side: int, rng: torch.Generator
 ) -> _Windows:
-    """Place m windows at random in n images; their centres lie in the image."""
+    """Place windows at random in half of n images a round; centres lie inside."""
+    rounds = [torch.randperm(n, generator=rng, device=rng.device) for _ in range(ROUNDS)]
+    image = torch.cat([order[: -(-n // 2)] for order in rounds])
+    m = len(image)
     shape = (min(side, size[0]), min(side, size[1]))
     y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in shape)
     offsets = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
     return _Windows(
-        image=torch.arange(m, device=rng.device) % n,
+        image=image,
         top=_randint(m, size[0], rng) - shape[0] // 2,
         left=_randint(m, size[1], rng) - shape[1] // 2,
         shape=shape,
@@ -240,6 +242,7 @@ def _visibility(change: Tensor, is_line: Tensor, noise_level: float) -> Tensor:
     A change that averages out over a few pixels is texture on texture. A line is seen
     by its length too: it counts double.
     """
+    change = change.contiguous()  # pooling few channels is slow in channels-last
     seen = F.avg_pool2d(change, 5, 1, padding=2).abs().amax(1, keepdim=True)
     seen = seen * _each(1.0 + is_line)
     return (seen / (_PLAIN_TO_SEE * noise_level)).square().clamp(max=1.0)

@@ -1,49 +1,48 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+import warnings
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from joblib import Memory
-from skimage.measure import label, regionprops
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import (
     _check_feature_names,
-    _check_n_features,
-    check_array,
     check_is_fitted,
     check_memory,
 )
 from tqdm.auto import tqdm
 
 from skad._inputs import (
+    NOT_LABELS,
     Format,
     Images,
-    as_array,
-    check_finite,
-    check_format,
-    format_of,
-    is_lazy,
+    are_labels,
+    as_given,
+    as_images,
+    check_labels,
+    unflagged,
 )
-from skad._learning import Settings, learn, score_images
+from skad._learning import Learned, Settings, learn, score_images
+from skad._parameters import (
+    CONSTRAINTS,
+    check_roi,
+    device_at_hand,
+    generator,
+    image_size,
+    patch_sizes,
+    resolve_device,
+    split,
+)
+from skad._regions import Region
+from skad._regions import find_regions as _regions
 from skad._threshold import (
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
 )
 
-
-class Region(NamedTuple):
-    """A connected part of an image that deviates."""
-
-    bbox: tuple[int, int, int, int]  # row_min, col_min, row_max, col_max, half-open
-    area: int  # pixels
-    peak: float  # the largest value of the map
-    centroid: tuple[float, float]  # row, column
+__all__ = ["PatchAutoencoderDetector", "Region", "_regions", "device_at_hand"]
 
 
 class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
@@ -131,23 +130,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
     (1, 32, 32)
     """
 
-    _parameter_constraints: ClassVar[dict] = {
-        "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
-        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-        "image_shape": [tuple, list, None],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "target_fpr": [Interval(Real, 0, 1, closed="neither")],
-        "roi": ["array-like", None],
-        "device": [str],
-        "memory": [str, Memory, None],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
 
     def __init__(
         self,
@@ -213,33 +196,28 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             with NaN or infinity, of differing shapes, or without batch axis.
         """
         self._validate_params()
-        images = self._check_images(X, reset=True)
-        good = _good(y, len(images))
-        size = images.format.image_shape[:2]
-        settings, roi = self._settings(size), _check_roi(self.roi, size)
-        start = self._start(images.format)
-        random_state = check_random_state(self.random_state)
-        training, calibration = self._split(random_state.permutation(good))
-        seed = random_state.randint(2**31 - 1)
-        learned = self._learn(images, training, calibration, settings, seed, roi, start)
+        images = as_images(X, self.image_shape)
+        good = unflagged(y, len(images))
+        rng = generator(self.random_state)
+        training, calibration = split(rng.permutation(good), self.validation_fraction)
+        seed = rng.randint(2**31 - 1)
+        learned = self._learn(images, training, calibration, seed)
+        scores = learned.calibration_scores
+        if self.contamination == "auto":
+            offset = conformal_threshold(scores, self.target_fpr)
+        else:
+            all_scores, _ = score_images(learned.mapper, images.subset(good))
+            offset = np.percentile(all_scores, 100 * self.contamination)
+        _check_feature_names(self, X, reset=True)
         self._set_fitted(learned.mapper, images.format, learned.history)
-        self._calibrate_on(learned.calibration_scores, learned.calibration_means)
-        if self.contamination != "auto":
-            scores, _ = score_images(self._mapper, images.subset(good))
-            self._set_offset(np.percentile(scores, 100 * self.contamination))
+        self._set_calibrated(offset, scores, learned.calibration_means)
         return self
 
     def score_samples(self, X):
-        """Return how normal images look: minus the maximum of the anomaly map.
+        """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
 
-        Parameters
-        ----------
-        X : array-like or lazy sequence of n images, as in `fit`
-
-        Returns
-        -------
-        scores : ndarray of shape (n,), float64
-            <= 0; higher = more normal.
+        Higher = more normal. X is what `fit` takes, here as in the other methods:
+        n images as an array, as rows or as a lazy sequence.
         """
         images = self._check_images(X)
         return score_images(self._mapper, images)[0]
@@ -255,13 +233,15 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        Parameters
-        ----------
-        X : array-like or lazy sequence of n images, as in `fit`
-        y : array-like of shape (n,)
-            +1 good, -1 anomalous.
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels.
         """
-        return float(balanced_accuracy_score(_check_labels(y), self.predict(X)))
+        predicted = self.predict(X)
+        if not are_labels(y):
+            warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
+            return float("nan")
+        labels = check_labels(y, len(predicted))
+        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
+        return float(np.mean(recalls))
 
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].
@@ -273,30 +253,19 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         return conformal_p_value(self.score_samples(X), self.calibration_scores_)
 
     def anomaly_map(self, X):
-        """Return how much every pixel deviates, on one absolute scale.
+        """Return how much every pixel deviates, (n, H, W) float32, >= 0.
 
-        Parameters
-        ----------
-        X : array-like or lazy sequence of n images, as in `fit`
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            >= 0; higher = worse; about 1 where good images usually peak.
+        Higher = worse, on one absolute scale: about 1 where good images usually peak.
         """
         images = self._check_images(X)
         return np.concatenate(list(self._mapper.over(images, self._mapper)))
 
     def predict_mask(self, X):
         """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
-        return self.anomaly_map(X) > np.float64(self.pixel_threshold_)
+        return self._above(self.anomaly_map(X))
 
     def anomaly_regions(self, X):
         """Return the connected regions that deviate, the worst first.
-
-        Parameters
-        ----------
-        X : array-like or lazy sequence of n images, as in `fit`
 
         Returns
         -------
@@ -304,22 +273,15 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
             ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
         """
-        threshold = np.float64(self.pixel_threshold_)
-        return [_regions(amap, amap > threshold) for amap in self.anomaly_map(X)]
+        return [_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
         images = self._check_images(X)
-        dtype = images.dtype
         rebuilt = np.concatenate(
             list(self._mapper.over(images, self._mapper.reconstruct))
         )
-        if dtype in (np.uint8, np.uint16):
-            rebuilt = rebuilt * np.iinfo(dtype).max
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            rebuilt = np.clip(np.round(rebuilt), limits.min, limits.max)
-        return rebuilt.astype(dtype).reshape(len(images), *images.format.shape)
+        return as_given(rebuilt, images)
 
     def calibrate(
         self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1
@@ -344,15 +306,17 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             With labels, `labelled_threshold_` has the rates and their confidence
             intervals.
         """
-        scores, means = score_images(self._mapper, self._check_images(X))
-        if y is None:
-            self._calibrate_on(scores, means)
+        images = self._check_images(X)
+        labels = None if y is None else check_labels(y, len(images))
+        scores, means = score_images(self._mapper, images)
+        if labels is None:
+            offset = conformal_threshold(scores, self.target_fpr)
+            self._set_calibrated(offset, scores, means)
             return self
-        found = labelled_threshold(scores, y, metric, cost_miss, cost_false_alarm)
-        good = np.asarray(y) == 1
-        self._calibrate_on(scores[good], means[good])
+        found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
+        good = labels == 1
+        self._set_calibrated(found.offset, scores[good], means[good])
         self.labelled_threshold_ = found
-        self._set_offset(found.offset)
         return self
 
     @property
@@ -367,49 +331,26 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         self.image_shape_in_ = format.shape
         self.n_features_in_ = int(np.prod(format.image_shape))
 
-    def _calibrate_on(self, scores, means):
+    def _set_calibrated(self, offset, scores, means):
         self.calibration_scores_ = np.sort(scores)
         self.mean_map_ = float(np.mean(means))
         if hasattr(self, "labelled_threshold_"):
             del self.labelled_threshold_
-        self._set_offset(conformal_threshold(scores, self.target_fpr))
+        self._set_offset(offset)
 
     def _set_offset(self, offset):
         self.offset_ = float(offset)
         self.pixel_threshold_ = -self.offset_
 
-    def _check_images(self, X: Any, *, reset: bool = False) -> Images:
-        """Check X against the rules, and against the fitted images unless reset."""
-        if not reset:
-            check_is_fitted(self)
-        if is_lazy(X):
-            if len(X) == 0:
-                raise ValueError("X is an empty sequence: pass at least one image.")
-            source: Any = X
-            got = format_of(np.asarray(X[0])[None], self.image_shape)
-        else:
-            source = check_array(
-                as_array(X), dtype="numeric", allow_nd=True, ensure_all_finite=False
-            )
-            if source.ndim == 2:
-                _check_feature_names(self, X, reset=reset)
-                _check_n_features(self, source, reset=reset)
-            got = format_of(source, self.image_shape)
-            check_finite(source)
-        if not reset:
-            check_format(got, self._format)
-        return Images(source, got)
+    def _above(self, maps):
+        # An array and not a scalar: NumPy 1 would round a scalar to float32.
+        return maps > np.array([self.pixel_threshold_])
 
-    def _settings(self, size: tuple[int, int]) -> Settings:
-        working = _sizes("image_size", self.image_size, 2, least=1) or size
-        return Settings(
-            patch_sizes=_sizes("patch_size", self.patch_size, None, least=2),
-            working_size=working,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            device=_resolve_device(self.device),
-        )
+    def _check_images(self, X: Any) -> Images:
+        """Check X against the fitted images."""
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        return as_images(X, None, self._format)
 
     def _start(self, format: Format) -> dict | None:
         """Return the state of the network that training goes on from, if it does."""
@@ -423,19 +364,21 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             )
         return self.network_.state_dict()
 
-    def _split(self, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Divide the shuffled places of good images into training and calibration."""
-        n = len(good)
-        if n < 2:
-            raise ValueError(
-                "fit needs at least 2 good images, one to train and one to calibrate "
-                f"the threshold; got n_samples = {n}. Add images."
-            )
-        held_out = min(max(1, round(self.validation_fraction * n)), n - 1)
-        return np.sort(good[held_out:]), np.sort(good[:held_out])
-
-    def _learn(self, images, training, calibration, settings, seed, roi, start):
+    def _learn(
+        self, images: Images, training: np.ndarray, calibration: np.ndarray, seed: int
+    ) -> Learned:
         """Train, or take from `memory` what was trained before."""
+        size = images.format.image_shape[:2]
+        roi = check_roi(self.roi, size)
+        settings = Settings(
+            patch_sizes=patch_sizes(self.patch_size),
+            working_size=image_size(self.image_size, size),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            device=resolve_device(self.device),
+        )
+        start = self._start(images.format)
         memory = check_memory(self.memory)
         cached = learn if start else memory.cache(learn, ignore=["progress"])
         with tqdm(disable=not self.verbose, unit="step", desc="training") as bar:
@@ -445,100 +388,18 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
                 bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
                 bar.update()
 
-            return cached(
+            learned = cached(
                 images, training, calibration, settings, seed, roi, start, progress
             )
+        learned.mapper.to(settings.device)  # what was kept is on the CPU
+        return learned
+
+    def __sklearn_is_fitted__(self):
+        """Tell scikit-learn that `fit` came to its end."""
+        return hasattr(self, "offset_")
 
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""
         super().__setstate__(state)
         if "_mapper" in state:
             self._mapper.to(device_at_hand(self.device))
-
-
-def _good(y: Any, n: int) -> np.ndarray:
-    """Places of the images that are not labelled -1; a y without labels is ignored."""
-    everywhere = np.arange(n)
-    if y is None:
-        return everywhere
-    labels = np.asarray(y)
-    if labels.shape != (n,) or not np.isin(labels, (-1, 1)).all():
-        return everywhere
-    return everywhere[labels == 1]
-
-
-def _check_labels(y: Any) -> np.ndarray:
-    labels = np.asarray(y)
-    if not np.isin(labels, (-1, 1)).all():
-        raise ValueError(
-            "Labels must be +1 (good) or -1 (anomalous); got "
-            f"{np.unique(labels)[:5]}. If 1 means anomalous, pass "
-            "np.where(y == 1, -1, 1)."
-        )
-    return labels
-
-
-def _sizes(name: str, value: Any, length: int | None, *, least: int) -> Any:
-    """Turn an int or a sequence of ints into a tuple of ints; None stays None."""
-    if value is None:
-        return None
-    sizes = (value,) * (length or 1) if isinstance(value, Integral) else tuple(value)
-    valid = all(isinstance(s, Integral) and int(s) >= least for s in sizes)
-    if not valid or len(sizes) != (length or max(len(sizes), 1)):
-        form = "two ints (height, width)" if length else "one or more ints"
-        raise ValueError(
-            f"{name} must be an int or a tuple of {form}, each >= {least}; got "
-            f"{value!r}."
-        )
-    return tuple(int(s) for s in sizes)
-
-
-def _check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:
-    if roi is None:
-        return None
-    roi = np.asarray(roi)
-    if roi.dtype != bool or roi.shape != size or not roi.any():
-        raise ValueError(
-            f"roi must be a bool array of the images' shape {size} with some True; got "
-            f"type {roi.dtype}, shape {roi.shape}, {int(np.count_nonzero(roi))} true."
-        )
-    return roi
-
-
-def _resolve_device(device: str) -> str:
-    """Turn "auto" into a device; refuse what this machine does not have."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
-        ) from error
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
-            'devices. Use device="auto" or "cpu".'
-        )
-    return device
-
-
-def device_at_hand(device: str) -> str:
-    """Return this device, or the CPU where there is no such device."""
-    try:
-        return _resolve_device(device)
-    except ValueError:  # stored on a machine with a GPU, loaded on one without
-        return "cpu"
-
-
-def _regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
-    found = [
-        Region(
-            bbox=(p.bbox[0], p.bbox[1], p.bbox[2], p.bbox[3]),
-            area=int(p.area),
-            peak=float(p.intensity_max),
-            centroid=(float(p.centroid[0]), float(p.centroid[1])),
-        )
-        for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
-    ]
-    return sorted(found, key=lambda region: -region.peak)

@@ -12,6 +12,7 @@ References
    Workshops, 475-489.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ MOST_PLACES = 1024  # in larger images, neighbouring positions share a Gaussian
 N_COMPONENTS = 32  # of the features
 N_FOLDS = 3
 _SHRINKAGES = (0.02, 0.1, 0.3, 1.0)
-_RIDGE = 1e-3  # of the mean variance: keeps constant features harmless
+_RIDGE = 1e-3  # of the mean variance: keeps constant components harmless
+_ROUNDING = 1e-9  # of the mean square: where all are constant, rounding is no variance
 
 
 class Moments(NamedTuple):
@@ -68,6 +70,7 @@ def fit_gaussians(
     gaussians : Gaussians
     without : list of Gaussians
         The i-th was fitted without the images i, i + N_FOLDS, i + 2 N_FOLDS, …
+        With a single image there is nothing else to fit: it is not left out.
     """
     projection = _principal_components(features())
     shape = next(iter(features())).shape
@@ -82,13 +85,13 @@ def fit_gaussians(
         whitening = torch.linalg.solve_triangular(lower, eye, upper=False)
         return Gaussians(projection, place, mean.float(), whitening.float())
 
-    without = [_sum(folds[:i] + folds[i + 1 :]) for i in range(len(folds))]
-    return fitted(_sum(folds)), [fitted(moments) for moments in without]
+    return fitted(_sum(folds)), [fitted(moments) for moments in _rests(folds)]
 
 
 def gaussians_shapes(shape: tuple[int, int], c: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the fields of `Gaussians` for features (n, c, *shape)."""
-    n_places, k = int(_places(shape).max()) + 1, min(N_COMPONENTS, c)
+    rows, columns = (-(-s // _cell(shape)) for s in shape)
+    n_places, k = rows * columns, min(N_COMPONENTS, c)
     return {
         "projection": (k, c),
         "place": shape,
@@ -153,7 +156,8 @@ def _shrink(
     scatter = _scatter(moments, mean)  # P, k, k
     pooled = (scatter * count[:, :, None]).sum(0) / count.sum()
     covariance = (1 - covariances) * scatter + covariances * pooled
-    ridge = _RIDGE * pooled.diagonal().mean() + 1e-12
+    square = (moments.second.sum(0) / count.sum()).diagonal().mean()
+    ridge = _RIDGE * pooled.diagonal().mean() + _ROUNDING * square + 1e-12
     eye = torch.eye(len(pooled), dtype=pooled.dtype, device=pooled.device)
     return mean, covariance + ridge * eye
 
@@ -177,26 +181,37 @@ def _choose_shrinkages(folds: list[Moments]) -> tuple[float, float]:
 def _left_out_likelihood(
     folds: list[Moments], means: float, covariances: float
 ) -> float:
-    """Mean Gaussian log-likelihood of each fold under the others, without constants."""
+    """Log-likelihood of each fold under the others, summed, doubled, less constants."""
     total = 0.0
-    for i, left_out in enumerate(folds):
-        rest = _sum(folds[:i] + folds[i + 1 :])
+    for left_out, rest in zip(folds, _rests(folds), strict=True):
         mean, covariance = _shrink(rest, means, covariances)
         lower = torch.linalg.cholesky(covariance)
         scatter = torch.cholesky_solve(_scatter(left_out, mean), lower)
         squared = scatter.diagonal(dim1=1, dim2=2).sum(1)
         log_det = 2 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
-        total -= float((squared + log_det).mean())
+        total -= float((left_out.weight * (squared + log_det)).sum())
     return total
 
 
 def _places(shape: tuple[int, int]) -> Tensor:
     """Map positions (h, w) to at most MOST_PLACES numbers, square cells in a grid."""
-    cell = 1
+    rows, columns = (torch.arange(s) // _cell(shape) for s in shape)
+    return rows[:, None] * (columns[-1] + 1) + columns[None, :]
+
+
+def _cell(shape: tuple[int, int]) -> int:
+    """Side of the smallest cells that make at most MOST_PLACES of them."""
+    cell = max(1, math.isqrt(shape[0] * shape[1] // MOST_PLACES))
     while -(-shape[0] // cell) * -(-shape[1] // cell) > MOST_PLACES:
         cell += 1
-    rows, columns = (torch.arange(s) // cell for s in shape)
-    return rows[:, None] * (columns[-1] + 1) + columns[None, :]
+    return cell
+
+
+def _rests(folds: list[Moments]) -> list[Moments]:
+    """For every fold the sum of the others; a single fold stands for itself."""
+    if len(folds) == 1:
+        return folds
+    return [_sum(folds[:i] + folds[i + 1 :]) for i in range(len(folds))]
 
 
 def _sum(moments: list[Moments]) -> Moments:

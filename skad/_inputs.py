@@ -1,12 +1,23 @@
 """What comes in: arrays, rows or lazy sequences, checked and seen as (n, H, W, C)."""
 
+import os
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import check_array
 
-MOST_ROWS_OF_A_GLANCE = 16  # (H, W, 3) with H, W above this is one colour image
+_MOST_ROWS_OF_A_GLANCE = 16  # (H, W, 3) with H, W above this is one colour image
+NOT_LABELS = (
+    "Labels must be +1 (good) or -1 (anomalous). If 1 means anomalous, pass "
+    "np.where(y == 1, -1, 1)."
+)
+_KINDS = {  # as told in errors
+    "integer": "integer (uint8 or uint16, scaled by their type)",
+    "unscaled integer": "integer of a type that is not scaled (not uint8 or uint16)",
+    "float": "float",
+}
 
 
 class Format(NamedTuple):
@@ -14,19 +25,12 @@ class Format(NamedTuple):
 
     shape: tuple[int, ...]  # of one item as given: (H, W), (H, W, C) or (p,)
     image_shape: tuple[int, int, int]  # (H, W, C)
-    kind: str  # "integer" or "float"
+    kind: str  # "integer", "unscaled integer" or "float"
 
-
-def is_lazy(X: Any) -> bool:
-    """Tell whether X is a sequence of images that are read on access."""
-    indexable = hasattr(X, "__getitem__") and hasattr(X, "__len__")
-    plain = isinstance(X, (list, tuple, str, bytes, dict, np.ndarray))
-    return indexable and not plain and not hasattr(X, "__array__")
-
-
-def kind_of(dtype: np.dtype) -> str:
-    """Return "integer" (which bool is too) or "float"."""
-    return "float" if dtype.kind == "f" else "integer"
+    @property
+    def is_row(self) -> bool:
+        """Tell whether an item is a flattened image."""
+        return len(self.shape) == 1
 
 
 class Images:
@@ -35,7 +39,7 @@ class Images:
     Parameters
     ----------
     source : ndarray of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
-        Checked by `check_format`; a lazy sequence is checked as it is read.
+        An array has been checked; a lazy sequence is checked as it is read.
     format : Format
     """
 
@@ -64,9 +68,11 @@ class Images:
         return Subset(self, np.asarray(indices))
 
     def _read(self, i: int) -> np.ndarray:
-        image = np.asarray(self.source[i])
+        image = _as_image(self.source[i], i)
         try:
-            check_format(format_of(image[None], None), self.format)
+            image_shape = self.format.image_shape if self.format.is_row else None
+            got = format_of(image.shape, image.dtype, image_shape)
+            check_format(got, self.format, "as image 0 has")
             check_finite(image[None])
         except ValueError as error:
             raise ValueError(f"image {i} of the sequence: {error}") from None
@@ -89,59 +95,228 @@ class Subset:
         return self.images.take(self.indices[indices])
 
 
-def as_array(X: Any) -> Any:
-    """Turn lists into an array; name the first image that differs from the others."""
-    if is_lazy(X) or hasattr(X, "__array__") or hasattr(X, "toarray"):
-        return X
-    if isinstance(X, (list, tuple)) and len(X) and np.ndim(_first(X)) >= 2:
-        shapes = [np.shape(image) for image in X]
-        for i, shape in enumerate(shapes):
-            if shape != shapes[0]:
-                raise ValueError(
-                    "All images of X must have one shape; image 0 has shape "
-                    f"{shapes[0]}, image {i} has {shape}. Resize them first, for "
-                    "instance with skad.read_images(path, image_size=(height, width))."
-                )
-        return np.stack([np.asarray(image) for image in X])
-    return X
+def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
+    """Check what a user passed as X.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
+    image_shape : (H, W), (H, W, C) or None
+        What rows are flattened from; used where there is no `fitted`.
+    fitted : Format or None
+        What the images must look like, if that is known.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ValueError
+        If X cannot be images, or not these.
+    """
+    X = X if is_lazy(X) else _as_array(X)
+    if len(X) == 0:
+        raise ValueError("X is an empty sequence: pass at least one image.")
+    first = _as_image(X[0], 0)
+    if fitted is not None:
+        fits = fitted.is_row and first.shape == fitted.shape
+        image_shape = fitted.image_shape if fits else None
+    elif isinstance(X, np.ndarray):
+        _refuse_single_image(X, image_shape)
+    got = format_of(first.shape, first.dtype, image_shape)
+    if fitted is not None:
+        check_format(got, fitted, "as in fit")
+    if isinstance(X, np.ndarray):
+        check_finite(X)
+    return Images(X, got)
 
 
-def _first(X: Sequence) -> Any:
-    try:
-        return np.asarray(X[0])
-    except ValueError:  # ragged inside: left to scikit-learn's check
-        return None
+def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
+    """Bring images (n, H, W, C), floats on the scale of the network, to type and shape.
+
+    Integers are rounded and clipped to their type; bool is what exceeds one half.
+    """
+    dtype = images.dtype
+    if _is_scaled(dtype):
+        batch = batch * np.iinfo(dtype).max
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        batch = np.clip(np.round(batch), limits.min, limits.max)
+    if dtype.kind == "b":
+        batch = batch > 0.5
+    return batch.astype(dtype).reshape(len(images), *images.format.shape)
 
 
-def format_of(X: np.ndarray, image_shape: tuple | None) -> Format:
-    """Read off the format of a checked array (n, H, W), (n, H, W, C) or (n, p)."""
-    shape = X.shape[1:]
-    if X.ndim == 2:
-        full = _row_shape(X, image_shape)
+def is_lazy(X: Any) -> bool:
+    """Tell whether X is a sequence of images that are read on access."""
+    indexable = hasattr(X, "__getitem__") and hasattr(X, "__len__")
+    plain = isinstance(X, (list, tuple, str, bytes, dict, np.ndarray))
+    sparse = hasattr(X, "toarray")
+    return indexable and not (plain or sparse or hasattr(X, "__array__"))
+
+
+def format_of(shape: tuple[int, ...], dtype: np.dtype, image_shape: Any) -> Format:
+    """Read off the format of one item: (H, W), (H, W, C) or (p,)."""
+    if len(shape) == 1:
+        full = _row_shape(shape[0], image_shape)
     elif image_shape is not None:
         raise ValueError(
             f"image_shape={image_shape!r} is only for 2-D input (flattened images); "
-            f"X has shape {X.shape}. Leave image_shape at None."
+            f"each item of X has shape {shape}. Leave image_shape at None."
         )
-    elif X.ndim == 3:
-        _refuse_single_image(X)
-        full = (*shape, 1)
-    elif X.ndim == 4:
-        full = shape
+    elif len(shape) in (2, 3):
+        full = (shape[0], shape[1], 1 if len(shape) == 2 else shape[2])
     else:
         raise ValueError(
-            "X must be images (n, H, W) or (n, H, W, C), or rows (n, p); got "
-            f"{X.ndim} dimensions, shape {X.shape}. Reshape your data."
+            "X must be images (n, H, W) or (n, H, W, C), or rows (n, p); each item of "
+            f"X has {len(shape)} dimensions, shape {shape}. Reshape your data."
         )
     if min(full) < 1:
         raise ValueError(
-            f"Images need at least one pixel and one channel; X has shape {X.shape}."
+            "Images need at least one pixel and one channel; each item of X has shape "
+            f"{shape}."
         )
-    return Format(shape, full, kind_of(X.dtype))
+    return Format(shape, full, _kind_of(dtype))
 
 
-def _refuse_single_image(X: np.ndarray) -> None:
-    big = min(X.shape[:2]) > MOST_ROWS_OF_A_GLANCE
+def check_format(got: Format, fitted: Format, reference: str) -> None:
+    """Raise a ValueError unless images look like others; a channel axis of 1 may go."""
+    if got.image_shape != fitted.image_shape or got.is_row != fitted.is_row:
+        raise ValueError(_shape_error(got.shape, fitted.shape, reference))
+    if got.kind != fitted.kind:
+        raise ValueError(
+            f"Images must be of one number kind, {reference}: {_KINDS[fitted.kind]}; "
+            f"got {_KINDS[got.kind]}. Convert them as the other images were."
+        )
+
+
+def check_finite(X: np.ndarray) -> None:
+    """Raise a ValueError that names the first image with NaN or infinity."""
+    if X.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(X.sum(dtype=np.float64)):
+            return
+    for i, image in enumerate(X):
+        if not np.isfinite(image).all():
+            what = "NaN" if np.isnan(image).any() else "infinity"
+            raise ValueError(
+                f"Input X contains {what} (image {i} is the first). Leave such images "
+                "out or repair their pixels."
+            )
+
+
+def unflagged(y: Any, n: int) -> np.ndarray:
+    """Places of the images that are not labelled -1; a y without labels is ignored."""
+    everywhere = np.arange(n)
+    if y is None:
+        return everywhere
+    labels = np.asarray(y)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or not are_labels(labels):
+        return everywhere
+    return everywhere[check_labels(labels, n) == 1]
+
+
+def check_labels(y: Any, n: int) -> np.ndarray:
+    """Return labels as an array (n,) of +1 and -1."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(
+            f"y must hold one label an image, {n} in all; got shape {labels.shape}."
+        )
+    if not are_labels(labels):
+        found = list(dict.fromkeys(labels.tolist()))
+        raise ValueError(f"{NOT_LABELS} Got {str(found)[:60]}.")
+    return labels
+
+
+def are_labels(y: Any) -> bool:
+    """Tell whether all of y are +1 or -1."""
+    labels = np.asarray(y)
+    return labels.dtype.kind in "biufO" and bool(np.isin(labels, (-1, 1)).all())
+
+
+def _kind_of(dtype: np.dtype) -> str:
+    if dtype.kind == "f":
+        return "float"
+    return "integer" if _is_scaled(dtype) else "unscaled integer"
+
+
+def _is_scaled(dtype: np.dtype) -> bool:
+    return dtype in (np.uint8, np.uint16)
+
+
+def _as_array(X: Any) -> np.ndarray:
+    """Turn lists and the like into an array; name the image that is at fault."""
+    if isinstance(X, (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
+            "skad.read_images of it."
+        )
+    if getattr(X, "dtype", None) == np.dtype(object) and np.ndim(X) == 1:
+        X = list(X)  # images in an array of objects
+    if isinstance(X, (list, tuple)):
+        X = _stack(X)
+    return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
+
+
+def _stack(X: Sequence) -> Any:
+    """Stack a list of images or rows; other lists are left to scikit-learn's check."""
+    if not len(X):
+        raise ValueError("X is an empty list: pass at least one image.")
+    if isinstance(X[0], (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"X must be images; got paths, the first is {X[0]!r}. Pass "
+            "skad.ImageFolder(paths), or put skad.ImageReader before the detector."
+        )
+    try:
+        if np.ndim(X[0]) < 1:
+            return X
+    except ValueError:  # ragged: told below
+        pass
+    images = [_as_image(image, i) for i, image in enumerate(X)]
+    for i, image in enumerate(images):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                "All images of X must have one shape; image 0 has shape "
+                f"{images[0].shape}, image {i} has {image.shape}. Resize them first, "
+                "for instance with skad.read_images(path, image_size=(height, width))."
+            )
+        types = image.dtype, images[0].dtype
+        if types[0] != types[1] and any(map(_is_scaled, types)):
+            raise ValueError(
+                "All images of X must have one number type; image 0 has "
+                f"{images[0].dtype}, image {i} has {image.dtype}. Convert them first."
+            )
+    return np.stack(images)
+
+
+def _as_image(item: Any, i: int) -> np.ndarray:
+    try:
+        image = np.asarray(item)
+    except ValueError:
+        raise ValueError(
+            f"image {i} of X is no array: its parts differ in shape. Pass every image "
+            "as an array (H, W) or (H, W, C)."
+        ) from None
+    if image.dtype.kind not in "biuf":
+        raise ValueError(
+            f"image {i} of X must hold real numbers; got {type(item).__name__} of type "
+            f"{image.dtype}. Pass every image as an array (H, W) or (H, W, C)."
+        )
+    return image
+
+
+def _refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
+    if X.ndim == 2 and image_shape is None and _is_scaled(X.dtype):
+        raise ValueError(
+            f"X of shape {X.shape} and type {X.dtype} looks like one gray image "
+            "without a batch axis. Pass X[None] for one image, or image_shape=(H, W) "
+            "if each row is a flattened image."
+        )
+    big = X.ndim == 3 and min(X.shape[:2]) > _MOST_ROWS_OF_A_GLANCE
     if big and X.shape[2] in (3, 4):
         raise ValueError(
             f"X of shape {X.shape} looks like one colour image without a batch axis. "
@@ -150,59 +325,34 @@ def _refuse_single_image(X: np.ndarray) -> None:
         )
 
 
-def _row_shape(X: np.ndarray, image_shape: tuple | None) -> tuple[int, int, int]:
+def _row_shape(p: int, image_shape: Any) -> tuple[int, int, int]:
     if image_shape is None:
-        if X.dtype in (np.uint8, np.uint16):
-            raise ValueError(
-                f"X of shape {X.shape} and type {X.dtype} looks like one gray image "
-                "without a batch axis. Pass X[None] for one image, or image_shape="
-                "(H, W) if each row is a flattened image."
-            )
-        return (1, X.shape[1], 1)
+        return (1, p, 1)
     sides = tuple(image_shape)
     valid = len(sides) in (2, 3) and all(
         isinstance(s, Integral) and int(s) > 0 for s in sides
     )
-    if not valid or np.prod(sides) != X.shape[1]:
+    if not valid or np.prod(sides) != p:
         raise ValueError(
-            "image_shape must be (H, W) or (H, W, C) with as many values as a row of "
-            f"X has; got image_shape={image_shape!r} and rows of {X.shape[1]}."
+            "image_shape must be (H, W) or (H, W, C) with as many values as a row of X "
+            f"has; got image_shape={image_shape!r} and rows of {p}."
         )
-    return (*sides, 1)[:3]
+    height, width, channels = (*map(int, sides), 1)[:3]
+    return height, width, channels
 
 
-def check_format(got: Format, fitted: Format) -> None:
-    """Raise a ValueError unless the images look like the fitted ones."""
-    if got.shape != fitted.shape:
-        raise ValueError(_shape_error(got.shape, fitted.shape))
-    if got.kind != fitted.kind:
-        raise ValueError(
-            f"Images must be of the number kind that the detector was fitted on, "
-            f"{fitted.kind}; got {got.kind}. Convert them as the training images were."
-        )
-
-
-def _shape_error(got: tuple, fitted: tuple) -> str:
+def _shape_error(got: tuple, fitted: tuple, reference: str) -> str:
     def name(shape: tuple) -> str:
         return f"{shape[0]} features" if len(shape) == 1 else f"shape {shape}"
 
-    rule = f"Every image must have {name(fitted)}, as in fit; got {name(got)}."
-    if len(got) == len(fitted) - 1 and len(fitted) > 1:
+    if len(got) == len(fitted) == 1:  # scikit-learn's words
+        return (
+            f"X has {got[0]} features, but PatchAutoencoderDetector is expecting "
+            f"{fitted[0]} features as input, {reference}."
+        )
+    rule = f"Every image must have {name(fitted)}, {reference}; got {name(got)}."
+    if len(got) == len(fitted) - 1:
         if got == fitted[1:]:
             return f"{rule} The batch axis is missing: pass X[None] for one image."
         return f"{rule} The channel axis is missing, or the batch axis."
     return f"{rule} Resize the images or convert their channels."
-
-
-def check_finite(X: np.ndarray) -> None:
-    """Raise a ValueError that names the first image with NaN or infinity."""
-    if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
-        return
-    bad = ~np.isfinite(X.reshape(len(X), -1)).all(axis=1)
-    if bad.any():
-        i = int(bad.argmax())
-        what = "NaN" if np.isnan(X[i]).any() else "infinity"
-        raise ValueError(
-            f"Input X contains {what} (image {i} is the first of {bad.sum()}). "
-            "Remove these images or repair their pixels."
-        )

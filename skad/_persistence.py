@@ -8,13 +8,15 @@ References
 .. [1] https://github.com/huggingface/safetensors
 """
 
+import errno
 import json
-import math
 import os
+import secrets
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from numbers import Integral, Real
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
@@ -24,12 +26,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
 from skad._detector import PatchAutoencoderDetector, device_at_hand
-from skad._inputs import Format
+from skad._inputs import Format, format_of
 from skad._maps import array_shapes, from_arrays, to_arrays
 from skad._threshold import LabelledThreshold
 
 FORMAT_VERSION = 1
-_LARGEST_SIDE = 2**20  # pixels
+_NOT_IN_HEADER = {
+    "roi",  # is an array
+    "memory",  # names a folder of this machine, from which joblib unpickles
+}
+_LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
+_LARGEST_NUMBER = 1e300
 
 
 def save(detector: PatchAutoencoderDetector, path: str | os.PathLike) -> None:
@@ -41,38 +48,43 @@ def save(detector: PatchAutoencoderDetector, path: str | os.PathLike) -> None:
     Parameters
     ----------
     detector : PatchAutoencoderDetector
-        Fitted. A `joblib.Memory` or a RandomState among its parameters is not stored;
-        the loaded detector has None there.
+        Fitted. Of its parameters, `memory` and a `random_state` that is a RandomState
+        are not stored: the loaded detector has None there.
     path : str or os.PathLike
         Usually ends in ".safetensors". Its folder must exist.
 
     Raises
     ------
+    TypeError
+        If it is another kind of estimator.
     sklearn.exceptions.NotFittedError
+    ValueError
+        If a parameter was set to a value out of its range since the fit.
     OSError
         If the file cannot be written; nothing is left behind then.
     """
+    if not isinstance(detector, PatchAutoencoderDetector):
+        raise TypeError(
+            f"save stores a PatchAutoencoderDetector; got {type(detector).__name__}. "
+            "Take it out of its pipeline or search first, or use joblib.dump."
+        )
     check_is_fitted(detector)
+    detector._validate_params()
     arrays = to_arrays(detector._mapper)
     arrays["calibration_scores"] = detector.calibration_scores_
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
-    preparation = detector._mapper.preparation
-    description = {
-        "format_version": FORMAT_VERSION,
-        "skad_version": __version__,
-        "parameters": _storable_parameters(detector),
-        "format": detector._format._asdict(),
-        "std": preparation.std,
-        "working_size": preparation.working_size,
-        "offset": detector.offset_,
-        "mean_map": detector.mean_map_,
-        "history": detector.history_,
-    }
-    if hasattr(detector, "labelled_threshold_"):
-        description["labelled_threshold"] = asdict(detector.labelled_threshold_)
-    _write(Path(path), to_bytes(arrays, {"skad": json.dumps(description)}))
+    content = to_bytes(arrays, {"skad": json.dumps(_plain(_describe(detector)))})
+    try:
+        _write(Path(path), content)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror or error}; the detector is not stored. See that the path "
+            "names a file in a folder that exists, can be written to and has room",
+            str(path),
+        ) from error
 
 
 def load(path: str | os.PathLike) -> PatchAutoencoderDetector:
@@ -100,10 +112,13 @@ def load(path: str | os.PathLike) -> PatchAutoencoderDetector:
     try:
         with safe_open(path, framework="numpy") as file:
             description = _parse((file.metadata() or {}).get("skad"))
-            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
-            _check_shapes(shapes, description)
-            arrays = {name: file.get_tensor(name) for name in shapes}
-        _check_numbers(arrays, description)
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            _check_layout(
+                {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()},
+                description,
+            )
+            arrays = {name: file.get_tensor(name) for name in slices}
+        _check_numbers(arrays)
         return _build(arrays, description)
     except (SafetensorError, _Unfit) as error:
         raise ValueError(
@@ -117,42 +132,54 @@ class _Unfit(Exception):
     """What is wrong with a file."""
 
 
-def _storable_parameters(detector: PatchAutoencoderDetector) -> dict[str, Any]:
-    """Return the parameters as JSON can hold them; the roi is stored as an array."""
+def _describe(detector: PatchAutoencoderDetector) -> dict[str, Any]:
+    """Return what the header tells: everything that is not an array."""
     parameters = detector.get_params(deep=False)
-    del parameters["roi"]
+    threshold = getattr(detector, "labelled_threshold_", None)
+    return {
+        "format_version": FORMAT_VERSION,
+        "skad_version": __version__,
+        "parameters": {k: v for k, v in parameters.items() if k not in _NOT_IN_HEADER},
+        "format": detector._format._asdict(),
+        "feature_names": getattr(detector, "feature_names_in_", None),
+        "std": detector._mapper.preparation.std,
+        "working_size": detector._mapper.preparation.working_size,
+        "offset": detector.offset_,
+        "mean_map": detector.mean_map_,
+        "history": detector.history_,
+        "labelled_threshold": None if threshold is None else asdict(threshold),
+    }
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return [plain(v) for v in value]
-        if isinstance(value, np.generic):
-            return value.item()
-        return value if isinstance(value, (int, float, str, type(None))) else None
 
-    return {name: plain(value) for name, value in parameters.items()}
+def _plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold; what it cannot hold becomes None."""
+    if isinstance(value, dict):
+        return {str(name): _plain(v) for name, v in value.items()}
+    if isinstance(value, (tuple, list, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    return str(value) if isinstance(value, str) else None
 
 
 def _write(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-    ) as file:
-        part = Path(file.name)
-        try:
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            part.chmod(0o666 & ~_umask())
-            part.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink()
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 def _parse(text: str | None) -> dict[str, Any]:
@@ -163,98 +190,139 @@ def _parse(text: str | None) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _Unfit(f"its header is not JSON ({error})") from None
-    if not isinstance(found, dict) or "format_version" not in found:
+    version = found.get("format_version") if isinstance(found, dict) else None
+    if type(version) is not int:
         raise _Unfit("its header has no format version")
-    if found["format_version"] != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise _Unfit(
-            f"it has format version {found['format_version']!r}, written by skad "
-            f"{found.get('skad_version')!r}; this is version {FORMAT_VERSION}"
+            f"it has format version {short_repr(version)}, written by skad "
+            f"{short_repr(found.get('skad_version'))}; this is version {FORMAT_VERSION}"
         )
     for name, is_valid in _RULES.items():
-        if name not in found or not is_valid(found[name]):
-            raise _Unfit(f"{name} in its header is {str(found.get(name))[:100]}")
-    known = set(PatchAutoencoderDetector().get_params()) - {"roi"}
-    if set(found["parameters"]) != known:
-        odd = sorted(set(found["parameters"]) ^ known)
-        raise _Unfit(f"its parameters are not the detector's: {odd[:5]} differ")
+        if name not in found:
+            raise _Unfit(f"{name} is missing in its header")
+        if not is_valid(found[name]):
+            raise _Unfit(f"{name} in its header is {short_repr(found[name])}")
     return found
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER  # no NaN
 
 
-def _is_size(value: Any, lengths: tuple[int, ...]) -> bool:
+def _is_size(value: Any, lengths: range) -> bool:
     return (
         isinstance(value, list)
         and len(value) in lengths
-        and all(type(v) is int and 1 <= v <= _LARGEST_SIDE for v in value)
+        and all(type(v) is int and 1 <= v <= _LARGEST_SIZE for v in value)
+    )
+
+
+def _is_parameters(value: Any) -> bool:
+    """Tell whether these are the parameters; their ranges are not checked here."""
+    known = PatchAutoencoderDetector().get_params().keys() - _NOT_IN_HEADER
+    return (
+        isinstance(value, dict)
+        and value.keys() == known
+        and all(
+            v is None
+            or isinstance(v, (bool, str))
+            or _is_number(v)
+            or _is_size(v, range(1, 1000))
+            for v in value.values()
+        )
     )
 
 
 def _is_format(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == set(Format._fields)
-        and _is_size(value["shape"], (1, 2, 3))
-        and _is_size(value["image_shape"], (3,))
-        and math.prod(value["shape"]) == math.prod(value["image_shape"])
+        and value.keys() == set(Format._fields)
+        and _is_size(value["shape"], range(1, 4))
+        and _is_size(value["image_shape"], range(3, 4))
         and value["kind"] in ("integer", "float")
     )
 
 
 def _is_history(value: Any) -> bool:
+    """Tell whether it is a list of dicts of numbers; a loss may be infinite."""
     return isinstance(value, list) and all(
-        isinstance(epoch, dict) and all(_is_number(v) for v in epoch.values())
+        isinstance(epoch, dict)
+        and {"epoch", "loss"} <= epoch.keys()
+        and all(_is_number(v) or isinstance(v, float) for v in epoch.values())
         for epoch in value
     )
 
 
+def _is_labelled_threshold(value: Any) -> bool:
+    def is_pair(v: Any) -> bool:
+        return isinstance(v, list) and len(v) == 2 and all(map(_is_number, v))
+
+    names = {field.name for field in fields(LabelledThreshold)}
+    pairs = {"detection_interval", "false_alarm_interval"}
+    return value is None or (
+        isinstance(value, dict)
+        and value.keys() == names
+        and isinstance(value["metric"], str)
+        and all(is_pair(value[name]) for name in pairs)
+        and all(_is_number(value[name]) for name in names - pairs - {"metric"})
+    )
+
+
 _RULES = {
-    "parameters": lambda value: isinstance(value, dict),
+    "parameters": _is_parameters,
     "format": _is_format,
+    "feature_names": lambda value: (
+        value is None
+        or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    ),
     "std": lambda value: _is_number(value) and value > 0,
-    "working_size": lambda value: _is_size(value, (2,)),
+    "working_size": lambda value: _is_size(value, range(2, 3)),
     "offset": _is_number,
     "mean_map": _is_number,
     "history": _is_history,
+    "labelled_threshold": _is_labelled_threshold,
 }
 
 
-def _check_shapes(
-    shapes: dict[str, tuple[int, ...]], description: dict[str, Any]
+def _check_layout(
+    layout: dict[str, tuple[tuple[int, ...], str]], description: dict[str, Any]
 ) -> None:
+    """Compare the arrays' names, shapes and types with those that belong here."""
     height, width, n_channels = description["format"]["image_shape"]
-    working_size = tuple(description["working_size"])
-    if math.prod(working_size) > 2**6 * sum(math.prod(s) for s in shapes.values()):
-        raise _Unfit(f"it is too short for a working size of {working_size}")
-    expected = array_shapes(n_channels, working_size)
-    for name in sorted(set(expected) | set(shapes) - {"roi", "calibration_scores"}):
-        if shapes.get(name) != expected.get(name):
-            raise _Unfit(
-                f"{name} has shape {shapes.get(name)} where {expected.get(name)} "
-                "belongs"
-            )
-    if shapes.get("roi", (height, width)) != (height, width):
-        raise _Unfit(f"roi has shape {shapes['roi']}, the images {(height, width)}")
-    if len(shapes.get("calibration_scores", ())) != 1:
-        raise _Unfit("calibration_scores are missing or not a list")
+    shapes = array_shapes(n_channels, tuple(description["working_size"]))
+    n_scores, _ = layout.get("calibration_scores", ((), ""))
+    shapes["calibration_scores"] = n_scores[:1]
+    if "roi" in layout:
+        shapes["roi"] = height, width
+    expected = {name: (shape, _type_of(name)) for name, shape in shapes.items()}
+    for name in sorted(expected.keys() | layout.keys()):
+        found, right = layout.get(name, "missing"), expected.get(name, "nothing")
+        if found != right:
+            raise _Unfit(f"{name} is {found} where {right} belongs")
 
 
-def _check_numbers(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
+def _type_of(name: str) -> str:
+    """Name the type of an array as safetensors does."""
+    if name == "gaussians.place" or name.endswith("num_batches_tracked"):
+        return "I64"
+    return "F64" if name in ("mean", "calibration_scores") else "F32"
+
+
+def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        integer = name == "gaussians.place" or name.endswith("num_batches_tracked")
-        if integer != (array.dtype == np.int64) or array.dtype.kind not in "if":
-            raise _Unfit(f"{name} has type {array.dtype}")
         if not np.isfinite(array).all():
             raise _Unfit(f"{name} has values that are not finite")
+        if name.endswith("running_var") and array.min() < 0:
+            raise _Unfit(f"{name} has negative values")
     place, n_places = arrays["gaussians.place"], len(arrays["gaussians.mean"])
     if place.min() < 0 or place.max() >= n_places:
         raise _Unfit("gaussians.place points outside of gaussians.mean")
+    scores = arrays["calibration_scores"]
+    if not len(scores) or (np.diff(scores) < 0).any():
+        raise _Unfit("calibration_scores are not a sorted list of numbers")
+    if "roi" in arrays and not (arrays["roi"] > 0).any():
+        raise _Unfit("roi leaves nothing to look at")
 
 
 def _build(
@@ -264,33 +332,40 @@ def _build(
     roi = arrays.get("roi")
     parameters["roi"] = None if roi is None else roi > 0
     detector = PatchAutoencoderDetector(**parameters)
+    format = Format(**{k: _tupled(v) for k, v in description["format"].items()})
     try:
         detector._validate_params()
+        _check_format(format, detector.image_shape)
     except ValueError as error:
         raise _Unfit(str(error)) from None
-    shape, image_shape, kind = (description["format"][k] for k in Format._fields)
     calibration_scores = arrays.pop("calibration_scores")
     mapper = from_arrays(
         arrays,
         std=description["std"],
-        input_size=tuple(image_shape[:2]),
-        working_size=tuple(description["working_size"]),
+        input_size=format.image_shape[:2],
+        working_size=_tupled(description["working_size"]),
     )
     mapper.to(device_at_hand(detector.device))
-    format = Format(tuple(shape), tuple(image_shape), kind)
     detector._set_fitted(mapper, format, description["history"])
     detector.calibration_scores_ = calibration_scores
-    detector.mean_map_ = description["mean_map"]
+    detector.mean_map_ = float(description["mean_map"])
     detector._set_offset(description["offset"])
-    found = description.get("labelled_threshold")
-    if found is not None:
-        try:
-            detector.labelled_threshold_ = LabelledThreshold(
-                **{k: _tupled(v) for k, v in found.items()}
-            )
-        except (TypeError, AttributeError):
-            raise _Unfit("labelled_threshold in its header is incomplete") from None
+    if description["feature_names"] is not None:
+        detector.feature_names_in_ = np.array(description["feature_names"], object)
+    threshold = description["labelled_threshold"]
+    if threshold is not None:
+        detector.labelled_threshold_ = LabelledThreshold(
+            **{k: _tupled(v) for k, v in threshold.items()}
+        )
     return detector
+
+
+def _check_format(format: Format, image_shape: tuple | None) -> None:
+    """Raise a ValueError unless such images are seen in this way."""
+    number = np.zeros((), np.int64 if format.kind == "integer" else np.float64)
+    images = np.broadcast_to(number, (1, *format.shape))  # takes no memory
+    if format_of(images, image_shape) != format:
+        raise ValueError(f"images of shape {format.shape} are not {format.image_shape}")
 
 
 def _tupled(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad._defects import cut, simulate
+from skad._defects import simulate
 
 _SHIFT = 4  # pixels that a good image may lie off its place
 _ANOMALY_WEIGHT = 10.0  # brings both losses to one size
@@ -110,26 +110,44 @@ def vary(
     generator: torch.Generator,
 ) -> Tensor:
     """Change good images as good images do differ: place, light, mirrored."""
-    n, device = len(images), images.device
+    n, c, height, width = images.shape
+    device = images.device
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=device)
 
-    shape, every = (images.shape[2], images.shape[3]), torch.arange(n, device=device)
-    offset = torch.randint(
-        -_SHIFT, _SHIFT + 1, (2, n), generator=generator, device=device
-    )
-    images = cut(images, every, offset[0], offset[1], shape)
-    for axis in appearance.flips:
-        mirrored = torch.rand(n, generator=generator, device=device) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(axis), images)
+    rows = _places(n, height, 2 in appearance.flips, generator)  # n, H + 2
+    columns = _places(n, width, 3 in appearance.flips, generator)  # n, W + 2
+    every = torch.arange(n, device=device)[:, None, None]
+    images = images[every, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
     sharpness = 0.3 * normal(n, 1, 1, 1)
     contrast = 1 + (0.5 * appearance.contrast + 0.05) * normal(n, 1, 1, 1)
-    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1)
-    colour = 0.03 * normal(n, images.shape[1], 1, 1)
-    fine = images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
-    images = (images + sharpness * fine) * contrast + light + colour
+    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1)
+    colour = 0.03 * normal(n, c)
+    here = torch.zeros(3, 3, device=device)
+    here[1, 1] = 1.0
+    kernel = contrast * (here + sharpness * (here - 1 / 9))  # n, 1, 3, 3
+    images = F.conv2d(  # one kernel an image
+        images.reshape(1, n * c, height + 2, width + 2),
+        kernel.repeat_interleave(c, 0),
+        (light + colour).flatten(),
+        groups=n * c,
+    ).reshape(n, c, height, width)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _places(n: int, side: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Rows (or columns) of n shifted, perhaps mirrored images: (n, side + 2)."""
+    device = generator.device
+    shift = torch.randint(
+        -_SHIFT, _SHIFT + 1, (n, 1), generator=generator, device=device
+    )
+    places = torch.arange(-1, side + 1, device=device) + shift
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator, device=device) < 0.5
+        places = torch.where(mirrored, side - 1 - places, places)
+    return places.clamp(0, side - 1)
 
 
 def _batches(

@@ -16,8 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skad import _persistence
-from skad._detector import PatchAutoencoderDetector, Region, _regions
+from skad._detector import PatchAutoencoderDetector
 from skad._files import make_room_for, write_atomically
+from skad._regions import Region, find_regions
 from skad.displays import _pyplot
 from skad.images import find_images, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
@@ -157,7 +158,8 @@ class AD:
         Raises
         ------
         OSError
-            If `train_path` is needed and missing, or `save_path` cannot be written to.
+            If `train_path` is needed and missing, or `save_path` cannot be written to,
+            which is found out before training.
         ValueError
             If `epochs` is out of its range, or the images are too few.
         """
@@ -165,7 +167,7 @@ class AD:
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
-        self.detector.set_params(epochs=epochs, warm_start=True, verbose=1)
+        self.detector.set_params(epochs=int(epochs), warm_start=True, verbose=1)
         self.detector.fit(self.images)
         _persistence.save(self.detector, target)
         print(f"Saved the model as {target}")
@@ -255,9 +257,9 @@ class AD:
         results = []
         while chunk := list(islice(readable, _CHUNK)):
             maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
-            for (file, image), values in zip(chunk, maps, strict=True):
+            for (file, image), values in zip(chunk, maps.astype(float), strict=True):
                 over, score = values > threshold, -float(values.max())
-                regions = _regions(values, over)
+                regions = find_regions(values, over)
                 results.append(Result(file, bool(regions), score, regions))
                 if hardcore:
                     picture = boxes_image(image, _bad_patches(over, side))
@@ -285,20 +287,18 @@ class AD:
                 )
             setattr(self, name, value)
 
-    def _threshold(self, thresh: float) -> np.float64:
+    def _threshold(self, thresh: float) -> float:
         """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
         fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
         _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
         calibrated, mean = self.detector.pixel_threshold_, self.detector.mean_map_
-        # A NumPy number: beside a Python one the maps would be compared in float32.
-        return np.float64(calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean))
+        return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
 
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
-        for path in tqdm(
-            paths, doing, unit="image", disable=None
-        ):  # where a terminal is
+        bar = tqdm(paths, doing, unit="image", disable=None)  # None: on terminals
+        for path in bar:
             try:
                 image = self._read(path)
             except (OSError, ValueError) as error:
@@ -363,11 +363,8 @@ def _image_files(path: PathLike) -> list[Path]:
 def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
     folder = Path(save_path)
     make_room_for(folder / images[0].name)
-    if folder.samefile(images[0].parent):
-        raise ValueError(
-            f"save_path must not be the folder of the images, {folder}: pictures have "
-            "their names and would overwrite them."
-        )
+    rule = "save_path must not be the folder of the images: they would be overwritten"
+    _check(not folder.samefile(images[0].parent), rule, str(folder))
     return folder
 
 

@@ -28,6 +28,8 @@ def demo():
         offset_=-0.5,
         pixel_threshold_=0.5,
         target_fpr=0.05,
+        contamination="auto",
+        calibration_scores_=np.full(30, -0.2),
         p_value=lambda X: np.linspace(0.1, 0.6, len(X)),
     )
     return Demo(
@@ -45,7 +47,7 @@ def test_the_report_gives_rates_with_counts_and_intervals(demo):
     assert "3 good tiles to learn from, 6 to test" in said
     assert "defects found  2 of 3 = 66.7 % (95 % interval " in said
     assert "false alarms   0 of 3 = 0.0 % " in said
-    assert "aimed at: 5 %" in said
+    assert "promised: at most 5 %" in said
     assert "training       12 seconds" in said
 
 

@@ -44,6 +44,11 @@ def model(good, tmp_path_factory):
     return path
 
 
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
 def rows_of(folder):
     with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -127,7 +132,7 @@ def test_demo_draws_writes_and_tells(tmp_path, capsys):
     for words in ("image AUROC", "pixel AUROC", "AU-PRO", " of 20 ", "images a second"):
         assert words in said
     assert f"picture        {tmp_path / 'new' / 'demo.png'}" in said
-    assert Image.open(tmp_path / "new" / "demo.png").size[0] > 500
+    assert size_of(tmp_path / "new" / "demo.png")[0] > 500
     rows = rows_of(tmp_path / "new")
     assert len(rows) == 40
     assert {row["verdict"] for row in rows} <= {"good", "anomalous"}
@@ -153,16 +158,18 @@ def test_fit_stores_a_model_and_says_what_it_promises(model, good, tmp_path, cap
     assert detector.pixel_threshold_ == skad.load(model).pixel_threshold_  # same seed
 
 
-def test_fit_passes_its_options_on(good, tmp_path):
+def test_fit_passes_its_options_on(good, tmp_path, capsys):
     path = tmp_path / "a.safetensors"
     options = ["--patch-size", "4", "9", "--image-size", "16", "20", "--seed", "3"]
-    options += ["--contamination", "0.25", "--epochs", "1", "--device", "cpu"]
+    options += ["--contamination", "0.25", "--target-fpr", "0.3", "--epochs", "1"]
     assert main(["fit", str(good), "--model", str(path), *options]) == 0
     detector = skad.load(path)
-    assert detector.patch_size == (4, 9)
+    assert tuple(detector.patch_size) == (4, 9)
     assert detector.image_shape_in_ == (16, 20)
     assert detector.contamination == 0.25
+    assert detector.target_fpr == 0.3
     assert detector.random_state == 3
+    assert "25 % of the training images are flagged" in capsys.readouterr().out
 
 
 def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys):
@@ -175,6 +182,15 @@ def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys
     n = len(skad.load(path).calibration_scores_)
     assert f"at most {100 / (n + 1):.3g} % of good images" in said.out
     assert "skad: warning: target_fpr=0.001 cannot be promised" in said.err
+
+
+def test_fit_learns_the_same_from_images_that_do_not_fit_into_memory(
+    model, good, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(command_line, "_BYTES_IN_MEMORY", 0)
+    path = tmp_path / "a.safetensors"
+    assert main(["fit", str(good), "--model", str(path), *QUICK]) == 0
+    assert path.read_bytes() == model.read_bytes()
 
 
 def test_fit_looks_at_the_models_place_before_it_learns(good, tmp_path, capsys):
@@ -221,7 +237,7 @@ def test_score_reads_files_as_the_model_was_fitted(model, tmp_path):
     write(tmp_path / "in" / "large.png", colour)
     out = tmp_path / "out"
     assert main(["score", str(model), str(tmp_path / "in"), "--output", str(out)]) == 0
-    assert Image.open(out / "heat_maps" / "large.png").size == (24, 24)
+    assert size_of(out / "heat_maps" / "large.png") == (24, 24)
 
 
 def test_score_ends_with_1_where_a_file_is_unreadable(model, good, tmp_path, capsys):
@@ -258,7 +274,7 @@ def test_benchmark_writes_results_and_a_table(root, tmp_path, capsys):
     said = capsys.readouterr()
     assert table.read_text(encoding="utf-8") in said.out
     assert "| part | " in said.out
-    assert "promised at most 0.05" in said.out
+    assert "at most target_fpr = 0.05" in said.out
     assert "no pixel metrics: 1 defective image(s) have no mask" in said.err
     (result,) = json.loads(output.read_text())
     assert result["parameters"] == {"epochs": 1, "device": "cpu"}

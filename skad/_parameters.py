@@ -1,0 +1,122 @@
+"""The detector's parameters: what is allowed, and what it comes to for given images."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Memory
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+CONSTRAINTS: dict[str, list] = {
+    "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
+    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+    "image_shape": [tuple, list, None],
+    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+    "target_fpr": [Interval(Real, 0, 1, closed="neither")],
+    "roi": ["array-like", None],
+    "device": [str],
+    "memory": [str, Memory, None],
+    "warm_start": ["boolean"],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def patch_sizes(patch_size: Any) -> tuple[int, ...]:
+    """Return the sizes of the largest defects, in pixels, as a tuple."""
+    sizes = _sizes(patch_size, 1)
+    if not sizes or min(sizes) < 2:
+        raise ValueError(
+            "patch_size must be an int or a tuple of one or more ints, each >= 2; got "
+            f"{patch_size!r}."
+        )
+    return sizes
+
+
+def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
+    """Return the working resolution (height, width); None means that of the images."""
+    if image_size is None:
+        return given
+    sizes = _sizes(image_size, 2)
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise ValueError(
+            "image_size must be an int or a tuple of two ints (height, width), each >= "
+            f"1; got {image_size!r}."
+        )
+    return sizes[0], sizes[1]
+
+
+def _sizes(value: Any, length: int) -> tuple[int, ...]:
+    """Turn an int, which counts for all, or a sequence of ints into ints; else ()."""
+    sizes = (value,) * length if isinstance(value, Integral) else tuple(value)
+    if not all(isinstance(s, Integral) for s in sizes):
+        return ()
+    return tuple(int(s) for s in sizes)
+
+
+def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:
+    """Return the roi as an array of the images' size; None stays None."""
+    if roi is None:
+        return None
+    roi = np.asarray(roi)
+    if roi.dtype != bool or roi.shape != size or not roi.any():
+        raise ValueError(
+            f"roi must be a bool array of the images' shape {size} with some True; got "
+            f"type {roi.dtype}, shape {roi.shape}, {int(np.count_nonzero(roi))} true."
+        )
+    return roi
+
+
+def resolve_device(device: str) -> str:
+    """Turn "auto" into a device; refuse what this machine does not have."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        kind = None
+    if kind is None or kind.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
+        )
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            'devices. Use device="auto" or "cpu".'
+        )
+    return device
+
+
+def device_at_hand(device: str) -> str:
+    """Return this device, or the CPU where there is no such device."""
+    try:
+        return resolve_device(device)
+    except ValueError:  # stored on a machine with a GPU, loaded on one without
+        return "cpu"
+
+
+def generator(random_state: Any) -> np.random.RandomState:
+    """Return a generator; None means a fresh one, not NumPy's global one."""
+    if random_state is None:
+        return np.random.RandomState()
+    return check_random_state(random_state)
+
+
+def split(
+    shuffled: np.ndarray, validation_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the shuffled places of good images into training and calibration."""
+    n = len(shuffled)
+    if n < 2:
+        raise ValueError(
+            "fit needs at least 2 good images, one to train and one to calibrate "
+            f"the threshold; got n_samples = {n}. Add images."
+        )
+    held_out = min(max(1, round(validation_fraction * n)), n - 1)
+    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])

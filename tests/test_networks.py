@@ -1,0 +1,86 @@
+"""The network: shapes and strides, and that every weight learns."""
+
+import pytest
+import torch
+
+from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._training import step
+
+
+def network(n_channels=1):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PatchAutoencoder(n_channels).eval()
+
+
+def images(n=2, n_channels=1, size=(32, 48), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, n_channels, *size, generator=generator)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 160), (48, 32), (96, 96)])
+@pytest.mark.parametrize("n_channels", [1, 3, 6])
+def test_shapes(size, n_channels):
+    x = images(2, n_channels, size)
+    reconstruction, logits, features = network(n_channels)(x)
+    height, width = size
+    assert reconstruction.shape == x.shape
+    assert logits.shape == (2, height // MAP_STRIDE, width // MAP_STRIDE)
+    assert features.shape[0] == 2
+    assert features.shape[2:] == (height // FEATURE_STRIDE, width // FEATURE_STRIDE)
+
+
+def test_strides_divide_each_other():
+    assert STRIDE % FEATURE_STRIDE == 0
+    assert FEATURE_STRIDE % MAP_STRIDE == 0
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    x = images(3)
+    together = network()(x)
+    alone = network()(x[1:2])
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", range(3))
+def test_outputs_lie_where_the_image_changed(output):
+    """A pixel's change moves the outputs around it most, so strides are true."""
+    size, row, col = 256, 150, 70
+    x = images(1, size=(size, size))
+    changed = x.clone()
+    changed[:, :, row, col] += 5.0
+    before, after = (network()(v)[output].double() for v in (x, changed))
+    moved = (after - before).abs().reshape(1, -1, *before.shape[-2:]).sum((0, 1))
+    stride = size // moved.shape[0]
+    index = int(moved.argmax())
+    found = divmod(index, moved.shape[1])
+    assert abs(found[0] * stride - row) <= 2 * STRIDE
+    assert abs(found[1] * stride - col) <= 2 * STRIDE
+    assert moved[-1, -1] == 0  # far away nothing changes: fully convolutional
+
+
+def test_every_parameter_learns_from_a_step():
+    net = network(3).train()
+    good = images(4, 3)
+    visibility = torch.zeros(4, 1, 32, 48)
+    visibility[:, :, 8:16, 8:16] = 1.0
+    step(net, good, good + visibility, visibility)["loss"].backward()
+    idle = [
+        name
+        for name, parameter in net.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert not idle
+
+
+def test_the_anomaly_loss_does_not_spoil_the_reconstruction():
+    net = network().train()
+    good = images(4)
+    step(net, good, good, torch.zeros(4, 1, 32, 48))["anomaly_loss"].backward()
+    assert net.to_image[0].weight.grad is None
+
+
+def test_a_new_network_sees_few_anomalies():
+    logits = network()(images())[1]
+    assert logits.sigmoid().mean() < 0.2

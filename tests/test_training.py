@@ -1,0 +1,249 @@
+"""The training loop: what it shows the network, and that the network learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from skad import _training
+from skad._networks import PatchAutoencoder
+from skad._training import Appearance, _batches, step, train, vary
+
+STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, flips=())
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def new_network(n_channels=1):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PatchAutoencoder(n_channels)
+
+
+def stripes(n=12, size=(32, 32), n_channels=1):
+    """Good images: stripes of one width, at any place."""
+    phase = torch.rand(n, 1, 1, 1, generator=generator()) * 8
+    x = torch.arange(float(size[1])) + phase
+    images = 1.4 * torch.sin(2 * torch.pi * x / 8)
+    noise = torch.randn(n, n_channels, *size, generator=generator(1))
+    return images + 0.05 * noise
+
+
+def run(network, images, *, n_steps=3, seed=0, **options):
+    settings = {
+        "batch_size": 4,
+        "learning_rate": 0.003,
+        "patch_sizes": (12,),
+        "appearance": STILL,
+        "roi": None,
+    }
+    losses = train(
+        network,
+        lambda indices: images[indices],
+        len(images),
+        n_steps=n_steps,
+        generator=generator(seed),
+        **(settings | options),
+    )
+    return losses
+
+
+def weights(network):
+    return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+def test_losses_fall_on_an_easy_problem():
+    network = new_network()
+    losses = list(run(network, stripes(), n_steps=120))
+    assert len(losses) == 120
+    assert all(np.isfinite(list(loss.values())).all() for loss in losses)
+    for name in ("loss", "reconstruction_loss", "anomaly_loss"):
+        first, last = (np.mean([s[name] for s in half]) for half in (
+            losses[:10], losses[-10:]
+        ))  # fmt: skip
+        assert last < 0.8 * first, name
+
+
+def test_a_trained_network_marks_what_does_not_belong():
+    network, images = new_network(), stripes()
+    for _ in run(network, images, n_steps=120):
+        pass
+    assert not network.training
+    spoilt = stripes(n=16)[12:]
+    spoilt[:, :, 8:20, 8:20] = -2.0
+    with torch.no_grad():
+        logits = network(spoilt)[1]
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[5:9, 5:9] = True
+    outside = torch.ones(16, 16, dtype=torch.bool)
+    outside[2:12, 2:12] = False
+    assert logits[:, inside].mean() > logits[:, outside].mean() + 2
+
+
+def test_what_is_yielded_adds_up():
+    for loss in run(new_network(), stripes()):
+        assert set(loss) == {"loss", "reconstruction_loss", "anomaly_loss"}
+        anomaly = _training._ANOMALY_WEIGHT * loss["anomaly_loss"]
+        assert loss["loss"] == pytest.approx(loss["reconstruction_loss"] + anomaly)
+
+
+def test_the_network_ends_as_an_average_of_its_way():
+    network = new_network()
+    way = [weights(network) for _ in run(network, stripes(), n_steps=30)]
+    end = weights(network)
+    name = "to_image.0.weight"
+    assert not torch.equal(end[name], way[-1][name])
+    for name in ("stem.0.weight", "to_image.0.weight", "stem.1.running_mean"):
+        visited = torch.stack([state[name] for state in way])
+        assert (end[name] <= visited.amax(0) + 1e-6).all()
+        assert (end[name] >= visited.amin(0) - 1e-6).all()
+        late, early = (visited[i] for i in (-1, 0))
+        assert (end[name] - late).norm() < (end[name] - early).norm()
+
+
+def test_moving_average_of_the_last_tenth():
+    mean = torch.zeros(2)
+    n_steps = 200
+    for i in range(1, n_steps + 1):
+        _training._moving_average([mean], [torch.full((2,), float(i))], torch.tensor(i))
+    delay = n_steps - float(mean[0])
+    assert 0.05 * n_steps < delay < 0.15 * n_steps
+
+
+def test_counters_are_copied_not_averaged():
+    count = torch.tensor(3)
+    _training._moving_average([count], [torch.tensor(8)], torch.tensor(50))
+    assert int(count) == 8
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5])
+def test_few_steps(n_steps):
+    network = new_network()
+    before = weights(network)
+    assert len(list(run(network, stripes(), n_steps=n_steps))) == n_steps
+    after = weights(network)
+    assert not torch.equal(before["stem.0.weight"], after["stem.0.weight"])
+    assert all(value.isfinite().all() for value in after.values())
+
+
+def test_equal_generators_train_equal_networks():
+    trained = []
+    for seed in (0, 0, 1):
+        network = new_network()
+        list(run(network, stripes(), seed=seed))
+        trained.append(weights(network))
+    first, again, other = trained
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])
+
+
+def test_global_generators_are_left_alone():
+    network, images = new_network(), stripes()
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    list(run(network, images))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_the_training_images_are_not_changed():
+    images = stripes()
+    before = images.clone()
+    list(run(new_network(), images))
+    assert torch.equal(images, before)
+
+
+def test_nothing_counts_outside_of_the_roi(monkeypatch):
+    roi = torch.zeros(32, 32)
+    roi[4:20, 8:28] = 1.0
+    shown = []
+
+    def spy(network, good, defective, visibility):
+        shown.append((good, defective, visibility))
+        return step(network, good, defective, visibility)
+
+    monkeypatch.setattr(_training, "step", spy)
+    list(run(new_network(), stripes(), roi=roi))
+    assert len(shown) == 3
+    for tensors in shown:
+        for tensor in tensors:
+            assert (tensor[:, :, roi == 0] == 0).all()
+            assert tensor[:, :, roi == 1].any()
+
+
+@pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
+def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
+    batches = list(_batches(n_images, 20, batch_size, generator()))
+    assert [len(b) for b in batches] == [batch_size] * 20
+    shown = np.concatenate(batches)
+    passes = [
+        shown[i : i + n_images].tolist() for i in range(0, len(shown), n_images)
+    ]
+    *whole, rest = passes
+    assert all(sorted(indices) == list(range(n_images)) for indices in whole)
+    assert len(set(rest)) == len(rest)
+    if n_images > 3:
+        assert whole[0] != whole[1]  # in a new order
+
+
+def slopes(images):
+    """Mean steps downwards and to the right, of each image: (n, 2)."""
+    down = images.diff(dim=2).mean((1, 2, 3))
+    right = images.diff(dim=3).mean((1, 2, 3))
+    return torch.stack([down, right], 1)
+
+
+@pytest.mark.parametrize("flips", [(), (2,), (3,), (2, 3)])
+@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
+def test_images_are_mirrored_along_the_allowed_axes_only(flips, size):
+    rows, columns = (torch.linspace(-1, 1, s) for s in size)
+    ramp = rows[:, None] + columns[None, :]
+    images = ramp.expand(64, 2, *size)
+    up = slopes(vary(images, STILL._replace(flips=flips), generator())) > 0
+    for axis in (2, 3):
+        seen = set(up[:, axis - 2].tolist())
+        assert seen == ({True, False} if axis in flips else {True})
+
+
+def test_images_vary_within_narrow_bounds():
+    images = stripes(n=40, n_channels=3)
+    varied = vary(images, STILL, generator())
+    assert varied.shape == images.shape
+    assert varied.dtype == images.dtype
+    assert not torch.equal(varied, images)
+    assert abs(float(varied.std() / images.std()) - 1) < 0.1
+    assert abs(float(varied.mean() - images.mean())) < 0.1
+
+
+def test_a_flat_image_stays_flat():
+    """Sharpening, shifting and mirroring change nothing there, edges included."""
+    images = torch.full((20, 1, 24, 24), 2.0)
+    varied = vary(images, STILL._replace(flips=(2, 3)), generator())
+    torch.testing.assert_close(varied, varied[:, :, :1, :1].expand_as(varied))
+
+
+def test_light_and_contrast_vary_as_good_images_do():
+    images = stripes(n=200)
+    plain = vary(images, STILL, generator())
+    bright = vary(images, STILL._replace(brightness=2.0), generator())
+    rich = vary(images, STILL._replace(contrast=1.0), generator())
+    assert bright.mean((1, 2, 3)).std() > 3 * plain.mean((1, 2, 3)).std()
+    assert rich.std((1, 2, 3)).std() > 3 * plain.std((1, 2, 3)).std()
+
+
+def test_shifts_keep_the_place_within_a_few_pixels():
+    images = torch.zeros(100, 1, 64, 64)
+    images[:, :, 30, 30] = 10.0
+    varied = vary(images, STILL, generator())[:, 0]
+    peaks = (varied - varied.flatten(1).median(1).values[:, None, None]).flatten(1)
+    rows, columns = np.divmod(peaks.argmax(1).numpy(), 64)
+    for places in (rows, columns):
+        assert abs(places - 30).max() <= 8
+        assert len(set(places)) > 1
+
+
+def test_equal_generators_vary_equally():
+    images = stripes(n_channels=3)
+    first, again, other = (vary(images, STILL, generator(s)) for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
