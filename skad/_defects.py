@@ -110,7 +110,9 @@ def _windows(
     n: int, size: tuple[int, int], side: int, rng: torch.Generator
 ) -> _Windows:
     """Place windows at random in half of n images a round; centres lie inside."""
-    rounds = [torch.randperm(n, generator=rng, device=rng.device) for _ in range(ROUNDS)]
+    rounds = [
+        torch.randperm(n, generator=rng, device=rng.device) for _ in range(ROUNDS)
+    ]
     image = torch.cat([order[: -(-n // 2)] for order in rounds])
     m = len(image)
     shape = (min(side, size[0]), min(side, size[1]))

@@ -34,15 +34,12 @@ from skad._parameters import (
     resolve_device,
     split,
 )
-from skad._regions import Region
-from skad._regions import find_regions as _regions
+from skad._regions import find_regions
 from skad._threshold import (
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
 )
-
-__all__ = ["PatchAutoencoderDetector", "Region", "_regions", "device_at_hand"]
 
 
 class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
@@ -50,8 +47,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
 
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
-    Three kinds of evidence, what that decoder says, how far the reconstruction is off
-    and how unusual the encoder's features are, make one anomaly map.
+    What that decoder says and how unusual the encoder's features are make one map.
 
     Parameters
     ----------
@@ -64,8 +60,8 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
     epochs : int, default=75
-        Passes over the training images. An epoch shows at least 64 images (fewer, if
-        images have less than 16,384 pixels), so that few images are shown more often.
+        Passes over the training images. An epoch shows at least 128 images (fewer, if
+        images have less than 32,768 pixels), so that few images are shown more often.
     batch_size : int, default=16
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule.
@@ -111,7 +107,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         Only after `calibrate` with labels: the rates at the threshold, and their
         confidence intervals.
     image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the training images.
+        (H, W) or (H, W, C) of the training images; (p,) of rows.
     n_features_in_ : int
         Numbers in an image.
 
@@ -120,8 +116,8 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
     >>> import numpy as np
     >>> from skad import PatchAutoencoderDetector
     >>> rng = np.random.default_rng(0)
-    >>> good = rng.integers(90, 110, (40, 32, 32), dtype=np.uint8)
-    >>> detector = PatchAutoencoderDetector(patch_size=8, random_state=0).fit(good)
+    >>> good = rng.integers(90, 110, (70, 32, 32), dtype=np.uint8)
+    >>> detector = PatchAutoencoderDetector(8, epochs=15, random_state=0).fit(good)
     >>> bad = good[:1].copy()
     >>> bad[0, 10:16, 20:26] = 250
     >>> detector.predict(bad)
@@ -273,15 +269,13 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
             ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
         """
-        return [_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
+        return [find_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
         images = self._check_images(X)
-        rebuilt = np.concatenate(
-            list(self._mapper.over(images, self._mapper.reconstruct))
-        )
-        return as_given(rebuilt, images)
+        rebuilt = list(self._mapper.over(images, self._mapper.reconstruct))
+        return as_given(np.concatenate(rebuilt), images)
 
     def calibrate(
         self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1

@@ -43,16 +43,21 @@ class Gaussians(NamedTuple):
     """The state: everything that turns features into distances."""
 
     projection: Tensor  # (k, c): the first principal components of the features
-    place: Tensor  # (h, w): which Gaussian a position has
-    mean: Tensor  # (P, k)
+    mean: Tensor  # (P, k): places are square cells, row by row
     whitening: Tensor  # (P, k, k): W with W' W = inverse covariance
 
     def distance(self, features: Tensor) -> Tensor:
         """Mahalanobis distances (n, h, w) of features (n, c, h, w)."""
         z = project(features, self.projection)  # n, h, w, k
-        z = z - self.mean[self.place]
-        z = torch.einsum("hwij,nhwj->nhwi", self.whitening[self.place], z)
-        return z.norm(dim=3)
+        n, h, w, k = z.shape
+        cell = _cell((h, w))
+        rows, columns = -(-h // cell), -(-w // cell)
+        z = F.pad(z, (0, 0, 0, columns * cell - w, 0, rows * cell - h))
+        z = z.reshape(n, rows, cell, columns, cell, k).permute(1, 3, 0, 2, 4, 5)
+        z = z.reshape(rows * columns, n * cell * cell, k) - self.mean[:, None]
+        distance = (z @ self.whitening.mT).norm(dim=2)
+        distance = distance.reshape(rows, columns, n, cell, cell).permute(2, 0, 3, 1, 4)
+        return distance.reshape(n, rows * cell, columns * cell)[:, :h, :w]
 
 
 def fit_gaussians(
@@ -83,7 +88,8 @@ def fit_gaussians(
         lower = torch.linalg.cholesky(covariance)
         eye = torch.eye(lower.shape[-1], device=lower.device, dtype=lower.dtype)
         whitening = torch.linalg.solve_triangular(lower, eye, upper=False)
-        return Gaussians(projection, place, mean.float(), whitening.float())
+        whitening = whitening.float().contiguous()  # stored and loaded: the same bits
+        return Gaussians(projection, mean.float(), whitening)
 
     return fitted(_sum(folds)), [fitted(moments) for moments in _rests(folds)]
 
@@ -94,16 +100,14 @@ def gaussians_shapes(shape: tuple[int, int], c: int) -> dict[str, tuple[int, ...
     n_places, k = rows * columns, min(N_COMPONENTS, c)
     return {
         "projection": (k, c),
-        "place": shape,
         "mean": (n_places, k),
         "whitening": (n_places, k, k),
     }
 
 
 def project(features: Tensor, projection: Tensor) -> Tensor:
-    """Smooth features (n, c, h, w) a little and keep their components: (n, h, w, k)."""
-    x = F.avg_pool2d(features, 3, 1, padding=1, count_include_pad=False)
-    return torch.einsum("kc,nchw->nhwk", projection, x)
+    """Keep the components (n, h, w, k) of features (n, c, h, w)."""
+    return features.movedim(1, 3) @ projection.T
 
 
 def _principal_components(batches: Iterable[Tensor]) -> Tensor:

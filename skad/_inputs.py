@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, 3) with H, W above this is one colour image
+_TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
 NOT_LABELS = (
     "Labels must be +1 (good) or -1 (anomalous). If 1 means anomalous, pass "
     "np.where(y == 1, -1, 1)."
@@ -56,12 +57,13 @@ class Images:
         return np.asarray(self.source[0]).dtype
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at these places, (k, H, W, C), C-contiguous."""
+        """Return the images at these places, (k, H, W, C), C-contiguous and native."""
         if isinstance(self.source, np.ndarray):
             batch = self.source[indices]
         else:
             batch = np.stack([self._read(int(i)) for i in indices])
-        return np.ascontiguousarray(batch.reshape(-1, *self.format.image_shape))
+        batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
+        return batch.reshape(-1, *self.format.image_shape)
 
     def subset(self, indices: np.ndarray) -> "Subset":
         """Return the images at these places, without reading them."""
@@ -192,15 +194,16 @@ def check_format(got: Format, fitted: Format, reference: str) -> None:
 
 
 def check_finite(X: np.ndarray) -> None:
-    """Raise a ValueError that names the first image with NaN or infinity."""
+    """Raise a ValueError that names the first image with NaN, infinity or the like."""
     if X.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(X.sum(dtype=np.float64)):
+        if abs(X.sum(dtype=np.float64)) < _TOO_LARGE:
             return
     for i, image in enumerate(X):
-        if not np.isfinite(image).all():
-            what = "NaN" if np.isnan(image).any() else "infinity"
+        if not (np.abs(image) < _TOO_LARGE).all():
+            finite, nan = np.isfinite(image).all(), np.isnan(image).any()
+            what = "values too large" if finite else "NaN" if nan else "infinity"
             raise ValueError(
                 f"Input X contains {what} (image {i} is the first). Leave such images "
                 "out or repair their pixels."
@@ -245,7 +248,7 @@ def _kind_of(dtype: np.dtype) -> str:
 
 
 def _is_scaled(dtype: np.dtype) -> bool:
-    return dtype in (np.uint8, np.uint16)
+    return dtype.kind == "u" and dtype.itemsize <= 2
 
 
 def _as_array(X: Any) -> np.ndarray:

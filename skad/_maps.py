@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
-from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _BLUR = 1.5  # map pixels: evidence of neighbours counts together
@@ -96,7 +97,8 @@ class AnomalyMapper:
     network : PatchAutoencoder
         In evaluation mode.
     preparation : Preparation
-    gaussians : Gaussians
+    gaussians : tuple of Gaussians
+        Of the features at every stride in `FEATURE_STRIDES`.
     scale : Tensor of shape (2, 2)
         For each kind of evidence the median of its peaks on good images and the
         distance from there to their 90th percentile.
@@ -104,13 +106,15 @@ class AnomalyMapper:
 
     network: nn.Module
     preparation: Preparation
-    gaussians: Gaussians
+    gaussians: tuple[Gaussians, ...]
     scale: Tensor
 
     def to(self, device: str) -> "AnomalyMapper":
         """Move everything to a device, in place."""
         self.network.to(device)
-        self.gaussians = Gaussians(*(t.to(device) for t in self.gaussians))
+        self.gaussians = tuple(
+            Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
+        )
         self.scale = self.scale.to(device)
         return self
 
@@ -158,7 +162,8 @@ class AnomalyMapper:
 def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
     """Return all numbers of a mapper, sizes and the standard deviation aside."""
     tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
-    tensors |= {f"gaussians.{k}": v for k, v in mapper.gaussians._asdict().items()}
+    for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
+        tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
     tensors["scale"] = mapper.scale
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
@@ -174,9 +179,11 @@ def array_shapes(
     with torch.device("meta"):
         state = PatchAutoencoder(n_channels).state_dict()
     shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
-    size = tuple(-(-s // STRIDE) * STRIDE // FEATURE_STRIDE for s in working_size)
-    gaussians = gaussians_shapes((size[0], size[1]), state["down8.1.0.weight"].shape[0])
-    shapes |= {f"gaussians.{name}": shape for name, shape in gaussians.items()}
+    height, width = (s + -s % STRIDE for s in working_size)
+    for stride in FEATURE_STRIDES:
+        c = state[f"down{stride}.1.0.weight"].shape[0]
+        level = gaussians_shapes((height // stride, width // stride), c)
+        shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
     return shapes | {"scale": (2, 2), "mean": (n_channels,)}
 
 
@@ -198,36 +205,42 @@ def from_arrays(
     return AnomalyMapper(
         network,
         Preparation(arrays["mean"], std, input_size, working_size, tensors.get("roi")),
-        Gaussians(*(tensors[f"gaussians.{name}"] for name in Gaussians._fields)),
+        tuple(
+            Gaussians(*(tensors[f"gaussians{s}.{name}"] for name in Gaussians._fields))
+            for s in FEATURE_STRIDES
+        ),
         tensors["scale"],
     )
 
 
-def evidence(network: nn.Module, x: Tensor, gaussians: Gaussians) -> Tensor:
+def evidence(network: nn.Module, x: Tensor, gaussians: tuple[Gaussians, ...]) -> Tensor:
     """Two maps that rise with how unusual images (n, C, h, w) are: (n, 2, h/2, w/2).
 
     What the anomaly decoder says, and how far the encoder's features are from those of
-    good images; the latter as a logarithm, because it has a long tail.
+    good images, at two strides; as logarithms, because distances have a long tail.
     """
     _, logits, features = network(x)
-    far = gaussians.distance(features)[:, None].log1p()  # n, 1, h/8, w/8
-    far = F.interpolate(far, scale_factor=FEATURE_STRIDE // MAP_STRIDE, mode="bilinear")
-    return torch.cat([blur(logits[:, None], _BLUR), far], 1)
+    size = (logits.shape[1], logits.shape[2])
+    far = [
+        F.interpolate(level.distance(f)[:, None].log1p(), size, mode="bilinear")
+        for level, f in zip(gaussians, features, strict=True)
+    ]
+    return torch.cat([blur(logits[:, None], _BLUR), torch.stack(far).mean(0)], 1)
 
 
 def combine(evidence: Tensor, scale: Tensor) -> Tensor:
     """Bring the evidence (n, 2, h, w) to one scale and join it: (n, h, w), >= 0.
 
-    The sum of exponentials is a soft maximum: evidence that sees nothing adds nothing.
+    Below what good images usually peak at, evidence adds next to nothing; above it, it
+    adds its surprise.
     """
     location, spread = scale.T[:, :, None, None]
-    surprise = (evidence - location) / spread
-    return torch.cat([surprise, torch.zeros_like(surprise[:, :1])], 1).logsumexp(1)
+    return F.softplus((evidence - location) / spread).sum(1)
 
 
 @torch.inference_mode()
 def fit_mapper(
-    network: nn.Module, preparation: Preparation, images, places: np.ndarray
+    network: PatchAutoencoder, preparation: Preparation, images, places: np.ndarray
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 
@@ -248,10 +261,13 @@ def fit_mapper(
             preparation(images.take(places[[i]]), device) for i in range(len(places))
         )
 
-    def features() -> Iterator[Tensor]:
-        return (network(x)[2] for x in prepared())
+    def features(level: int) -> Iterator[Tensor]:
+        return (network.encode(x)[level] for x in prepared())
 
-    gaussians, without = fit_gaussians(features)
+    levels = range(len(FEATURE_STRIDES))
+    fitted = [fit_gaussians(partial(features, level)) for level in levels]
+    gaussians = tuple(level for level, _ in fitted)
+    without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)
     peaks = torch.stack(
         [

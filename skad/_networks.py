@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STRIDE = 16  # the encoder halves the resolution four times
-FEATURE_STRIDE = 8  # resolution of the features that are returned
+FEATURE_STRIDES = (4, 8)  # resolutions of the features that `encode` returns
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
 
@@ -57,10 +57,14 @@ class PatchAutoencoder(nn.Module):
             self.to_logit[0].bias.fill_(-3.0)  # type: ignore[operator]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of images (n, C, H, W): (n, b, H/4, W/4), (n, c, H/8, W/8)."""
+        x4 = self.down4(self.stem(x))
+        return x4, self.down8(x4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
-        x4 = self.down4(self.stem(x))  # n, b, H/4, W/4
-        x8 = self.down8(x4)  # n, c, H/8, W/8
+        x4, x8 = self.encode(x)
         x16 = self.down16(x8)  # n, d, H/16, W/16
 
         y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
@@ -69,4 +73,4 @@ class PatchAutoencoder(nn.Module):
         y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, b, H/8, W/8
         residual = self.residual4(x - reconstruction.detach())
         y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, b, H/4, W/4
-        return reconstruction, self.to_logit(y)[:, 0], x8
+        return reconstruction, self.to_logit(y)[:, 0], (x4, x8)

@@ -25,9 +25,10 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
-from skad._detector import PatchAutoencoderDetector, device_at_hand
+from skad._detector import PatchAutoencoderDetector
 from skad._inputs import Format, format_of
 from skad._maps import array_shapes, from_arrays, to_arrays
+from skad._parameters import device_at_hand, image_size, patch_sizes
 from skad._threshold import LabelledThreshold
 
 FORMAT_VERSION = 1
@@ -37,6 +38,7 @@ _NOT_IN_HEADER = {
 }
 _LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
+_SMALLEST_STD = 1e-12  # of images; smaller ones would make numbers overflow
 
 
 def save(detector: PatchAutoencoderDetector, path: str | os.PathLike) -> None:
@@ -59,7 +61,7 @@ def save(detector: PatchAutoencoderDetector, path: str | os.PathLike) -> None:
         If it is another kind of estimator.
     sklearn.exceptions.NotFittedError
     ValueError
-        If a parameter was set to a value out of its range since the fit.
+        If a parameter was set to something out of its range after the fit.
     OSError
         If the file cannot be written; nothing is left behind then.
     """
@@ -69,7 +71,7 @@ def save(detector: PatchAutoencoderDetector, path: str | os.PathLike) -> None:
             "Take it out of its pipeline or search first, or use joblib.dump."
         )
     check_is_fitted(detector)
-    detector._validate_params()
+    _check_consistent(detector, detector._format)
     arrays = to_arrays(detector._mapper)
     arrays["calibration_scores"] = detector.calibration_scores_
     arrays = {
@@ -240,7 +242,7 @@ def _is_format(value: Any) -> bool:
         and value.keys() == set(Format._fields)
         and _is_size(value["shape"], range(1, 4))
         and _is_size(value["image_shape"], range(3, 4))
-        and value["kind"] in ("integer", "float")
+        and value["kind"] in ("integer", "unscaled integer", "float")
     )
 
 
@@ -276,7 +278,7 @@ _RULES = {
         value is None
         or (isinstance(value, list) and all(isinstance(v, str) for v in value))
     ),
-    "std": lambda value: _is_number(value) and value > 0,
+    "std": lambda value: _is_number(value) and value >= _SMALLEST_STD,
     "working_size": lambda value: _is_size(value, range(2, 3)),
     "offset": _is_number,
     "mean_map": _is_number,
@@ -304,7 +306,7 @@ def _check_layout(
 
 def _type_of(name: str) -> str:
     """Name the type of an array as safetensors does."""
-    if name == "gaussians.place" or name.endswith("num_batches_tracked"):
+    if name.endswith("num_batches_tracked"):
         return "I64"
     return "F64" if name in ("mean", "calibration_scores") else "F32"
 
@@ -315,9 +317,6 @@ def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
             raise _Unfit(f"{name} has values that are not finite")
         if name.endswith("running_var") and array.min() < 0:
             raise _Unfit(f"{name} has negative values")
-    place, n_places = arrays["gaussians.place"], len(arrays["gaussians.mean"])
-    if place.min() < 0 or place.max() >= n_places:
-        raise _Unfit("gaussians.place points outside of gaussians.mean")
     scores = arrays["calibration_scores"]
     if not len(scores) or (np.diff(scores) < 0).any():
         raise _Unfit("calibration_scores are not a sorted list of numbers")
@@ -334,8 +333,7 @@ def _build(
     detector = PatchAutoencoderDetector(**parameters)
     format = Format(**{k: _tupled(v) for k, v in description["format"].items()})
     try:
-        detector._validate_params()
-        _check_format(format, detector.image_shape)
+        _check_consistent(detector, format)
     except ValueError as error:
         raise _Unfit(str(error)) from None
     calibration_scores = arrays.pop("calibration_scores")
@@ -360,11 +358,14 @@ def _build(
     return detector
 
 
-def _check_format(format: Format, image_shape: tuple | None) -> None:
-    """Raise a ValueError unless such images are seen in this way."""
-    number = np.zeros((), np.int64 if format.kind == "integer" else np.float64)
-    images = np.broadcast_to(number, (1, *format.shape))  # takes no memory
-    if format_of(images, image_shape) != format:
+def _check_consistent(detector: PatchAutoencoderDetector, format: Format) -> None:
+    """Raise a ValueError where values are out of their ranges or contradict others."""
+    detector._validate_params()
+    patch_sizes(detector.patch_size)
+    image_size(detector.image_size, format.image_shape[:2])
+    image_shape = format.image_shape if format.is_row else None
+    seen = format_of(format.shape, np.dtype(float), image_shape)
+    if seen.image_shape != format.image_shape:
         raise ValueError(f"images of shape {format.shape} are not {format.image_shape}")
 
 

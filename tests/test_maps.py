@@ -1,0 +1,375 @@
+"""From images to maps: preparation, evidence, one scale, and back to the pixels."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from skad._maps import (
+    Preparation,
+    array_shapes,
+    blur,
+    combine,
+    evidence,
+    fit_mapper,
+    from_arrays,
+    to_arrays,
+    to_unit_range,
+)
+from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+
+CPU = torch.device("cpu")
+
+
+class Stack:
+    """Images (n, H, W, C) in an array, as the mapper wants them."""
+
+    def __init__(self, array):
+        self.array = array
+        self.asked = []
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, indices):
+        self.asked.append(len(indices))
+        return self.array[indices]
+
+
+def draw(n=6, size=(32, 48), n_channels=1, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n, *size, n_channels)
+    if np.dtype(dtype).kind == "f":
+        return rng.normal(3.0, 2.0, shape).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, shape, endpoint=True, dtype=dtype)
+
+
+def prepare(images, working_size=None, roi=None):
+    unit, size = to_unit_range(images), images.shape[1:3]
+    mean = unit.mean((0, 1, 2))
+    std = float(np.sqrt(np.mean((unit - mean) ** 2)))
+    return Preparation(mean, std, size, working_size or size, roi)
+
+
+def new_network(n_channels=1):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PatchAutoencoder(n_channels).eval()
+
+
+def fit(images, working_size=None, roi=None):
+    network = new_network(images.shape[3])
+    preparation = prepare(images, working_size, roi)
+    return fit_mapper(network, preparation, Stack(images), np.arange(len(images)))
+
+
+def half(size):
+    """A roi: the left half."""
+    roi = torch.zeros(size)
+    roi[:, : size[1] // 2] = 1.0
+    return roi
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top"),
+    [
+        (np.uint8, 255),
+        (np.uint16, 65535),
+        (np.int32, 1),
+        (np.float32, 1),
+        (np.float64, 1),
+    ],
+)
+def test_numbers_are_scaled_by_their_type(dtype, top):
+    values = np.array([[[[0], [1], [100]]]], dtype=dtype)
+    unit = to_unit_range(values)
+    assert unit.dtype == np.float64
+    np.testing.assert_array_equal(unit.ravel(), np.array([0.0, 1.0, 100.0]) / top)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_prepared_images_are_standardised(dtype, n_channels):
+    images = draw(n_channels=n_channels, dtype=dtype)
+    x = prepare(images)(images, CPU)
+    assert x.shape == (6, n_channels, 32, 48)
+    assert x.dtype == torch.float32
+    assert abs(float(x.mean())) < 1e-5
+    assert float(x.std(correction=0)) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (1, 40), (33, 1), (48, 64)])
+def test_sizes_are_padded_by_the_edge_to_multiples_of_the_stride(size):
+    images = draw(2, size)
+    x = prepare(images)(images, CPU)
+    height, width = size
+    assert x.shape[2] % STRIDE == x.shape[3] % STRIDE == 0
+    assert 0 <= x.shape[2] - height < STRIDE
+    assert 0 <= x.shape[3] - width < STRIDE
+    below, right = x[:, :, height:, :width], x[:, :, :, width:]
+    assert torch.equal(below, x[:, :, height - 1 : height, :width].expand_as(below))
+    assert torch.equal(right, x[:, :, :, width - 1 : width].expand_as(right))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+@pytest.mark.parametrize("size", [(32, 48), (20, 19)])
+def test_undo_gives_the_images_back(dtype, size):
+    images = draw(size=size, n_channels=3, dtype=dtype)
+    preparation = prepare(images)
+    back = preparation.undo(preparation(images, CPU))
+    assert back.shape == images.shape
+    np.testing.assert_allclose(back.numpy(), to_unit_range(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("working_size", [(16, 24), (50, 70)])
+def test_undo_brings_back_the_size(working_size):
+    images = np.full((2, 32, 48, 3), 100, np.uint8)
+    images[..., 1] = 200
+    preparation = Preparation(np.array([0.5, 0.4, 0.3]), 0.2, (32, 48), working_size)
+    x = preparation(images, CPU)
+    assert x.shape[2:] == tuple(-(-s // STRIDE) * STRIDE for s in working_size)
+    back = preparation.undo(x).numpy()
+    np.testing.assert_allclose(back, images / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "working_size"),
+    [((32, 48), (32, 48)), ((20, 30), (20, 30)), ((40, 60), (20, 30)), ((9, 9), None)],
+)
+def test_maps_come_back_to_the_inputs_size_and_place(size, working_size):
+    working_size = working_size or (36, 36)
+    preparation = Preparation(np.zeros(1), 1.0, size, working_size)
+    padded = [-(-s // STRIDE) * STRIDE // MAP_STRIDE for s in working_size]
+    flat = preparation.to_input(torch.full((2, *padded), 1.5))
+    torch.testing.assert_close(flat, torch.full((2, *size), 1.5))
+
+    maps = torch.zeros(1, *padded)
+    row, col = working_size[0] // MAP_STRIDE // 2, working_size[1] // MAP_STRIDE // 3
+    maps[0, row, col] = 1.0
+    found = preparation.to_input(maps)[0]
+    peak = divmod(int(found.argmax()), size[1])
+    for i, at in enumerate((row, col)):
+        expected = (at + 0.5) * MAP_STRIDE * size[i] / working_size[i]
+        assert abs(peak[i] + 0.5 - expected) <= MAP_STRIDE
+
+
+def test_outside_of_the_roi_is_nothing():
+    size = (32, 48)
+    images, roi = draw(size=size), half((32, 48))
+    preparation = prepare(images, roi=roi)
+    outside = roi == 0
+    assert (preparation(images, CPU)[:, :, outside] == 0).all()
+    assert (preparation.to_input(torch.ones(2, 16, 24))[:, outside] == 0).all()
+    assert (preparation.to_input(torch.ones(2, 16, 24))[:, ~outside] == 1).all()
+    other = images.copy()
+    other[:, outside.numpy()] = 77
+    mapper = fit(images, roi=roi)
+    np.testing.assert_array_equal(mapper(images), mapper(other))
+    assert (mapper(images)[:, outside.numpy()] == 0).all()
+
+
+@pytest.mark.parametrize("stride", [1, MAP_STRIDE, FEATURE_STRIDE])
+def test_inside_is_where_the_image_is(stride):
+    preparation = Preparation(np.zeros(1), 1.0, (20, 40), (20, 40))
+    inside = preparation.inside(stride)
+    assert inside.dtype == torch.bool
+    assert inside.shape == (32 // stride, 48 // stride)
+    rows, columns = -(-20 // stride), -(-40 // stride)
+    assert inside[:rows, :columns].all()
+    assert inside.sum() == rows * columns
+
+
+def test_inside_sees_the_roi_at_the_working_resolution():
+    preparation = Preparation(np.zeros(1), 1.0, (64, 64), (32, 32), half((64, 64)))
+    inside = preparation.inside(1)
+    assert inside[:, :16].all()
+    assert not inside[:, 16:].any()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 56), (90, 120)])
+def test_over_does_not_depend_on_what_else_is_there(size):
+    images = draw(7, size)
+    mapper = fit(images[:3])
+
+    def maps(which):
+        return np.concatenate(list(mapper.over(Stack(images[which]), mapper)))
+
+    every = maps(np.arange(7))
+    assert every.shape == (7, *size)
+    assert every.dtype == np.float32
+    for which in ([3], [6, 1], [4, 4, 4, 0, 2]):
+        np.testing.assert_array_equal(maps(which), every[which])
+
+
+def test_over_takes_batches_of_one_size():
+    images = Stack(draw(5, (90, 120)))
+    mapper = fit(images.array[:2])
+    images.asked.clear()
+    chunks = list(mapper.over(images, lambda batch: batch[:, 0, 0, 0]))
+    np.testing.assert_array_equal(np.concatenate(chunks), images.array[:, 0, 0, 0])
+    assert len(set(images.asked)) == 1
+    small = Stack(draw(5, (16, 16)))
+    list(fit(small.array).over(small, lambda batch: batch))
+    assert small.asked[-1] > images.asked[-1]
+
+
+def test_maps_rise_with_every_kind_of_evidence():
+    images = draw(n_channels=3)
+    mapper = fit(images)
+    x = mapper.preparation(images, CPU)
+    with torch.inference_mode():
+        base = evidence(mapper.network, x, mapper.gaussians)
+        below = combine(base, mapper.scale)
+        assert below.shape == (6, 16, 24)
+        assert (below >= 0).all()
+        for kind in range(base.shape[1]):
+            for amount in (0.3, 3.0, 300.0):
+                more = base.clone()
+                more[:, kind] += amount * mapper.scale[kind, 1]
+                above = combine(more, mapper.scale)
+                assert (above >= below).all()
+                assert (above > below).any()
+                assert above.isfinite().all()
+
+
+def test_no_evidence_is_nothing():
+    scale = fit(draw()).scale
+    lowest = torch.full((1, len(scale), 4, 4), -1e6)
+    assert (combine(lowest, scale).abs() < 1e-3).all()
+
+
+def test_an_odd_patch_peaks():
+    """Even the features of an untrained network show it."""
+    images = 100 + draw(20, (32, 32)) // 16
+    mapper = fit(images)
+    odd = images[:1].copy()
+    odd[:, 8:20, 8:20] = 250
+    assert mapper(odd).max() > 2 * mapper(images).max()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_images_are_enough(n):
+    images = draw(n, (32, 32))
+    assert np.isfinite(fit(images)(images)).all()
+
+
+def test_reconstruction_has_the_shape_of_the_images():
+    images = draw(3, (20, 30), 3)
+    for working_size in (None, (32, 32)):
+        rebuilt = fit(images, working_size).reconstruct(images)
+        assert rebuilt.shape == images.shape
+        assert np.isfinite(rebuilt).all()
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
+def test_blur_keeps_constants(sigma):
+    maps = torch.full((2, 3, 9, 7), 2.5)
+    torch.testing.assert_close(blur(maps, sigma), maps)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
+def test_blur_is_a_gaussian_filter(sigma):
+    maps = torch.randn(2, 3, 30, 17, generator=torch.Generator().manual_seed(0))
+    expected = gaussian_filter(
+        maps.double().numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3
+    )
+    np.testing.assert_allclose(blur(maps, sigma), expected, atol=1e-5)
+
+
+def test_blur_keeps_the_mass_of_a_point():
+    maps = torch.zeros(1, 2, 31, 31)
+    maps[0, 1, 14, 16] = 3.0
+    found = blur(maps, 1.5)
+    assert float(found[0, 1].sum()) == pytest.approx(3.0, rel=1e-5)
+    assert found[0, 0].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "working_size"),
+    [((16, 16), (16, 16)), ((1, 40), (1, 40)), ((30, 50), (70, 33))],
+)
+@pytest.mark.parametrize("n_channels", [1, 3, 7])
+def test_arrays_hold_all_numbers(size, working_size, n_channels):
+    images = draw(3, size, n_channels)
+    mapper = fit(images, working_size)
+    arrays = to_arrays(mapper)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes == array_shapes(n_channels, working_size)
+    again = from_arrays(
+        arrays,
+        std=mapper.preparation.std,
+        input_size=size,
+        working_size=working_size,
+    )
+    assert not again.network.training
+    np.testing.assert_array_equal(again(images), mapper(images))
+    np.testing.assert_array_equal(again.reconstruct(images), mapper.reconstruct(images))
+
+
+def test_arrays_hold_the_roi():
+    images = draw()
+    mapper = fit(images, roi=half((32, 48)))
+    arrays = to_arrays(mapper)
+    np.testing.assert_array_equal(arrays["roi"], half((32, 48)))
+    again = from_arrays(
+        arrays,
+        std=mapper.preparation.std,
+        input_size=(32, 48),
+        working_size=(32, 48),
+    )
+    np.testing.assert_array_equal(again(images), mapper(images))
+
+
+def test_rebuilt_mappers_share_no_memory_with_the_arrays():
+    images = draw()
+    mapper = fit(images)
+    arrays = {name: array.copy() for name, array in to_arrays(mapper).items()}
+    again = from_arrays(
+        arrays,
+        std=mapper.preparation.std,
+        input_size=(32, 48),
+        working_size=(32, 48),
+    )
+    for name, array in arrays.items():
+        if name != "mean":
+            array[...] = 0
+    np.testing.assert_array_equal(again(images), mapper(images))
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda mapper: pickle.loads(pickle.dumps(mapper))]
+)
+def test_copies_and_pickles_give_the_same_maps(again):
+    images = draw()
+    mapper = fit(images)
+    np.testing.assert_array_equal(again(mapper)(images), mapper(images))
+
+
+def test_shapes_of_absurd_sizes_take_no_memory():
+    shapes = array_shapes(2**31 - 1, (2**31 - 1, 2**31 - 1))
+    assert shapes["mean"] == (2**31 - 1,)
+
+
+def test_fitting_leaves_the_network_and_the_generators_alone():
+    images, network = draw(), new_network()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    state = torch.get_rng_state()
+    fit_mapper(network, prepare(images), Stack(images), np.arange(4))
+    assert torch.equal(torch.get_rng_state(), state)
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_scale_is_that_of_images_left_out():
+    """With Gaussians that had seen the images, their peaks would be lower."""
+    images = draw(9, (32, 32))
+    mapper = fit(images)
+    with torch.inference_mode():
+        x = mapper.preparation(images, CPU)
+        seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
+    feature_kind = 1
+    assert mapper.scale[feature_kind, 0] > seen[:, feature_kind].median()
+    assert (mapper.scale[:, 1] > 0).all()
