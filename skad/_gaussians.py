@@ -205,7 +205,8 @@ def _places(shape: tuple[int, int]) -> Tensor:
 
 def _cell(shape: tuple[int, int]) -> int:
     """Side of the smallest cells that make at most MOST_PLACES of them."""
-    cell = max(1, math.isqrt(shape[0] * shape[1] // MOST_PLACES))
+    by_area = math.isqrt(shape[0] * shape[1] // MOST_PLACES)
+    cell = max(1, by_area, -(-max(shape) // MOST_PLACES))
     while -(-shape[0] // cell) * -(-shape[1] // cell) > MOST_PLACES:
         cell += 1
     return cell

@@ -1,5 +1,6 @@
 """What comes in: arrays, rows or lazy sequences, checked and seen as (n, H, W, C)."""
 
+import math
 import os
 from collections.abc import Sequence
 from numbers import Integral
@@ -42,19 +43,16 @@ class Images:
     source : ndarray of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
         An array has been checked; a lazy sequence is checked as it is read.
     format : Format
+    dtype : dtype
     """
 
-    def __init__(self, source: Any, format: Format) -> None:
+    def __init__(self, source: Any, format: Format, dtype: np.dtype) -> None:
         self.source = source
         self.format = format
+        self.dtype = dtype
 
     def __len__(self) -> int:
         return len(self.source)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the numbers."""
-        return np.asarray(self.source[0]).dtype
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
@@ -75,10 +73,11 @@ class Images:
             image_shape = self.format.image_shape if self.format.is_row else None
             got = format_of(image.shape, image.dtype, image_shape)
             check_format(got, self.format, "as image 0 has")
+            _check_type(image.dtype, self.dtype)
             check_finite(image[None])
         except ValueError as error:
             raise ValueError(f"image {i} of the sequence: {error}") from None
-        return image
+        return image.reshape(self.format.image_shape)
 
 
 class Subset:
@@ -131,7 +130,7 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
         check_format(got, fitted, "as in fit")
     if isinstance(X, np.ndarray):
         check_finite(X)
-    return Images(X, got)
+    return Images(X, got, first.dtype)
 
 
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
@@ -251,6 +250,15 @@ def _is_scaled(dtype: np.dtype) -> bool:
     return dtype.kind == "u" and dtype.itemsize <= 2
 
 
+def _check_type(dtype: np.dtype, first: np.dtype) -> None:
+    """Raise a ValueError where images of two types would be scaled alike."""
+    if dtype != first and (_is_scaled(dtype) or _is_scaled(first)):
+        raise ValueError(
+            f"All images must have one number type, {first} as image 0 has; got "
+            f"{dtype}. Convert them first."
+        )
+
+
 def _as_array(X: Any) -> np.ndarray:
     """Turn lists and the like into an array; name the image that is at fault."""
     if isinstance(X, (str, bytes, os.PathLike)):
@@ -258,8 +266,9 @@ def _as_array(X: Any) -> np.ndarray:
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
-    if getattr(X, "dtype", None) == np.dtype(object) and np.ndim(X) == 1:
-        X = list(X)  # images in an array of objects
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    if kind in ("O", "U", "S") and np.ndim(X) == 1:
+        X = list(X)  # images or paths in an array of objects
     if isinstance(X, (list, tuple)):
         X = _stack(X)
     return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
@@ -287,12 +296,10 @@ def _stack(X: Sequence) -> Any:
                 f"{images[0].shape}, image {i} has {image.shape}. Resize them first, "
                 "for instance with skad.read_images(path, image_size=(height, width))."
             )
-        types = image.dtype, images[0].dtype
-        if types[0] != types[1] and any(map(_is_scaled, types)):
-            raise ValueError(
-                "All images of X must have one number type; image 0 has "
-                f"{images[0].dtype}, image {i} has {image.dtype}. Convert them first."
-            )
+        try:
+            _check_type(image.dtype, images[0].dtype)
+        except ValueError as error:
+            raise ValueError(f"image {i} of X: {error}") from None
     return np.stack(images)
 
 
@@ -335,7 +342,7 @@ def _row_shape(p: int, image_shape: Any) -> tuple[int, int, int]:
     valid = len(sides) in (2, 3) and all(
         isinstance(s, Integral) and int(s) > 0 for s in sides
     )
-    if not valid or np.prod(sides) != p:
+    if not valid or math.prod(sides) != p:
         raise ValueError(
             "image_shape must be (H, W) or (H, W, C) with as many values as a row of X "
             f"has; got image_shape={image_shape!r} and rows of {p}."

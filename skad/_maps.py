@@ -196,12 +196,14 @@ def from_arrays(
 ) -> AnomalyMapper:
     """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    network = PatchAutoencoder(len(arrays["mean"]))
+    with torch.device("meta"):  # no weights are drawn, only to be overwritten
+        network = PatchAutoencoder(len(arrays["mean"]))
     prefix = "network."
-    network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
-    network.eval()
+    state = {
+        k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+    }
+    network.load_state_dict(state, assign=True)
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return AnomalyMapper(
         network,
         Preparation(arrays["mean"], std, input_size, working_size, tensors.get("roi")),

@@ -16,40 +16,47 @@ MAX_LINES = 400
 
 # A module imports only from levels below its own. A new file needs a line here.
 LEVELS = {
-    "__main__": 3,
-    "legacy": 3,
-    "_benchmark": 2,
-    "_demo": 2,
-    "_onnx": 2,
-    "_persistence": 2,
-    "_report": 2,
-    "_scoring": 2,
-    "displays": 2,
-    "_detector": 1,
-    "_evaluation": 1,
-    "_mvtec": 1,
+    # entry points: nobody imports them
+    "__main__": 6,
+    "legacy": 6,
+    # whole jobs
+    "_benchmark": 5,
+    "_demo": 5,
+    # know a fitted detector
+    "_evaluation": 4,
+    "_mvtec": 4,
+    "_persistence": 4,
+    "_scoring": 4,
+    "displays": 4,
+    "_detector": 3,
+    "_learning": 2,
+    "_maps": 1,
+    "_training": 1,
+    "images": 1,
+    # import nothing of skad's
     "_arguments": 0,
+    "_decoding": 0,
     "_defects": 0,
     "_files": 0,
+    "_gaussians": 0,
     "_inputs": 0,
-    "_maps": 0,
     "_networks": 0,
+    "_parameters": 0,
+    "_regions": 0,
     "_threshold": 0,
-    "_training": 0,
     "datasets": 0,
-    "images": 0,
     "metrics": 0,
     "overlays": 0,
     "testing": 0,
-    "_decoding": -1,
 }
 MAY_IMPORT_TORCH = {
-    "_networks",
     "_defects",
-    "_training",
+    "_gaussians",
+    "_learning",
     "_maps",
-    "_detector",
-    "_onnx",
+    "_networks",
+    "_parameters",
+    "_training",
 }
 MAY_IMPORT_MATPLOTLIB = {"displays"}
 

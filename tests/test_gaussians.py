@@ -22,21 +22,15 @@ def fit(features, batch_size=2):
     return fit_gaussians(lambda: features.split(batch_size))
 
 
-def smoothed(features):
-    """Mean of the 3 x 3 neighbourhood, smaller at the edge: (n, h, w, c), float64."""
-    x = features.double().numpy().transpose(0, 2, 3, 1)
-    out = np.empty_like(x)
-    for row in range(x.shape[1]):
-        for col in range(x.shape[2]):
-            near = x[:, max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
-            out[:, row, col] = near.mean((1, 2))
-    return out
+def vectors(features):
+    """Features with the channels last: (n, h, w, c), float64."""
+    return features.double().numpy().transpose(0, 2, 3, 1)
 
 
 def slow_distances(train, test, place, means, covariances):
     """Mahalanobis distances by loops; needs no projection, c being small enough."""
     c = train.shape[1]
-    x, y, place = smoothed(train), smoothed(test), place.numpy()
+    x, y, place = vectors(train), vectors(test), place.numpy()
     everywhere = x.reshape(-1, c).mean(0)
     n_places = int(place.max()) + 1
     own = [x[:, place == p].reshape(-1, c) for p in range(n_places)]
@@ -64,7 +58,9 @@ def test_distances_agree_with_a_slow_oracle(monkeypatch, shape, means, covarianc
     train = draw(40, 5, *shape) + 3 * draw(1, 5, *shape, seed=1)
     test = draw(3, 5, *shape, seed=2, offset=1.0)
     gaussians, _ = fit(train)
-    expected = slow_distances(train, test, gaussians.place, means, covariances)
+    expected = slow_distances(
+        train, test, _gaussians._places(shape), means, covariances
+    )
     np.testing.assert_allclose(gaussians.distance(test), expected, rtol=1e-3)
 
 
@@ -74,7 +70,7 @@ def test_distances_in_shared_cells_agree_with_a_slow_oracle(monkeypatch):
     train, test = draw(20, 4, 5, 7), draw(2, 4, 5, 7, seed=2)
     gaussians, _ = fit(train)
     assert len(gaussians.mean) == 6  # cells of 3 x 3, the last ones cut off
-    expected = slow_distances(train, test, gaussians.place, 0.2, 0.3)
+    expected = slow_distances(train, test, _gaussians._places((5, 7)), 0.2, 0.3)
     np.testing.assert_allclose(gaussians.distance(test), expected, rtol=1e-3)
 
 
@@ -108,16 +104,14 @@ def test_places_far_apart_are_hardly_drawn_together():
 
 
 def test_places_all_alike_share_one_gaussian():
-    # Rows of one place: smoothing would make inner places unlike those at the edge.
     train = draw(12, 3, 40, 1)
-    folds = folds_of(train, smooth=False)
-    assert _gaussians._choose_shrinkages(folds) == (1.0, 1.0)
+    assert _gaussians._choose_shrinkages(folds_of(train)) == (1.0, 1.0)
 
 
-def folds_of(features, smooth=True):
+def folds_of(features):
     """Moments of every fold, in the features' own coordinates."""
     place = _gaussians._places(tuple(features.shape[2:]))
-    x = torch.from_numpy(smoothed(features)) if smooth else features.movedim(1, 3)
+    x = torch.from_numpy(vectors(features))
     k, n_places = features.shape[1], int(place.max()) + 1
     folds = []
     for i in range(min(N_FOLDS, len(features))):
@@ -149,7 +143,7 @@ def test_moments_are_sums_over_the_images_of_a_fold():
 def test_left_out_likelihood_is_that_of_the_raw_samples(monkeypatch, n, most_places):
     monkeypatch.setattr(_gaussians, "MOST_PLACES", most_places)
     features = draw(n, 2, 3, 4) + draw(1, 2, 3, 4, seed=1)
-    x, place = smoothed(features), _gaussians._places((3, 4)).numpy()
+    x, place = vectors(features), _gaussians._places((3, 4)).numpy()
     folds = folds_of(features)
     log_density = 0.0
     for i in range(len(folds)):

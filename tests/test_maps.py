@@ -19,7 +19,7 @@ from skad._maps import (
     to_arrays,
     to_unit_range,
 )
-from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 
 CPU = torch.device("cpu")
 
@@ -171,7 +171,7 @@ def test_outside_of_the_roi_is_nothing():
     assert (mapper(images)[:, outside.numpy()] == 0).all()
 
 
-@pytest.mark.parametrize("stride", [1, MAP_STRIDE, FEATURE_STRIDE])
+@pytest.mark.parametrize("stride", [1, MAP_STRIDE, *FEATURE_STRIDES])
 def test_inside_is_where_the_image_is(stride):
     preparation = Preparation(np.zeros(1), 1.0, (20, 40), (20, 40))
     inside = preparation.inside(stride)

@@ -1,9 +1,11 @@
 """The network: shapes and strides, and that every weight learns."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from skad._networks import FEATURE_STRIDE, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._training import step
 
 
@@ -26,31 +28,38 @@ def test_shapes(size, n_channels):
     height, width = size
     assert reconstruction.shape == x.shape
     assert logits.shape == (2, height // MAP_STRIDE, width // MAP_STRIDE)
-    assert features.shape[0] == 2
-    assert features.shape[2:] == (height // FEATURE_STRIDE, width // FEATURE_STRIDE)
+    for level, stride in zip(features, FEATURE_STRIDES, strict=True):
+        assert len(level) == 2
+        assert level.shape[2:] == (height // stride, width // stride)
 
 
 def test_strides_divide_each_other():
-    assert STRIDE % FEATURE_STRIDE == 0
-    assert FEATURE_STRIDE % MAP_STRIDE == 0
+    strides = (STRIDE, *FEATURE_STRIDES[::-1], MAP_STRIDE)
+    assert all(a % b == 0 for a, b in pairwise(strides))
+
+
+def outputs(x):
+    """Everything that the network gives, in one list."""
+    reconstruction, logits, features = network()(x)
+    return [reconstruction, logits, *features]
 
 
 def test_images_of_a_batch_do_not_see_each_other():
     x = images(3)
-    together = network()(x)
-    alone = network()(x[1:2])
+    together = outputs(x)
+    alone = outputs(x[1:2])
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("output", range(3))
+@pytest.mark.parametrize("output", range(4))
 def test_outputs_lie_where_the_image_changed(output):
     """A pixel's change moves the outputs around it most, so strides are true."""
     size, row, col = 256, 150, 70
     x = images(1, size=(size, size))
     changed = x.clone()
     changed[:, :, row, col] += 5.0
-    before, after = (network()(v)[output].double() for v in (x, changed))
+    before, after = (outputs(v)[output].double() for v in (x, changed))
     moved = (after - before).abs().reshape(1, -1, *before.shape[-2:]).sum((0, 1))
     stride = size // moved.shape[0]
     index = int(moved.argmax())

@@ -208,7 +208,6 @@ def test_a_memory_is_not_stored(fitted, path, tmp_path):
     assert b"cache" not in path.read_bytes()
 
 
-@pytest.mark.xfail(reason="from_arrays draws initial weights from the global generator")
 def test_global_generators_are_left_alone(fitted, path):
     state, numpy_state = torch.get_rng_state(), global_numpy_state()
     save(fitted, path)
@@ -640,7 +639,7 @@ def test_missing_arrays_are_named(stored, path):
         )
 
 
-@pytest.mark.parametrize("name", ["surplus", "network.surplus", "gaussians.", "", "é"])
+@pytest.mark.parametrize("name", ["surplus", "network.surplus", "gaussians4.", "", "é"])
 def test_surplus_arrays_are_named(stored, path, name):
     arrays, description = opened(stored)
     write(path, arrays | {name: np.zeros(3, np.float32)}, description)
@@ -660,7 +659,7 @@ def test_wrong_types_are_named(stored, path, dtype):
     sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "BOOL": 1}
     n_header = struct.unpack("<Q", stored[:8])[0]
     header = json.loads(stored[8 : 8 + n_header])
-    names = ("scale", "mean", "gaussians.place", "roi", "calibration_scores")
+    names = ("scale", "mean", "gaussians4.mean", "roi", "calibration_scores")
     for name in (*names, "network.stem.1.num_batches_tracked"):
         if header[name]["dtype"] == dtype:
             continue
@@ -700,9 +699,6 @@ def test_arrays_hold_finite_numbers(stored, path, value):
 @pytest.mark.parametrize(
     ("name", "change", "match"),
     [
-        ("gaussians.place", lambda a: a - 1, "points outside"),
-        ("gaussians.place", lambda a: a + 1, "points outside"),
-        ("gaussians.place", lambda a: a + 2**62, "points outside"),
         ("network.stem.1.running_var", lambda a: -a - 1, "negative"),
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
         ("calibration_scores", lambda a: a[:0], "sorted list"),
