@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skad._localization import Images
 from skad.metrics import (
-    Images,
     au_pro_score,
     image_auroc_score,
     pixel_auroc_score,

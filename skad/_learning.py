@@ -14,7 +14,7 @@ from skad._networks import PatchAutoencoder
 from skad._training import Appearance, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
-_EPOCH_FLOOR = 128  # images an epoch, at least …
+_EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
 _FLIP_TOLERANCE = 1.1  # of the distance between two good images
 

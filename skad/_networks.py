@@ -58,7 +58,7 @@ class PatchAutoencoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of images (n, C, H, W): (n, b, H/4, W/4), (n, c, H/8, W/8)."""
+        """Return features of images, (n, b, H/4, W/4) and (n, c, H/8, W/8)."""
         x4 = self.down4(self.stem(x))
         return x4, self.down8(x4)
 

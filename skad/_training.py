@@ -137,7 +137,7 @@ def vary(
 
 
 def _fine(images: Tensor) -> Tensor:
-    """What images (n, C, H, W) have that the mean of the four next pixels has not."""
+    """Return what the mean of the four next pixels lacks, for images (n, C, H, W)."""
     x = F.pad(images, (1, 1, 1, 1), mode="replicate")
     next_to = x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1]
     next_to.add_(x[:, :, 1:-1, :-2]).add_(x[:, :, 1:-1, 2:])

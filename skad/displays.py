@@ -1,11 +1,11 @@
 """Displays in the manner of scikit-learn: computed arrays in, a drawing out."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skad._drawing import edges_with_one_at, outline, pyplot, two_axes
 from skad.metrics import _check_labels_and_scores
 from skad.overlays import hottest_value, to_rgb_uint8
 
@@ -162,9 +162,9 @@ class AnomalyMapDisplay:
         ImportError
             Where matplotlib is not installed.
         """
-        plt = _pyplot("AnomalyMapDisplay")
+        plt = pyplot("AnomalyMapDisplay")
         rgb, values, mask = self._checked()
-        self.axes_ = _two_axes(plt, ax)
+        self.axes_ = two_axes(plt, ax)
         self.figure_ = self.axes_[0].figure
         for axes in self.axes_:
             axes.set(xticks=[], yticks=[])
@@ -190,11 +190,11 @@ class AnomalyMapDisplay:
         verdict = "anomalous" if self.is_anomaly else "good"
         axes.set_title(f"{verdict}, score {self.score:.3g}")
         self.image_ = axes.imshow(rgb)
-        self.outline_ = _outline(axes, found, color=_VERMILION, linestyle="solid")
+        self.outline_ = outline(axes, found, color=_VERMILION, linestyle="solid")
         self.mask_outline_ = None
         if mask is None:
             return
-        self.mask_outline_ = _outline(axes, mask, color=_SKY_BLUE, linestyle="dashed")
+        self.mask_outline_ = outline(axes, mask, color=_SKY_BLUE, linestyle="dashed")
         axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
         axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
         axes.legend(
@@ -348,13 +348,13 @@ class ScoreDisplay:
         ImportError
             Where matplotlib is not installed.
         """
-        plt = _pyplot("ScoreDisplay")
+        plt = pyplot("ScoreDisplay")
         y, scores = _check_labels_and_scores(self.y, self.scores)
         if bins < 1:
             raise ValueError(f"bins must be at least 1; got {bins!r}.")
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
-        edges = _edges_with_one_at(float(self.offset), scores, bins)
+        edges = edges_with_one_at(float(self.offset), scores, bins)
 
         def bars(kind: str, chosen: NDArray, color: str, hatch: str | None):
             _, _, drawn = ax.hist(
@@ -378,60 +378,3 @@ class ScoreDisplay:
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _pyplot(feature: str) -> Any:
-    try:
-        return import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise ImportError(
-            f"{feature} needs matplotlib to draw, which is not installed. "
-            'Install it: pip install "skad[plot]".'
-        ) from error
-
-
-def _two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:
-    """Two Axes in an array: new ones, the given ones, or the halves of a given one."""
-    if ax is None:
-        return plt.subplots(1, 2, figsize=(9, 4), layout="constrained")[1]
-    given = np.ravel(np.asarray(ax, dtype=object))
-    if len(given) == 1:
-        given[0].set_axis_off()
-        left = given[0].inset_axes([0.0, 0.0, 0.44, 1.0])
-        right = given[0].inset_axes([0.47, 0.0, 0.44, 1.0])  # then the colour bar
-        return np.array([left, right], dtype=object)
-    if len(given) != 2:
-        raise ValueError(f"ax must be one or two Axes; got {len(given)}.")
-    return given
-
-
-def _outline(axes: Any, region: NDArray, *, color: str, linestyle: str) -> Any:
-    """Draw the outline of a (H, W) bool region, closed also at the image's border."""
-    if not region.any():
-        return None
-    height, width = region.shape
-    limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
-    contour = axes.contour(
-        np.arange(-1, width + 1),
-        np.arange(-1, height + 1),
-        np.pad(region, 1).astype(np.float64),
-        levels=[0.5],
-        colors=color,
-        linestyles=linestyle,
-        linewidths=1.5,
-    )
-    axes.set(**limits)
-    return contour
-
-
-def _edges_with_one_at(
-    offset: float, scores: NDArray[np.float64], bins: int
-) -> NDArray[np.float64]:
-    """Evenly spaced bar edges that span the scores, one of them at the offset."""
-    width = (np.ptp(scores) or 1.0) / bins
-    first = np.floor((scores.min() - offset) / width)
-    last = np.floor((scores.max() - offset) / width) + 1
-    edges = offset + width * np.arange(first, last + 1)
-    edges[0] = min(edges[0], scores.min())  # rounding must not lose the extremes
-    edges[-1] = max(edges[-1], scores.max())
-    return edges

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from skad import _persistence
 from skad._detector import PatchAutoencoderDetector
+from skad._drawing import pyplot
 from skad._files import make_room_for, write_atomically
 from skad._regions import Region, find_regions
-from skad.displays import _pyplot
 from skad.images import find_images, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
@@ -387,7 +387,7 @@ def _write(picture: Pixels, path: Path) -> None:
 def _show(picture: Pixels, title: str) -> None:
     """Show a picture where there is a screen and matplotlib is installed."""
     try:
-        plt = _pyplot("AD")
+        plt = pyplot("AD")
         if plt.get_backend().lower() in _NO_SCREEN:
             return
         figure, axes = plt.subplots(layout="constrained")

@@ -33,19 +33,21 @@ LEVELS = {
     "_maps": 1,
     "_training": 1,
     "images": 1,
+    "metrics": 1,
     # import nothing of skad's
     "_arguments": 0,
     "_decoding": 0,
     "_defects": 0,
+    "_drawing": 0,
     "_files": 0,
     "_gaussians": 0,
     "_inputs": 0,
+    "_localization": 0,
     "_networks": 0,
     "_parameters": 0,
     "_regions": 0,
     "_threshold": 0,
     "datasets": 0,
-    "metrics": 0,
     "overlays": 0,
     "testing": 0,
 }
@@ -58,7 +60,7 @@ MAY_IMPORT_TORCH = {
     "_parameters",
     "_training",
 }
-MAY_IMPORT_MATPLOTLIB = {"displays"}
+MAY_IMPORT_MATPLOTLIB = {"_drawing", "displays"}
 
 
 def imported_names(node):

@@ -1,5 +1,7 @@
 """Simulated defects: where they are, how large, what they leave alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_defects_grow_with_the_patch_size(monkeypatch):
     monkeypatch.setattr(_defects, "_LINES", 0.0)
     areas = [visible_area((size,)) for size in (3, 10, 30, 90)]
     assert areas[0] > 0
-    assert all(b > 1.5 * a for a, b in zip(areas, areas[1:], strict=False)), areas
+    assert all(b > 1.5 * a for a, b in pairwise(areas)), areas
 
 
 def test_several_patch_sizes_lie_between_the_smallest_and_the_largest():

@@ -23,7 +23,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from skad import PatchAutoencoderDetector, _inputs, load, save
+from skad import PatchAutoencoderDetector, _inputs, _networks, load, save
 
 N_IMAGES = 12
 LOADS_QUICKLY = 5.0  # seconds; most of it is for slow machines
@@ -63,6 +63,18 @@ def fit(shape, dtype, parameters):
 
 def global_numpy_state():
     return np.random.get_state(legacy=False)  # noqa: NPY002
+
+
+SMALL = (8, 8, 8, 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    """Small files, because hundreds of them are written here; gives the real size."""
+    real = _networks._WIDTHS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_networks, "_WIDTHS", SMALL)
+        yield real
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -131,6 +143,14 @@ def test_parameters_come_back(case, path):
         np.testing.assert_equal(found[name], value)
         if not isinstance(value, np.generic):
             assert type(found[name]) is type(value), name
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (40, 24, 3)])
+def test_the_real_network_comes_back(path, monkeypatch, small_network, shape):
+    monkeypatch.setattr(_networks, "_WIDTHS", small_network)
+    detector = fit(shape, np.uint8, {})
+    save(detector, path)
+    assert_equal(load(path), detector, draw(shape, seed=1))
 
 
 def test_every_kind_of_number_is_among_the_cases():
@@ -296,7 +316,8 @@ def test_an_old_file_survives_a_kill(stored, fitted, path, where):
     module, _, name = where.rpartition(".")
     code = (
         "import os, pathlib, sys\n"
-        "from skad import load, save\n"
+        "from skad import _networks, load, save\n"
+        f"_networks._WIDTHS = {SMALL}\n"
         "detector = load(sys.argv[1])\n"
         "detector._set_offset(-123.0)\n"
         f"{module}.{name} = lambda *args: os._exit(9)\n"
