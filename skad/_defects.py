@@ -73,7 +73,7 @@ def simulate(
 
     own = cut(images, w.image, w.top, w.left, w.shape)  # m, C, h, w
     content = _content(images, own, w, size, is_line, rng)
-    seen = _visibility(opacity * (content - own), is_line, noise_level)
+    seen = _visibility(opacity * (content - own), size, is_line, noise_level)
     seen = torch.where(opacity > 0.05, seen, 0.0)
 
     defective = images.clone(memory_format=torch.channels_last)
@@ -103,13 +103,14 @@ class _Windows(NamedTuple):
     top: Tensor  # (m,)
     left: Tensor  # (m,)
     shape: tuple[int, int]
-    offsets: Tensor  # (m, h, w, 2): x and y from the centre, in pixels
+    centre: Tensor  # (m, 1, 1, 2): x and y of the defect, from the window's middle
+    offsets: Tensor  # (m, h, w, 2): x and y of the pixels, from the defect
 
 
 def _windows(
     n: int, size: tuple[int, int], side: int, rng: torch.Generator
 ) -> _Windows:
-    """Place windows at random in half of n images a round; centres lie inside."""
+    """Place defects anywhere in half of n images a round, windows around them."""
     rounds = [
         torch.randperm(n, generator=rng, device=rng.device) for _ in range(ROUNDS)
     ]
@@ -117,14 +118,12 @@ def _windows(
     m = len(image)
     shape = (min(side, size[0]), min(side, size[1]))
     y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in shape)
-    offsets = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
-    return _Windows(
-        image=image,
-        top=_randint(m, size[0], rng) - shape[0] // 2,
-        left=_randint(m, size[1], rng) - shape[1] // 2,
-        shape=shape,
-        offsets=offsets.expand(m, -1, -1, -1),
-    )
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
+    row, column = _randint(m, size[0], rng), _randint(m, size[1], rng)
+    top = (row - shape[0] // 2).clamp(0, size[0] - shape[0])
+    left = (column - shape[1] // 2).clamp(0, size[1] - shape[1])
+    centre = torch.stack([column - left + x[0], row - top + y[0]], 1)[:, None, None]
+    return _Windows(image, top, left, shape, centre, pixels - centre)
 
 
 def _window_index(
@@ -198,7 +197,7 @@ def _content(
     top = torch.where(foreign, _randint(m, height - h + 1, rng), windows.top)
     left = torch.where(foreign, _randint(m, width - w + 1, rng), windows.left)
     source = cut(images, donor, top + nearby[0], left + nearby[1], (h, w))
-    source = _warp(source, windows.offsets, ~foreign, rng)
+    source = _warp(source, windows, ~foreign, rng)
     pixel = images[
         _randint(m, n, rng), :, _randint(m, height, rng), _randint(m, width, rng)
     ]
@@ -213,15 +212,15 @@ def _content(
 
 
 def _warp(
-    patches: Tensor, offsets: Tensor, slightly: Tensor, rng: torch.Generator
+    patches: Tensor, windows: _Windows, slightly: Tensor, rng: torch.Generator
 ) -> Tensor:
-    """Turn, scale and shift patches (m, C, h, w) about their centre."""
+    """Turn, scale and shift patches (m, C, h, w) about the defects' centres."""
     m, _, h, w = patches.shape
     angle = _uniform(m, -math.pi, math.pi, rng) * torch.where(slightly, 0.15, 1.0)
     zoom = 2.0 ** (_uniform(m, -0.7, 0.7, rng) * torch.where(slightly, 0.4, 1.0))
-    u, v = _turn(offsets, angle)
+    u, v = _turn(windows.offsets, angle)
     shift = 2.0 * _normal(m, 1, 1, 2, rng=rng) * _each(slightly)
-    grid = torch.stack([u, v], 3) * _each(zoom) + shift
+    grid = torch.stack([u, v], 3) * _each(zoom) + windows.centre + shift
     half = torch.tensor([w / 2, h / 2], device=grid.device)
     return F.grid_sample(
         patches, grid / half, padding_mode="reflection", align_corners=False
@@ -238,15 +237,18 @@ def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
     return (patches - mean) * gain + mean + shade + tint
 
 
-def _visibility(change: Tensor, is_line: Tensor, noise_level: float) -> Tensor:
+def _visibility(
+    change: Tensor, size: Tensor, is_line: Tensor, noise_level: float
+) -> Tensor:
     """Tell how plain a change (m, C, h, w) is to see: (m, 1, h, w), 0 to 1.
 
-    A change that averages out over a few pixels is texture on texture. A line is seen
-    by its length too: it counts double.
+    A change that averages out over a few pixels is texture on texture. What is smaller
+    than that is seen as a point, and a line by its length: they count for more.
     """
     change = change.contiguous()  # pooling few channels is slow in channels-last
     seen = F.avg_pool2d(change, 5, 1, padding=2).abs().amax(1, keepdim=True)
-    seen = seen * _each(1.0 + is_line)
+    point = (5 / size).clamp(min=1.0)
+    seen = seen * _each(torch.where(is_line, 2.0, point))
     return (seen / (_PLAIN_TO_SEE * noise_level)).square().clamp(max=1.0)
 
 

@@ -6,11 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils.validation import (
-    _check_feature_names,
-    check_is_fitted,
-    check_memory,
-)
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from tqdm.auto import tqdm
 
 from skad._inputs import (
@@ -30,6 +26,7 @@ from skad._parameters import (
     device_at_hand,
     generator,
     image_size,
+    open_memory,
     patch_sizes,
     resolve_device,
     split,
@@ -79,7 +76,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         not in training, score, threshold or map.
     device : str, default="auto"
         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
-    memory : None, str or joblib.Memory, default=None
+    memory : None, path or joblib.Memory, default=None
         Where trainings are kept: equal data and equal training parameters are trained
         once, so that a search over thresholds trains nothing again. Needs an int
         `random_state`.
@@ -373,7 +370,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
             device=resolve_device(self.device),
         )
         start = self._start(images.format)
-        memory = check_memory(self.memory)
+        memory = open_memory(self.memory)
         cached = learn if start else memory.cache(learn, ignore=["progress"])
         with tqdm(disable=not self.verbose, unit="step", desc="training") as bar:
 

@@ -16,7 +16,7 @@ from skad._training import Appearance, train
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
 _EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
-_FLIP_TOLERANCE = 1.1  # of the distance between two good images
+_FLIP_QUANTILE = 0.9  # of the distances between two good images
 
 
 @dataclass(frozen=True)
@@ -215,16 +215,15 @@ def _describe(x: Tensor) -> Tensor:
 
 
 def _allowed_flips(descriptors: Tensor) -> tuple[int, ...]:
-    """Axes along which mirrored images look like other images (n, 1 + 2, k) do."""
-    if len(descriptors) < 2:
-        return ()
+    """Axes along which images (n, 1 + 2, k) may be mirrored and still look good.
+
+    They may where a mirrored image is typically no farther from the others than one
+    in ten of the pairs of images are from each other.
+    """
     plain = descriptors[:, 0]
-    itself = torch.eye(len(plain), dtype=torch.bool, device=plain.device)
-
-    def to_nearest_other(views: Tensor) -> float:
-        apart = torch.cdist(views, plain).masked_fill(itself, float("inf"))
-        return float(apart.amin(1).median())
-
-    usual = to_nearest_other(plain)
-    mirrored = {axis: to_nearest_other(descriptors[:, axis - 1]) for axis in (2, 3)}
-    return tuple(a for a, d in mirrored.items() if d <= _FLIP_TOLERANCE * usual)
+    other = ~torch.eye(len(plain), dtype=torch.bool, device=plain.device)
+    if not other.any():
+        return ()
+    usual = torch.cdist(plain, plain)[other].quantile(_FLIP_QUANTILE)
+    mirrored = {a: torch.cdist(descriptors[:, a - 1], plain)[other] for a in (2, 3)}
+    return tuple(a for a, apart in mirrored.items() if apart.median() <= usual)

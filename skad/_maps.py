@@ -1,7 +1,16 @@
-"""From images to anomaly maps: preparation, two kinds of evidence, one scale."""
+"""From images to anomaly maps: preparation, three kinds of evidence, one scale.
+
+Each kind of evidence is brought to one scale by how rare it is on good images, and the
+three are joined as Fisher joined tail probabilities: by the sum of their negative
+logarithms [1]_.
+
+References
+----------
+.. [1] Fisher, R. A. (1932). Statistical methods for research workers, 4th edition,
+   section 21.1.
+"""
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +24,11 @@ from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
-_BLUR = 1.5  # map pixels: evidence of neighbours counts together
+_RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
+_PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
+_N_KNOTS = len(_RARITIES) + len(_PEAKS)
+_LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
+_MOST_PIXELS = 2**21  # that these quantiles are estimated from
 
 
 @dataclass
@@ -99,15 +112,15 @@ class AnomalyMapper:
     preparation : Preparation
     gaussians : tuple of Gaussians
         Of the features at every stride in `FEATURE_STRIDES`.
-    scale : Tensor of shape (2, 2)
-        For each kind of evidence the median of its peaks on good images and the
-        distance from there to their 90th percentile.
+    tails : Tensor of shape (3, k, 2)
+        For each kind of evidence values, rising, and how surprising they are on good
+        images: minus the logarithm of the share of pixels that reach them.
     """
 
     network: nn.Module
     preparation: Preparation
     gaussians: tuple[Gaussians, ...]
-    scale: Tensor
+    tails: Tensor
 
     def to(self, device: str) -> "AnomalyMapper":
         """Move everything to a device, in place."""
@@ -115,7 +128,7 @@ class AnomalyMapper:
         self.gaussians = tuple(
             Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
         )
-        self.scale = self.scale.to(device)
+        self.tails = self.tails.to(device)
         return self
 
     def __getstate__(self) -> dict:
@@ -133,7 +146,7 @@ class AnomalyMapper:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)
-        maps = combine(evidence(self.network, x, self.gaussians), self.scale)
+        maps = combine(evidence(self.network, x, self.gaussians), self.tails)
         return self.preparation.to_input(maps).cpu().numpy()
 
     @torch.inference_mode()
@@ -164,7 +177,7 @@ def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
     tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
     for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
         tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
-    tensors["scale"] = mapper.scale
+    tensors["tails"] = mapper.tails
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
     if mapper.preparation.roi is not None:
@@ -184,7 +197,7 @@ def array_shapes(
         c = state[f"down{stride}.1.0.weight"].shape[0]
         level = gaussians_shapes((height // stride, width // stride), c)
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
-    return shapes | {"scale": (2, 2), "mean": (n_channels,)}
+    return shapes | {"tails": (3, _N_KNOTS, 2), "mean": (n_channels,)}
 
 
 def from_arrays(
@@ -211,33 +224,40 @@ def from_arrays(
             Gaussians(*(tensors[f"gaussians{s}.{name}"] for name in Gaussians._fields))
             for s in FEATURE_STRIDES
         ),
-        tensors["scale"],
+        tensors["tails"],
     )
 
 
 def evidence(network: nn.Module, x: Tensor, gaussians: tuple[Gaussians, ...]) -> Tensor:
-    """Two maps that rise with how unusual images (n, C, h, w) are: (n, 2, h/2, w/2).
+    """Three maps that rise with how unusual images (n, C, h, w) are: (n, 3, h/2, w/2).
 
-    What the anomaly decoder says, and how far the encoder's features are from those of
-    good images, at two strides; as logarithms, because distances have a long tail.
+    What the anomaly decoder says, how far the encoder's features are from those of good
+    images, at two strides, and how far the reconstruction is off. The first is a
+    logarithm of odds; the others are made logarithms because their tails are long.
     """
-    _, logits, features = network(x)
+    reconstruction, logits, features = network(x)
     size = (logits.shape[1], logits.shape[2])
     far = [
         F.interpolate(level.distance(f)[:, None].log1p(), size, mode="bilinear")
         for level, f in zip(gaussians, features, strict=True)
     ]
-    return torch.cat([blur(logits[:, None], _BLUR), torch.stack(far).mean(0)], 1)
+    off = (x - reconstruction).abs().mean(1, keepdim=True)  # n, 1, h, w
+    off = F.avg_pool2d(off, MAP_STRIDE).log1p()  # n, 1, h/2, w/2
+    return torch.cat([logits[:, None], torch.stack(far).mean(0), off], 1)
 
 
-def combine(evidence: Tensor, scale: Tensor) -> Tensor:
-    """Bring the evidence (n, 2, h, w) to one scale and join it: (n, h, w), >= 0.
+def combine(evidence: Tensor, tails: Tensor) -> Tensor:
+    """Join evidence (n, 3, h, w) to one map (n, h, w), >= 0.
 
-    Below what good images usually peak at, evidence adds next to nothing; above it, it
-    adds its surprise.
+    Between the knots of `tails`, and beyond the last two, lines give the surprise.
     """
-    location, spread = scale.T[:, :, None, None]
-    return F.softplus((evidence - location) / spread).sum(1)
+    total = torch.zeros_like(evidence[:, 0])
+    for one, knots in zip(evidence.movedim(1, 0).contiguous(), tails, strict=True):
+        values, levels = knots.T.contiguous()
+        k = torch.bucketize(one, values[1:-1])  # which line
+        slopes = levels.diff() / values.diff()
+        total += (levels[k] + (one - values[k]) * slopes[k]).clamp(min=0.0)
+    return total
 
 
 @torch.inference_mode()
@@ -271,26 +291,45 @@ def fit_mapper(
     gaussians = tuple(level for level, _ in fitted)
     without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)
-    peaks = torch.stack(
-        [
-            evidence(network, x, without[i % len(without)])[0, :, inside].amax(1)
-            for i, x in enumerate(prepared())
-        ]
-    )  # n, 2
-    median, high = peaks.quantile(torch.tensor([0.5, 0.9], device=device), dim=0)
-    spread = (high - median).clamp(min=0.05)
-    return AnomalyMapper(
-        network, preparation, gaussians, torch.stack([median, spread], 1)
-    )
+    every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
+    pixels, peaks = [], []
+    for i, x in enumerate(prepared()):
+        found = evidence(network, x, without[i % len(without)])[0, :, inside]  # 3, p
+        pixels.append(found[:, i % every :: every])
+        peaks.append(found.amax(1))
+    tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
+    return AnomalyMapper(network, preparation, gaussians, tails)
 
 
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of maps (n, c, h, w), sigma in map pixels."""
-    radius = math.ceil(3 * sigma)
-    t = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (t / sigma).square())
-    kernel = kernel / kernel.sum()
-    c = maps.shape[1]
-    x = F.pad(maps, (radius,) * 4, mode="replicate")
-    x = F.conv2d(x, kernel.expand(c, 1, 1, -1), groups=c)
-    return F.conv2d(x, kernel[:, None].expand(c, 1, -1, 1), groups=c)
+def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
+    """Tell how surprising values are, by their quantiles on good images.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (3, m)
+        Evidence of good pixels.
+    peaks : Tensor of shape (3, n)
+        The largest evidence of every good image.
+    n_pixels : int
+        Pixels of an image. If the largest of so many reaches a value in a share q of
+        the images, one pixel reaches it in a share of about -log(1 - q) / n_pixels.
+
+    Returns
+    -------
+    tails : Tensor of shape (3, k, 2)
+    """
+    rarities = torch.tensor(_RARITIES, dtype=torch.float64)
+    heights = torch.tensor(_PEAKS, dtype=torch.float64)
+    levels = torch.cat([-rarities.log(), -(-heights.log() / n_pixels).log()])
+    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
+    ordered = pixels.sort(1).values.double().cpu()
+    values = torch.cat(
+        [ordered[:, ranks], peaks.double().cpu().quantile(heights, dim=1).T], 1
+    )  # 3, k
+    steps = torch.full((_N_KNOTS,), 1e-4, dtype=torch.float64)
+    steps[-1] = _LEAST_SPREAD
+    for k in range(1, _N_KNOTS):  # rising, also where good images are all alike
+        values[:, k] = torch.maximum(values[:, k], values[:, k - 1] + steps[k])
+        levels[k] = torch.maximum(levels[k], levels[k - 1] + 1e-4)
+    levels = levels.expand(len(values), -1)
+    return torch.stack([values, levels], 2).float().to(pixels.device)

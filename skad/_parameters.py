@@ -1,5 +1,6 @@
 """The detector's parameters: what is allowed, and what it comes to for given images."""
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import torch
 from joblib import Memory
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_memory
 
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
@@ -21,7 +23,7 @@ CONSTRAINTS: dict[str, list] = {
     "target_fpr": [Interval(Real, 0, 1, closed="neither")],
     "roi": ["array-like", None],
     "device": [str],
-    "memory": [str, Memory, None],
+    "memory": [str, os.PathLike, HasMethods("cache"), None],
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
@@ -99,6 +101,13 @@ def device_at_hand(device: str) -> str:
         return resolve_device(device)
     except ValueError:  # stored on a machine with a GPU, loaded on one without
         return "cpu"
+
+
+def open_memory(memory: Any) -> Memory:
+    """Return the joblib.Memory of a path; None means one that keeps nothing."""
+    return check_memory(
+        os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+    )
 
 
 def generator(random_state: Any) -> np.random.RandomState:

@@ -70,6 +70,7 @@ def train(
         network, multi_avg_fn=_moving_average, use_buffers=True
     )
     network.train()
+    batch_size = max(batch_size, 2)  # batch normalisation needs more than one value
     for indices in _batches(n_images, n_steps, batch_size, generator):
         good = vary(read(indices), appearance, generator)
         defective, visibility = simulate(

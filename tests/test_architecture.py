@@ -30,10 +30,11 @@ LEVELS = {
     "displays": 4,
     "_detector": 3,
     "_learning": 2,
+    "metrics": 2,
     "_maps": 1,
+    "_scorers": 1,
     "_training": 1,
     "images": 1,
-    "metrics": 1,
     # import nothing of skad's
     "_arguments": 0,
     "_decoding": 0,
@@ -226,7 +227,7 @@ def test_own_modules_are_found(source, expected):
     ("module", "source", "wrong"),
     [
         ("_detector", "from skad import images, legacy", ["legacy"]),
-        ("metrics", "from skad.images import read_image", ["images"]),
+        ("_scorers", "from skad.images import read_image", ["images"]),
         ("images", "from skad._decoding import read_image", []),
         ("_decoding", "from skad.images import find_images", ["images"]),
         ("displays", "from skad import _persistence, metrics", ["_persistence"]),

@@ -129,9 +129,6 @@ def test_several_patch_sizes_lie_between_the_smallest_and_the_largest():
     assert small < both < large
 
 
-@pytest.mark.xfail(
-    reason="windows beyond the edge write its pixels more than once; the last one wins"
-)
 def test_defects_come_everywhere():
     images = textures(300, size=(32, 32))
     _, visibility = simulated(images, (10,))

@@ -205,14 +205,16 @@ def test_shapes_of_absurd_sizes_take_no_memory():
     assert shapes["mean"] == (MOST_PLACES, 4)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -30.0, 300.0, 1e5])
-@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize("value", [0.0, 1.0, -123.456, 54321.9])
+@pytest.mark.parametrize("n", [1, 2, 100])
 def test_constant_features_give_finite_distances(value, n):
-    train = torch.full((n, 6, 5, 5), value)
-    for gaussians in flat(fit(train)):
-        assert gaussians.distance(train).isfinite().all()
-        assert gaussians.distance(train).max() < 10
-        assert gaussians.distance(draw(2, 6, 5, 5)).isfinite().all()
+    """Rounding leaves variances a little below zero where features are large."""
+    channels = value * torch.rand(40, generator=torch.Generator().manual_seed(0))
+    train = channels[None, :, None, None].expand(n, 40, 5, 5)
+    gaussians, without = fit(train, batch_size=50)
+    for found in (gaussians, *without):
+        assert found.distance(train[:1]).max() < 10
+        assert found.distance(draw(2, 40, 5, 5)).isfinite().all()
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
@@ -244,7 +246,3 @@ def test_an_odd_feature_is_far_where_it_is():
     row, col = divmod(int(distance.argmax()), 6)
     assert row in (2, 3)
     assert col in (2, 3)
-
-
-def flat(fitted):
-    return [fitted[0], *fitted[1]]

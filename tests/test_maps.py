@@ -6,15 +6,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
 from skad._maps import (
     Preparation,
     array_shapes,
-    blur,
     combine,
     evidence,
     fit_mapper,
+    fit_tails,
     from_arrays,
     to_arrays,
     to_unit_range,
@@ -222,23 +221,24 @@ def test_maps_rise_with_every_kind_of_evidence():
     x = mapper.preparation(images, CPU)
     with torch.inference_mode():
         base = evidence(mapper.network, x, mapper.gaussians)
-        below = combine(base, mapper.scale)
+        below = combine(base, mapper.tails)
         assert below.shape == (6, 16, 24)
         assert (below >= 0).all()
         for kind in range(base.shape[1]):
             for amount in (0.3, 3.0, 300.0):
                 more = base.clone()
-                more[:, kind] += amount * mapper.scale[kind, 1]
-                above = combine(more, mapper.scale)
+                values = mapper.tails[kind, :, 0]
+                more[:, kind] += amount * (values[-1] - values[0])
+                above = combine(more, mapper.tails)
                 assert (above >= below).all()
                 assert (above > below).any()
                 assert above.isfinite().all()
 
 
 def test_no_evidence_is_nothing():
-    scale = fit(draw()).scale
-    lowest = torch.full((1, len(scale), 4, 4), -1e6)
-    assert (combine(lowest, scale).abs() < 1e-3).all()
+    tails = fit(draw()).tails
+    lowest = torch.full((1, len(tails), 4, 4), -1e6)
+    assert (combine(lowest, tails) == 0).all()
 
 
 def test_an_odd_patch_peaks():
@@ -262,29 +262,6 @@ def test_reconstruction_has_the_shape_of_the_images():
         rebuilt = fit(images, working_size).reconstruct(images)
         assert rebuilt.shape == images.shape
         assert np.isfinite(rebuilt).all()
-
-
-@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
-def test_blur_keeps_constants(sigma):
-    maps = torch.full((2, 3, 9, 7), 2.5)
-    torch.testing.assert_close(blur(maps, sigma), maps)
-
-
-@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
-def test_blur_is_a_gaussian_filter(sigma):
-    maps = torch.randn(2, 3, 30, 17, generator=torch.Generator().manual_seed(0))
-    expected = gaussian_filter(
-        maps.double().numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3
-    )
-    np.testing.assert_allclose(blur(maps, sigma), expected, atol=1e-5)
-
-
-def test_blur_keeps_the_mass_of_a_point():
-    maps = torch.zeros(1, 2, 31, 31)
-    maps[0, 1, 14, 16] = 3.0
-    found = blur(maps, 1.5)
-    assert float(found[0, 1].sum()) == pytest.approx(3.0, rel=1e-5)
-    assert found[0, 0].abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -363,7 +340,7 @@ def test_fitting_leaves_the_network_and_the_generators_alone():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_scale_is_that_of_images_left_out():
+def test_the_tails_are_those_of_images_left_out():
     """With Gaussians that had seen the images, their peaks would be lower."""
     images = draw(9, (32, 32))
     mapper = fit(images)
@@ -371,5 +348,38 @@ def test_the_scale_is_that_of_images_left_out():
         x = mapper.preparation(images, CPU)
         seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
     feature_kind = 1
-    assert mapper.scale[feature_kind, 0] > seen[:, feature_kind].median()
-    assert (mapper.scale[:, 1] > 0).all()
+    median_peak = mapper.tails[feature_kind, -2, 0]
+    assert median_peak > seen[:, feature_kind].median()
+
+
+def test_surprise_is_how_rare_a_value_is():
+    """For evidence of known distribution: minus the logarithm of its tail."""
+    rng = np.random.default_rng(0)
+    n, n_pixels = 400, 900
+    drawn = rng.exponential(size=(3, n, n_pixels)) * np.array([1, 2, 5])[:, None, None]
+    pixels = torch.from_numpy(drawn.reshape(3, -1)).float()
+    tails = fit_tails(pixels, torch.from_numpy(drawn.max(2)).float(), n_pixels)
+    for kind, mean in enumerate((1, 2, 5)):
+        for rarity in (0.5, 1e-2, 1e-3, 1e-4, 1e-6):
+            others = tails[:, 0, 0].clone()  # the lowest values: no surprise
+            others[kind] = -mean * np.log(rarity)
+            found = float(combine(others[None, :, None, None], tails))
+            assert found == pytest.approx(-np.log(rarity), rel=0.07, abs=0.05)
+
+
+def test_surprises_add_up():
+    tails = fit(draw()).tails
+    lowest, high = tails[:, 0, 0], tails[:, -1, 0] + 1.0
+    alone = []
+    for kind in range(3):
+        one = torch.where(torch.arange(3) == kind, high, lowest)
+        alone.append(float(combine(one[None, :, None, None], tails)))
+    together = float(combine(high[None, :, None, None], tails))
+    assert together == pytest.approx(sum(alone), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 50.0])
+def test_tails_rise_even_where_good_images_are_all_alike(value):
+    tails = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
+    assert (tails.diff(dim=1) > 0).all()
+    assert combine(torch.full((1, 3, 2, 2), value + 1), tails).isfinite().all()

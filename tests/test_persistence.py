@@ -680,7 +680,7 @@ def test_wrong_types_are_named(stored, path, dtype):
     sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "BOOL": 1}
     n_header = struct.unpack("<Q", stored[:8])[0]
     header = json.loads(stored[8 : 8 + n_header])
-    names = ("scale", "mean", "gaussians4.mean", "roi", "calibration_scores")
+    names = ("tails", "mean", "gaussians4.mean", "roi", "calibration_scores")
     for name in (*names, "network.stem.1.num_batches_tracked"):
         if header[name]["dtype"] == dtype:
             continue
@@ -786,7 +786,7 @@ def test_lengths_of_the_header_that_lie(stored, path, length):
 def test_entries_of_the_header_that_lie(stored, path, key, value):
     n_header = struct.unpack("<Q", stored[:8])[0]
     header = json.loads(stored[8 : 8 + n_header])
-    for name in ("scale", "mean", "calibration_scores"):
+    for name in ("tails", "mean", "calibration_scores"):
         entry = header[name] | {key: value}
         path.write_bytes(with_header(stored, header | {name: entry}))
         refused(path)

@@ -132,6 +132,11 @@ def test_few_steps(n_steps):
     assert all(value.isfinite().all() for value in after.values())
 
 
+def test_one_image_no_larger_than_the_stride():
+    losses = run(new_network(), discs(n=1, size=(16, 16)), batch_size=1)
+    assert len(list(losses)) == 3
+
+
 def test_equal_generators_train_equal_networks():
     trained = []
     for seed in (0, 0, 1):

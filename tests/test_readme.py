@@ -1,0 +1,73 @@
+"""What the README shows is run, on small images and with few epochs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skad import PatchAutoencoderDetector
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """The folders that the snippets name, with 40 good images and 2 others in each."""
+    rng = np.random.default_rng(0)
+    for folder, n in (("parts/good", 40), ("parts/new", 2), ("Dataset/Train", 40)):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(90, 110, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.jpg")
+    (tmp_path / "Dataset/Test").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "Dataset/Test/red.jpg")
+    monkeypatch.chdir(tmp_path)
+    defaults = PatchAutoencoderDetector.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "epochs", 1)
+    monkeypatch.setitem(defaults, "target_fpr", 0.1)
+    return tmp_path
+
+
+def small(snippet):
+    """The snippet with small images and one epoch in the places that say otherwise."""
+    for shown, quick in (
+        ("image_size=256", "image_size=32"),
+        ("target_fpr=0.05", "target_fpr=0.1"),
+        ('AD("AD1")', 'AD("AD1", img_size=(32, 32), patch_size=8)'),
+        ("ad.train(75)", "ad.train(1)"),
+    ):
+        snippet = snippet.replace(shown, quick)
+    return snippet
+
+
+def test_ten_lines_of_python(parts, capsys):
+    exec(small(SNIPPETS[0]), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["0.jpg", "1.jpg"]
+    assert (parts / "part.safetensors").exists()
+
+
+def test_the_old_scripts_calls(parts):
+    exec(small(SNIPPETS[1]), {})
+    assert (parts / "Models/model.safetensors").exists()
+    assert (parts / "Output/red.jpg").exists()
+
+
+def test_every_snippet_is_run():
+    assert len(SNIPPETS) == 2
+
+
+def test_the_test_command_is_the_one_of_the_gate():
+    gate = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert 'pip install -c constraints.txt -e ".[test]" && python -m pytest' in README
+    assert 'pip install --quiet -c constraints.txt -e ".[test]"' in gate
+    assert "python -m pytest" in gate
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
