@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
-from tqdm.auto import tqdm
 
+from skad._html import fitted_html
 from skad._inputs import (
     NOT_LABELS,
     Format,
@@ -31,6 +32,7 @@ from skad._parameters import (
     resolve_device,
     split,
 )
+from skad._progress import CallbackSupportMixin, Progress, following, with_callbacks
 from skad._regions import find_regions
 from skad._threshold import (
     conformal_p_value,
@@ -39,12 +41,13 @@ from skad._threshold import (
 )
 
 
-class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
+class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     """Learn from good images what good looks like; find what deviates, and where.
 
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
-    What that decoder says and how unusual the encoder's features are make one map.
+    What that decoder says, how unusual the encoder's features are and how far the
+    reconstruction is off make one map.
 
     Parameters
     ----------
@@ -101,8 +104,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
     history_ : list of dict
         One an epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
     labelled_threshold_ : LabelledThreshold
-        Only after `calibrate` with labels: the rates at the threshold, and their
-        confidence intervals.
+        After `calibrate` with labels: the rates and their confidence intervals.
     image_shape_in_ : tuple
         (H, W) or (H, W, C) of the training images; (p,) of rows.
     n_features_in_ : int
@@ -119,8 +121,6 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
     >>> bad[0, 10:16, 20:26] = 250
     >>> detector.predict(bad)
     array([-1])
-    >>> detector.anomaly_map(bad).shape
-    (1, 32, 32)
     """
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
@@ -166,6 +166,7 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
+    @with_callbacks
     def fit(self, X, y=None):
         """Train on good images and set the threshold.
 
@@ -194,16 +195,17 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         rng = generator(self.random_state)
         training, calibration = split(rng.permutation(good), self.validation_fraction)
         seed = rng.randint(2**31 - 1)
-        learned = self._learn(images, training, calibration, seed)
-        scores = learned.calibration_scores
-        if self.contamination == "auto":
-            offset = conformal_threshold(scores, self.target_fpr)
-        else:
-            all_scores, _ = score_images(learned.mapper, images.subset(good))
-            offset = np.percentile(all_scores, 100 * self.contamination)
-        _check_feature_names(self, X, reset=True)
-        self._set_fitted(learned.mapper, images.format, learned.history)
-        self._set_calibrated(offset, scores, learned.calibration_means)
+        with following(self, X, y) as progress:
+            learned = self._learn(images, training, calibration, seed, progress)
+            scores = learned.calibration_scores
+            if self.contamination == "auto":
+                offset = conformal_threshold(scores, self.target_fpr)
+            else:
+                all_scores, _ = score_images(learned.mapper, images.subset(good))
+                offset = np.percentile(all_scores, 100 * self.contamination)
+            _check_feature_names(self, X, reset=True)
+            self._set_fitted(learned.mapper, images.format, learned.history)
+            self._set_calibrated(offset, scores, learned.calibration_means)
         return self
 
     def score_samples(self, X):
@@ -356,7 +358,12 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         return self.network_.state_dict()
 
     def _learn(
-        self, images: Images, training: np.ndarray, calibration: np.ndarray, seed: int
+        self,
+        images: Images,
+        training: np.ndarray,
+        calibration: np.ndarray,
+        seed: int,
+        progress: Progress,
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
         size = images.format.image_shape[:2]
@@ -372,22 +379,19 @@ class PatchAutoencoderDetector(OutlierMixin, BaseEstimator):
         start = self._start(images.format)
         memory = open_memory(self.memory)
         cached = learn if start else memory.cache(learn, ignore=["progress"])
-        with tqdm(disable=not self.verbose, unit="step", desc="training") as bar:
-
-            def progress(i: int, n: int, losses: dict[str, float]) -> None:
-                bar.total = n
-                bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-                bar.update()
-
-            learned = cached(
-                images, training, calibration, settings, seed, roi, start, progress
-            )
+        learned = cached(
+            images, training, calibration, settings, seed, roi, start, progress
+        )
         learned.mapper.to(settings.device)  # what was kept is on the CPU
         return learned
 
     def __sklearn_is_fitted__(self):
         """Tell scikit-learn that `fit` came to its end."""
         return hasattr(self, "offset_")
+
+    def _html_repr(self):
+        fitted = fitted_html(self) if self.__sklearn_is_fitted__() else ""
+        return estimator_html_repr(self) + fitted
 
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""

@@ -1,0 +1,59 @@
+"""Progress of a fit: a bar for people, scikit-learn's callbacks where it has them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+try:  # new in scikit-learn 1.9
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's; adds nothing."""
+
+    def with_callbacks(method: Callable) -> Callable:
+        """Leave the method as it is."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "Progress", "following", "with_callbacks"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@contextmanager
+def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
+    """Follow a training; what is yielded is told step, number of steps and losses.
+
+    The bar moves with every step. Callbacks are told of every epoch, as a subtask.
+
+    Parameters
+    ----------
+    estimator : estimator with `epochs` and `verbose`
+    X, y : what it is fitted on
+    """
+    context = None
+    if hasattr(estimator, "_init_callback_context"):
+        context = estimator._init_callback_context(max_subtasks=estimator.epochs)
+        context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+    epochs: list[Any] = []
+    with tqdm(disable=not estimator.verbose, unit="step", desc="training") as bar:
+
+        def progress(i: int, n: int, losses: dict[str, float]) -> None:
+            bar.total = n
+            bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+            bar.update()
+            if context is None:
+                return
+            n_steps = n // estimator.epochs
+            if i % n_steps == 1 % n_steps:
+                epochs.append(context.subcontext("epoch"))
+                epochs[-1].call_on_fit_task_begin(estimator=estimator, metadata=losses)
+            if i % n_steps == 0:
+                epochs[-1].call_on_fit_task_end(estimator=estimator, metadata=losses)
+
+        yield progress
+    if context is not None:
+        context.call_on_fit_task_end(estimator=estimator, X=X, y=y)
