@@ -250,7 +250,7 @@ class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator
     def anomaly_map(self, X):
         """Return how much every pixel deviates, (n, H, W) float32, >= 0.
 
-        Higher = worse, on one absolute scale: about 1 where good images usually peak.
+        Higher = worse, on one absolute scale: how surprising the evidence is, in nats.
         """
         images = self._check_images(X)
         return np.concatenate(list(self._mapper.over(images, self._mapper)))
