@@ -117,7 +117,7 @@ def _new_network(
     n_channels: int, seed: int, start: dict[str, Tensor] | None
 ) -> PatchAutoencoder:
     with torch.random.fork_rng(devices=[]):  # initial weights come from the global one
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = PatchAutoencoder(n_channels)
     if start is not None:
         network.load_state_dict(start)

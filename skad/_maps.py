@@ -24,6 +24,7 @@ from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
+_FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
 _PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
 _N_KNOTS = len(_RARITIES) + len(_PEAKS)
@@ -54,6 +55,7 @@ class Preparation:
     def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
         """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
         unit = (to_unit_range(batch) - self.mean) / self.std
+        unit = unit.clip(-_FARTHEST, _FARTHEST)
         x = torch.from_numpy(unit.astype(np.float32)).to(device)  # k, H, W, C
         if self.roi is not None:
             x = x * self.roi.to(device)[:, :, None]
