@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AD": "legacy",
     "AnomalyMapDisplay": "displays",
+    "DenseAutoencoderDetector": "_dense_detector",
     "ImageFolder": "images",
     "ImageReader": "images",
     "PatchAutoencoderDetector": "_detector",

@@ -1,4 +1,4 @@
-"""The command line: skad demo, fit, score and benchmark.
+"""The command line: skad demo, fit, score, convert and benchmark.
 
 What is heavy to import is imported by the commands, so that --help needs none of it.
 """
@@ -109,7 +109,6 @@ def _draw_histogram(demo: "Demo") -> "NDArray[np.uint8]":
 
 def _fit(args: argparse.Namespace) -> int:
     from skad._detector import PatchAutoencoderDetector
-    from skad._evaluation import promised_fpr
     from skad._files import make_room_for
     from skad._persistence import save
     from skad.images import ImageFolder
@@ -128,18 +127,24 @@ def _fit(args: argparse.Namespace) -> int:
         verbose=1,
     ).fit(_in_memory_if_small(images))
     save(detector, args.model)
-    rate = promised_fpr(detector)
-    promise = (
-        f"{100 * args.contamination:.3g} % of the training images are flagged"
-        if math.isnan(rate)
-        else f"at most {100 * rate:.3g} % of good images are flagged"
-    )
+    _print_threshold(detector)
     n = len(detector.calibration_scores_)
-    print(f"threshold      {detector.pixel_threshold_:.6g}")
-    print(f"promise        {promise}")
     print(f"calibration    {n} images that training did not see")
     print(f"model          {args.model}")
     return 0
+
+
+def _print_threshold(detector: Any) -> None:
+    from skad._evaluation import promised_fpr
+
+    rate = promised_fpr(detector)
+    promise = (
+        f"{100 * detector.contamination:.3g} % of the training images are flagged"
+        if math.isnan(rate)
+        else f"at most {100 * rate:.3g} % of good images are flagged"
+    )
+    print(f"threshold      {detector.pixel_threshold_:.6g}")
+    print(f"promise        {promise}")
 
 
 def _in_memory_if_small(images: "ImageFolder") -> Any:
@@ -179,6 +184,32 @@ def _score(args: argparse.Namespace) -> int:
     return 1 if verdicts["unreadable"] else 0
 
 
+def _convert(args: argparse.Namespace) -> int:
+    from skad._dense_detector import DenseAutoencoderDetector
+    from skad._files import make_room_for
+    from skad._persistence import save
+    from skad.images import ImageFolder
+
+    make_room_for(args.output)
+    detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
+    detector.read_model()
+    if args.good is None:
+        print(
+            "skad: warning: the model has no threshold, so it gives scores and maps "
+            "but no verdicts; name good images with --good FOLDER",
+            file=sys.stderr,
+        )
+    else:
+        height, width, *colours = detector.image_shape_in_
+        size = (height, width)
+        images = ImageFolder(args.good, image_size=size, gray=not colours)
+        detector.calibrate(images)
+        _print_threshold(detector)
+    save(detector, args.output)
+    print(f"model          {args.output}")
+    return 0
+
+
 def _benchmark(args: argparse.Namespace) -> int:
     from skad import _benchmark
     from skad._files import make_room_for, write_atomically
@@ -207,6 +238,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
     "fit": _fit,
     "score": _score,
+    "convert": _convert,
     "benchmark": _benchmark,
 }
 

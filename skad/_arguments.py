@@ -20,6 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_fit(commands)
     _add_score(commands)
+    _add_convert(commands)
     _add_benchmark(commands)
     for command in commands.choices.values():
         command.add_argument(
@@ -85,13 +86,7 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
     _add_epochs(parser, default=75)
-    parser.add_argument(
-        "--target-fpr",
-        type=float,
-        default=0.05,
-        metavar="RATE",
-        help="promised rate of false alarms on good images (default: %(default)s)",
-    )
+    _add_target_fpr(parser)
     parser.add_argument(
         "--contamination",
         type=_auto_or_float,
@@ -137,6 +132,36 @@ def _add_score(commands: Any) -> None:
         action="store_true",
         help="go on with the table of a stopped call; otherwise it is started over",
     )
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="take over a model of the old script",
+        description="Take over a model of the old script, model.json and model.h5, as "
+        "it is. Good images set its threshold; without them the model gives scores and "
+        "maps, and no verdicts, until its calibrate is called. Needs h5py.",
+    )
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="one of the two files, or their common name, for example Models/model",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the model goes, for example model.safetensors",
+    )
+    parser.add_argument(
+        "--good",
+        type=Path,
+        metavar="FOLDER",
+        help="of good images that the model was not trained on, for the threshold",
+    )
+    _add_target_fpr(parser)
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -192,6 +217,16 @@ def _add_epochs(parser: argparse.ArgumentParser, *, default: int | None) -> None
         default=default,
         metavar="N",
         help="passes over the training images (default: 75)",
+    )
+
+
+def _add_target_fpr(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target-fpr",
+        type=float,
+        default=0.05,
+        metavar="RATE",
+        help="promised rate of false alarms on good images (default: %(default)s)",
     )
 
 

@@ -1,30 +1,15 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-import warnings
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import estimator_html_repr
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from skad._html import fitted_html
-from skad._inputs import (
-    NOT_LABELS,
-    Format,
-    Images,
-    are_labels,
-    as_given,
-    as_images,
-    check_labels,
-    unflagged,
-)
-from skad._learning import Learned, Settings, learn, score_images
+from skad._image_detector import ImageDetector
+from skad._inputs import Format, Images, as_images, unflagged
+from skad._learning import Learned, Settings, learn
 from skad._parameters import (
     CONSTRAINTS,
     check_roi,
-    device_at_hand,
     generator,
     image_size,
     open_memory,
@@ -32,22 +17,16 @@ from skad._parameters import (
     resolve_device,
     split,
 )
-from skad._progress import CallbackSupportMixin, Progress, following, with_callbacks
-from skad._regions import find_regions
-from skad._threshold import (
-    conformal_p_value,
-    conformal_threshold,
-    labelled_threshold,
-)
+from skad._progress import Progress, following, with_callbacks
 
 
-class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+class PatchAutoencoderDetector(ImageDetector):
     """Learn from good images what good looks like; find what deviates, and where.
 
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
     What that decoder says, how unusual the encoder's features are and how far the
-    reconstruction is off make one map.
+    reconstruction is off make one map: how surprising the evidence is, in nats.
 
     Parameters
     ----------
@@ -160,12 +139,6 @@ class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator
         self.random_state = random_state
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
-        """Tell scikit-learn what X may be."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
-
     @with_callbacks
     def fit(self, X, y=None):
         """Train on good images and set the threshold.
@@ -197,153 +170,8 @@ class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator
         seed = rng.randint(2**31 - 1)
         with following(self, X, y) as progress:
             learned = self._learn(images, training, calibration, seed, progress)
-            scores = learned.calibration_scores
-            if self.contamination == "auto":
-                offset = conformal_threshold(scores, self.target_fpr)
-            else:
-                all_scores, _ = score_images(learned.mapper, images.subset(good))
-                offset = np.percentile(all_scores, 100 * self.contamination)
-            _check_feature_names(self, X, reset=True)
-            self._set_fitted(learned.mapper, images.format, learned.history)
-            self._set_calibrated(offset, scores, learned.calibration_means)
+            self._take_over(X, images, good, learned)
         return self
-
-    def score_samples(self, X):
-        """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
-
-        Higher = more normal. X is what `fit` takes, here as in the other methods:
-        n images as an array, as rows or as a lazy sequence.
-        """
-        images = self._check_images(X)
-        return score_images(self._mapper, images)[0]
-
-    def decision_function(self, X):
-        """Return ``score_samples(X) - offset_``, (n,) float64: negative = anomalous."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Return +1 for good images and -1 for anomalous ones, (n,) int."""
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def score(self, X, y):
-        """Return the balanced accuracy of `predict`, in [0, 1].
-
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels.
-        """
-        predicted = self.predict(X)
-        if not are_labels(y):
-            warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
-            return float("nan")
-        labels = check_labels(y, len(predicted))
-        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
-        return float(np.mean(recalls))
-
-    def p_value(self, X):
-        """Return conformal p-values of images, (n,) float64 in (0, 1].
-
-        The share of held-out good images, with the image itself counted among them,
-        that look no better than it. Among good images it is at most a with a
-        probability of at most a.
-        """
-        return conformal_p_value(self.score_samples(X), self.calibration_scores_)
-
-    def anomaly_map(self, X):
-        """Return how much every pixel deviates, (n, H, W) float32, >= 0.
-
-        Higher = worse, on one absolute scale: how surprising the evidence is, in nats.
-        """
-        images = self._check_images(X)
-        return np.concatenate(list(self._mapper.over(images, self._mapper)))
-
-    def predict_mask(self, X):
-        """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
-        return self._above(self.anomaly_map(X))
-
-    def anomaly_regions(self, X):
-        """Return the connected regions that deviate, the worst first.
-
-        Returns
-        -------
-        regions : list of n lists of Region
-            Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
-            ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
-        """
-        return [find_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
-
-    def reconstruct(self, X):
-        """Return what the autoencoder makes of images, in the shape and type of X."""
-        images = self._check_images(X)
-        rebuilt = list(self._mapper.over(images, self._mapper.reconstruct))
-        return as_given(np.concatenate(rebuilt), images)
-
-    def calibrate(
-        self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1
-    ):
-        """Set the threshold anew; nothing is trained.
-
-        Parameters
-        ----------
-        X : array-like or lazy sequence of n images, as in `fit`
-            Images that training has not seen.
-        y : None or array-like of shape (n,)
-            None: all images are good, and the threshold keeps the promise of
-            `target_fpr`. Labels +1 (good) and -1 (anomalous): the threshold that is
-            best by `metric`.
-        metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
-        cost_miss, cost_false_alarm : float, default=1
-            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``.
-
-        Returns
-        -------
-        self
-            With labels, `labelled_threshold_` has the rates and their confidence
-            intervals.
-        """
-        images = self._check_images(X)
-        labels = None if y is None else check_labels(y, len(images))
-        scores, means = score_images(self._mapper, images)
-        if labels is None:
-            offset = conformal_threshold(scores, self.target_fpr)
-            self._set_calibrated(offset, scores, means)
-            return self
-        found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
-        good = labels == 1
-        self._set_calibrated(found.offset, scores[good], means[good])
-        self.labelled_threshold_ = found
-        return self
-
-    @property
-    def network_(self):
-        """The trained network, a torch.nn.Module in evaluation mode."""
-        return self._mapper.network
-
-    def _set_fitted(self, mapper, format: Format, history: list[dict]) -> None:
-        self._mapper = mapper
-        self._format = format
-        self.history_ = history
-        self.image_shape_in_ = format.shape
-        self.n_features_in_ = int(np.prod(format.image_shape))
-
-    def _set_calibrated(self, offset, scores, means):
-        self.calibration_scores_ = np.sort(scores)
-        self.mean_map_ = float(np.mean(means))
-        if hasattr(self, "labelled_threshold_"):
-            del self.labelled_threshold_
-        self._set_offset(offset)
-
-    def _set_offset(self, offset):
-        self.offset_ = float(offset)
-        self.pixel_threshold_ = -self.offset_
-
-    def _above(self, maps):
-        # An array and not a scalar: NumPy 1 would round a scalar to float32.
-        return maps > np.array([self.pixel_threshold_])
-
-    def _check_images(self, X: Any) -> Images:
-        """Check X against the fitted images."""
-        check_is_fitted(self)
-        _check_feature_names(self, X, reset=False)
-        return as_images(X, None, self._format)
 
     def _start(self, format: Format) -> dict | None:
         """Return the state of the network that training goes on from, if it does."""
@@ -384,17 +212,3 @@ class PatchAutoencoderDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator
         )
         learned.mapper.to(settings.device)  # what was kept is on the CPU
         return learned
-
-    def __sklearn_is_fitted__(self):
-        """Tell scikit-learn that `fit` came to its end."""
-        return hasattr(self, "offset_")
-
-    def _html_repr(self):
-        fitted = fitted_html(self) if self.__sklearn_is_fitted__() else ""
-        return estimator_html_repr(self) + fitted
-
-    def __setstate__(self, state):
-        """Unpickle; the network comes to the device that this machine has."""
-        super().__setstate__(state)
-        if "_mapper" in state:
-            self._mapper.to(device_at_hand(self.device))

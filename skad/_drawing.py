@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_NO_SCREEN = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # matplotlib's
+
 
 def pyplot(feature: str) -> Any:
     try:
@@ -18,6 +20,21 @@ def pyplot(feature: str) -> Any:
             f"{feature} needs matplotlib to draw, which is not installed. "
             'Install it: pip install "skad[plot]".'
         ) from error
+
+
+def show_picture(rgb: NDArray[np.uint8], title: str, *, feature: str) -> None:
+    """Show a picture where there is a screen and matplotlib is installed."""
+    try:
+        plt = pyplot(feature)
+        if plt.get_backend().lower() in _NO_SCREEN:
+            return
+        figure, axes = plt.subplots(layout="constrained")
+    except ImportError:  # also what a backend raises that finds no screen
+        return
+    axes.imshow(rgb)
+    axes.set(title=title, xticks=[], yticks=[])
+    plt.show(block=True)
+    plt.close(figure)
 
 
 def two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -131,6 +131,19 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     if isinstance(X, np.ndarray):
         check_finite(X)
     return Images(X, got, first.dtype)
+
+
+def batchwise(
+    images: "Images | Subset", size: int, compute: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Apply a function of batches (k, H, W, C) to all images, `size` at a time.
+
+    The last batch is filled up, so that what comes out of a computation in float32
+    does not depend on what else is in X.
+    """
+    for start in range(0, len(images), size):
+        indices = np.arange(start, min(start + size, len(images)))
+        yield compute(images.take(np.resize(indices, size)))[: len(indices)]
 
 
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
@@ -357,7 +370,7 @@ def _shape_error(got: tuple, fitted: tuple, reference: str) -> str:
 
     if len(got) == len(fitted) == 1:  # scikit-learn's words
         return (
-            f"X has {got[0]} features, but PatchAutoencoderDetector is expecting "
+            f"X has {got[0]} features, but skad is expecting "
             f"{fitted[0]} features as input, {reference}."
         )
     rule = f"Every image must have {name(fitted)}, {reference}; got {name(got)}."

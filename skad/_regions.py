@@ -1,5 +1,6 @@
-"""Connected regions of an anomaly map."""
+"""Where an image deviates: the connected regions of a map, the patches that do."""
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -27,3 +28,13 @@ def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
         for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
     ]
     return sorted(found, key=lambda region: -region.peak)
+
+
+def marked_patches(over: np.ndarray, side: int) -> list[tuple[int, ...]]:
+    """List the boxes, as a region's, of the patches that hold a True pixel."""
+    height, width = over.shape
+    return [
+        (row, col, min(row + side, height), min(col + side, width))
+        for row, col in product(range(0, height, side), range(0, width, side))
+        if over[row : row + side, col : col + side].any()
+    ]

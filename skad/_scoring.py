@@ -86,9 +86,14 @@ def score_files(
         If a source does not exist.
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
-        the detector's images have other channels than files do, or the table to go
-        on with is of another model or threshold.
+        the detector's images have other channels than files do, it has no threshold,
+        or the table to go on with is of another model or threshold.
     """
+    if not hasattr(detector, "offset_"):
+        raise ValueError(
+            "the model has no threshold yet, and so no verdicts: convert it with "
+            "--good FOLDER, or call its calibrate with good images and save it"
+        )
     paths = list_files(sources)
     pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
     read, at_once = _reader(detector)

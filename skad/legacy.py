@@ -4,7 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from itertools import islice, product
+from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skad import _persistence
+from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
-from skad._drawing import pyplot
+from skad._drawing import show_picture
 from skad._files import make_room_for, write_atomically
-from skad._regions import Region, find_regions
+from skad._image_detector import ImageDetector
+from skad._keras import SUFFIXES, Pair, find_pair
+from skad._regions import Region, find_regions, marked_patches
 from skad.images import find_images, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
@@ -30,9 +33,11 @@ _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side
 _DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
 _CHUNK = 16  # images read and scored at a time
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
-_KERAS_SUFFIXES = (".json", ".h5", ".keras")
+_NO_THRESHOLD = (
+    "The model has no threshold yet, so nothing is flagged: scores and maps alone are "
+    "given. Call load_data with good images first, or train."
+)
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-_NO_SCREEN = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # matplotlib's
 
 
 class Result(NamedTuple):
@@ -55,8 +60,9 @@ class AD:
     model_name : str or path, default="AD1"
         ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
         256 x 256, gray. Or a stored model: its file, with or without the suffix, as
-        in ``AD("Models/model")``. Another plain name warns and is AD1; what looks
-        like a path, with a separator or a suffix, must exist.
+        in ``AD("Models/model")``; where there is none, the files "model.json" and
+        "model.h5" of the old script, which h5py reads. Another plain name warns and is
+        AD1; what looks like a path, with a separator or a suffix, must exist.
     train_path : path, default="Dataset/"
         Good images, for `train` where `load_data` was not called. May be missing.
     gray_scale : bool, default=True
@@ -72,7 +78,7 @@ class AD:
 
     Attributes
     ----------
-    detector : PatchAutoencoderDetector
+    detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
         What does the work. Its random_state is 0: equal calls give equal models.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read, uint8.
@@ -83,6 +89,8 @@ class AD:
     ------
     FileNotFoundError
         If `model_name` looks like a path and no model is stored there.
+    ImportError
+        If it is a model of the old script, and h5py is not installed.
     ValueError
         If a parameter is out of its range, or the stored model is none for `AD`.
 
@@ -115,12 +123,16 @@ class AD:
             self.gray_scale = self.gray_scale and gray
             if self.img_size == _DEFAULTS["img_size"]:
                 self.img_size = (side, side)
-            self.detector = PatchAutoencoderDetector(patch_size, random_state=0)
+            new = PatchAutoencoderDetector(patch_size, random_state=0)
+            self.detector: ImageDetector = new
         else:
             self._load(stored)
 
     def load_data(self, path: PathLike | None = None) -> None:
         """Read the good images to train on; they replace what was read before.
+
+        A model of the old script has no threshold at first: these images set it. Take
+        others than it was trained on, which it rebuilds better than new ones.
 
         Parameters
         ----------
@@ -142,6 +154,9 @@ class AD:
             images[n_images - 1] = image
         self.images = images[:n_images]
         print(f"Loaded {n_images} images from {path}")
+        if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
+            self.detector.calibrate(self.images)
+            print(f"Set the threshold, {self.detector.pixel_threshold_:.4g}, from them")
 
     def train(self, epochs: int = 75) -> None:
         """Train on the loaded images, set the threshold, and save the model.
@@ -262,7 +277,7 @@ class AD:
                 regions = find_regions(values, over)
                 results.append(Result(file, bool(regions), score, regions))
                 if hardcore:
-                    picture = boxes_image(image, _bad_patches(over, side))
+                    picture = boxes_image(image, marked_patches(over, side))
                 else:
                     picture = heat_map_image(image, values, threshold)
                 if folder is not None:
@@ -271,13 +286,18 @@ class AD:
                     _show(picture, file.name)
         return results
 
-    def _load(self, stored: Path) -> None:
-        self.detector = _persistence.load(stored)
+    def _load(self, stored: Path | Pair) -> None:
+        if isinstance(stored, Pair):
+            old = Dense(stored.weights, random_state=0)
+            self.detector = old.read_model()
+        else:
+            self.detector = _persistence.load(stored)
         shape = tuple(self.detector.image_shape_in_)
         if len(shape) < 2 or shape[2:] not in ((), (3,)):
             rule = "AD needs a model of images (H, W) or (H, W, 3)"
             raise ValueError(f"{rule}; {stored} has {shape}. Load it with skad.load.")
-        held = (len(shape) == 2, shape[:2], self.detector.patch_size)
+        patch_size = getattr(self.detector, "patch_size", self.patch_size)
+        held = (len(shape) == 2, shape[:2], patch_size)
         for (name, default), value in zip(_DEFAULTS.items(), held, strict=True):
             if getattr(self, name) not in (default, value):
                 warnings.warn(
@@ -291,6 +311,9 @@ class AD:
         """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
         fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
         _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
+        if not hasattr(self.detector, "offset_"):
+            warnings.warn(_NO_THRESHOLD, stacklevel=3)
+            return np.inf
         calibrated, mean = self.detector.pixel_threshold_, self.detector.mean_map_
         return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
 
@@ -330,22 +353,20 @@ def _is_whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, Integral) and value is not True and int(value) >= least
 
 
-def _find_stored_model(name: str) -> Path | None:
+def _find_stored_model(name: str) -> Path | Pair | None:
     """Find the model file that a name means; None where it can only be a new model."""
-    for suffix in ("", ".safetensors", *_KERAS_SUFFIXES):
-        path = Path(f"{name}{suffix}")
-        if path.is_file() and path.suffix.lower() in _KERAS_SUFFIXES:
-            raise ValueError(
-                f"{path} is a Keras model of the old script, which this version cannot "
-                'read. Train a new one: AD("AD1"), then load_data and train.'
-            )
-        if path.is_file():
+    for path in (Path(name), Path(f"{name}.safetensors")):
+        if path.is_file() and path.suffix not in SUFFIXES:
             return path
+    pair = find_pair(name)
+    if pair is not None:
+        return pair
     names = ", ".join(_PRESETS)
     if Path(name).suffix or "/" in name or "\\" in name:
         raise FileNotFoundError(
-            f"No stored model: looked for {name} and {name}.safetensors. To make a "
-            f"new model, give one of the names {names}."
+            f"No stored model: looked for {name} and {name}.safetensors, and for the "
+            "old script's two files, .json and .h5. To make a new model, give one of "
+            f"the names {names}."
         )
     warning = f"Unknown model name {name!r}, neither one of {names} nor a stored model"
     warnings.warn(f"{warning}: using AD1.", stacklevel=3)
@@ -368,16 +389,6 @@ def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
     return folder
 
 
-def _bad_patches(over: NDArray[np.bool_], side: int) -> list[tuple[int, ...]]:
-    """Boxes (row_min, col_min, row_max, col_max) of patches that hold a True pixel."""
-    height, width = over.shape
-    return [
-        (row, col, min(row + side, height), min(col + side, width))
-        for row, col in product(range(0, height, side), range(0, width, side))
-        if over[row : row + side, col : col + side].any()
-    ]
-
-
 def _write(picture: Pixels, path: Path) -> None:
     kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
     Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
@@ -385,15 +396,4 @@ def _write(picture: Pixels, path: Path) -> None:
 
 
 def _show(picture: Pixels, title: str) -> None:
-    """Show a picture where there is a screen and matplotlib is installed."""
-    try:
-        plt = pyplot("AD")
-        if plt.get_backend().lower() in _NO_SCREEN:
-            return
-        figure, axes = plt.subplots(layout="constrained")
-    except ImportError:  # also what a backend raises that finds no screen
-        return
-    axes.imshow(to_rgb_uint8(picture))
-    axes.set(title=title, xticks=[], yticks=[])
-    plt.show(block=True)
-    plt.close(figure)
+    show_picture(to_rgb_uint8(picture), title, feature="AD")

@@ -153,12 +153,12 @@ def test_a_missing_path_is_an_error_that_names_what_was_looked_for(name):
 
 @pytest.mark.parametrize("name", ["Models/model", "Models/model.h5", "old"])
 @pytest.mark.parametrize("suffix", [".h5", ".json"])
-def test_a_keras_model_is_named_as_such(tmp_path, name, suffix):
+def test_half_a_model_of_the_old_script_is_named_as_such(tmp_path, name, suffix):
     (tmp_path / "Models").mkdir()
     path = tmp_path / name
     path = path if path.suffix else path.with_suffix(suffix)
     path.write_bytes(b"not read")
-    with pytest.raises(ValueError, match=r"Keras model of the old script.*Train a new"):
+    with pytest.raises(ValueError, match=r"two files of one name; .* Copy that, too"):
         AD(name)
 
 

@@ -1,0 +1,239 @@
+"""DenseAutoencoderDetector: the network of the old script, as a detector."""
+
+import os
+from numbers import Integral
+from typing import ClassVar
+
+from sklearn.utils._param_validation import Interval
+
+from skad._dense_maps import DenseMapper
+from skad._dense_network import DenseAutoencoder
+from skad._dense_training import Settings, copy_of, learn, read_network
+from skad._image_detector import ImageDetector
+from skad._inputs import Format, as_images, unflagged
+from skad._parameters import CONSTRAINTS, generator, resolve_device, split
+from skad._progress import following, with_callbacks
+
+_AS_IN_THE_OTHER = (
+    "image_shape",
+    "batch_size",
+    "learning_rate",
+    "validation_fraction",
+    "contamination",
+    "target_fpr",
+    "device",
+    "warm_start",
+    "random_state",
+    "verbose",
+)
+
+
+class DenseAutoencoderDetector(ImageDetector):
+    """Use a network that the old script trained, with a threshold that holds.
+
+    The network is read from the script's two files, "model.json" and "model.h5",
+    without Keras; h5py reads the weights. It rebuilds an image from 64 numbers, and the
+    map is the mean over 9 x 9 pixels of how far the reconstruction is off, as a share
+    of the range of values: 0 to 1.
+
+    By default `fit` trains nothing: it takes the network as it is, and uses all images
+    for the threshold. So the network is a parameter, the estimator can be cloned,
+    searched over and stored, and a further class for "a fixed network" is not needed.
+    With ``epochs`` above 0, `fit` goes on training from these weights as the old script
+    did: mean squared error, Adam, no augmentation.
+
+    A detector that is trained anew finds more: see `PatchAutoencoderDetector`.
+
+    Parameters
+    ----------
+    model : path, default=None
+        The pair of files: one of them, or their common name, as "Models/model". None
+        where `fit` goes on from a fitted network, with ``warm_start=True``.
+    image_shape : (H, W) or (H, W, C), default=None
+        Only for 2-D input: what a row of X is flattened from. None means that a row of
+        p features is an image of 1 x p pixels with one channel.
+    epochs : int, default=0
+        Passes over the training images; 0 = the weights stay.
+    batch_size : int, default=32
+    learning_rate : float, default=0.001
+    validation_fraction : float in (0, 1), default=0.3
+        Share of the good images that is held out from training and used for nothing
+        but the threshold. With ``epochs=0`` all are.
+    contamination : "auto" or float in (0, 0.5], default="auto"
+        "auto": the threshold follows from `target_fpr`. A float: this share of the
+        images given to `fit` is flagged.
+    target_fpr : float in (0, 1), default=0.05
+        Promised rate of false alarms: a new good image is flagged with at most this
+        probability, if it is exchangeable with those that set the threshold. Images
+        that the network was trained on, by the old script, are not.
+    device : str, default="auto"
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
+    warm_start : bool, default=False
+        A further `fit` goes on from the fitted network, and does not read `model`.
+    random_state : int, RandomState instance or None, default=None
+        The only source of randomness.
+    verbose : int, default=0
+        1 = a progress bar with the loss.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+    offset_ : float
+        ``decision_function = score_samples - offset_``.
+    pixel_threshold_ : float
+        ``-offset_``: a pixel deviates where the anomaly map is larger.
+    calibration_scores_ : ndarray of shape (m,)
+        Sorted scores of the good images that set the threshold.
+    mean_map_ : float
+        Mean value of the maps of these images.
+    history_ : list of dict
+        One an epoch: "epoch", "loss".
+    labelled_threshold_ : LabelledThreshold
+        After `calibrate` with labels: the rates and their confidence intervals.
+    image_shape_in_ : tuple
+        (H, W) or (H, W, C) of the images; (p,) of rows. They are resized to the
+        network's, and the maps back to theirs.
+    n_features_in_ : int
+        Numbers in an image.
+
+    Examples
+    --------
+    >>> from skad import DenseAutoencoderDetector
+    >>> detector = DenseAutoencoderDetector("Models/model", target_fpr=0.02)
+    >>> detector.fit(good).predict(new)  # doctest: +SKIP
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "model": [str, os.PathLike, None],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        **{name: CONSTRAINTS[name] for name in _AS_IN_THE_OTHER},
+    }
+
+    def __init__(
+        self,
+        model=None,
+        *,
+        image_shape=None,
+        epochs=0,
+        batch_size=32,
+        learning_rate=0.001,
+        validation_fraction=0.3,
+        contamination="auto",
+        target_fpr=0.05,
+        device="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.model = model
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.contamination = contamination
+        self.target_fpr = target_fpr
+        self.device = device
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Set the threshold from good images, with `epochs` after training on some.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
+            Good images with as many channels as the network takes. uint8 and uint16
+            are scaled by their type; other numbers must be from 0 to 1.
+        y : None or array-like of shape (n,)
+            Where all labels are +1 or -1, the images labelled -1 are left out. Any
+            other y is ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model at `model`.
+        ImportError
+            If h5py is not installed.
+        ValueError
+            For a parameter out of its range; for files that hold another network; for
+            no good image, and fewer than 2 to train on; for images that the network
+            cannot take.
+        """
+        self._validate_params()
+        images = as_images(X, self.image_shape)
+        good = unflagged(y, len(images))
+        goes_on = self.warm_start and hasattr(self, "_mapper")
+        network = copy_of(self.network_) if goes_on else self._read_network()
+        _check_channels(images.format, network)
+        rng = generator(self.random_state)
+        if self.epochs:
+            places = split(rng.permutation(good), self.validation_fraction)
+        elif len(good):
+            places = good[:0], good
+        else:
+            raise ValueError(
+                "fit needs at least 1 good image, to calibrate the threshold; all of X "
+                "are labelled -1. Add images."
+            )
+        settings = Settings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            device=resolve_device(self.device),
+        )
+        seed = rng.randint(2**31 - 1)
+        with following(self, X, y) as progress:
+            learned = learn(network, images, *places, settings, seed, progress)
+            self._take_over(X, images, good, learned)
+        return self
+
+    def read_model(self):
+        """Read the network alone: from now on there are scores and maps, no verdicts.
+
+        For uint8 and uint16 images of the network's size: (H, W) or (H, W, 3).
+        `calibrate` with good images sets the threshold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FileNotFoundError, ImportError, ValueError
+            As `fit`.
+        """
+        self._validate_params()
+        network = self._read_network()
+        height, width, n_channels = network.input_shape
+        shape = (height, width) if n_channels == 1 else network.input_shape
+        mapper = DenseMapper(network, (height, width))
+        mapper.to(resolve_device(self.device))
+        self._forget_threshold()
+        self._set_fitted(mapper, Format(shape, network.input_shape, "integer"), [])
+        return self
+
+    def _read_network(self) -> DenseAutoencoder:
+        if self.model is None:
+            raise ValueError(
+                "model must be the path of a model of the old script, as "
+                '"Models/model"; got None. Name it, or set warm_start=True to go on '
+                "from the network of a detector that is fitted."
+            )
+        return read_network(self.model)
+
+
+def _check_channels(format: Format, network: DenseAutoencoder) -> None:
+    found, right = format.image_shape[2], network.input_shape[2]
+    if found != right:
+        raise ValueError(
+            f"The network takes images with {right} channel(s); X has {found}. Read "
+            f"them so: skad.read_images(path, gray={right == 1})."
+        )

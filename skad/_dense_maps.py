@@ -1,0 +1,120 @@
+"""From images to anomaly maps by the old network: where its reconstruction is off."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skad._dense_network import DenseAutoencoder, from_state, state_shapes
+from skad._inputs import batchwise
+from skad._maps import to_unit_range
+
+_WINDOW = 9  # pixels; of the windows tried, the best on real images
+_PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
+_PREFIX = "network."
+
+
+@dataclass
+class DenseMapper:
+    """Turns images of any size into anomaly maps of that size.
+
+    Attributes
+    ----------
+    network : DenseAutoencoder
+        In evaluation mode.
+    input_size : (height, width)
+        Of the images; they are resized to those of the network.
+    """
+
+    network: DenseAutoencoder
+    input_size: tuple[int, int]
+
+    def to(self, device: str) -> "DenseMapper":
+        """Move the network to a device, in place."""
+        self.network.to(device)
+        return self
+
+    def __getstate__(self) -> dict:
+        """Pickle from any device so that a machine without it can read it."""
+        if self.device.type == "cpu":
+            return vars(self)
+        return vars(copy.deepcopy(self).to("cpu"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def prepare(self, batch: np.ndarray) -> Tensor:
+        """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
+        unit = to_unit_range(batch)
+        if unit.min() < 0 or unit.max() > 1:
+            raise ValueError(
+                "Images for this network must be uint8 or uint16, or hold numbers "
+                f"from 0 to 1; got {batch.dtype} from {batch.min():.6g} to "
+                f"{batch.max():.6g}. Scale them as it was trained: pixels / 255."
+            )
+        x = torch.from_numpy(unit.astype(np.float32)).to(self.device)
+        x = x.permute(0, 3, 1, 2).contiguous()  # k, C, H, W
+        if self.input_size != self.network.input_shape[:2]:
+            size = self.network.input_shape[:2]
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        return x
+
+    @torch.inference_mode()
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Return the maps (k, H, W), float32 in [0, 1], of images (k, H, W, C)."""
+        x = self.prepare(batch)
+        error = (x - self.network(x)).abs().mean(1, keepdim=True)  # k, 1, h, w
+        maps = F.avg_pool2d(
+            error, _WINDOW, 1, _WINDOW // 2, count_include_pad=False
+        )  # k, 1, h, w
+        return self._resize(maps)[:, 0].cpu().numpy()
+
+    @torch.inference_mode()
+    def reconstruct(self, batch: np.ndarray) -> np.ndarray:
+        """Return what the network makes of images (k, H, W, C): float32 in [0, 1]."""
+        rebuilt = self._resize(self.network(self.prepare(batch)))  # k, C, H, W
+        return rebuilt.permute(0, 2, 3, 1).cpu().numpy()
+
+    def over(
+        self, images, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Apply a function of batches to all images, a fixed number at a time."""
+        height, width, _ = self.network.input_shape
+        pixels = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
+        return batchwise(images, max(1, pixels // (height * width)), compute)
+
+    def _resize(self, x: Tensor) -> Tensor:
+        if self.input_size == self.network.input_shape[:2]:
+            return x
+        return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+
+
+def to_arrays(mapper: DenseMapper) -> dict[str, np.ndarray]:
+    """Return all numbers of a mapper, sizes aside."""
+    state = mapper.network.state_dict()
+    return {_PREFIX + name: t.detach().cpu().numpy() for name, t in state.items()}
+
+
+def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that `to_arrays` gives; allocates nothing."""
+    return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
+
+
+def from_arrays(
+    arrays: dict[str, np.ndarray],
+    *,
+    input_shape: tuple[int, int, int],
+    input_size: tuple[int, int],
+) -> DenseMapper:
+    """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+    state = {
+        name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
+        for name, array in arrays.items()
+    }
+    return DenseMapper(from_state(input_shape, state), input_size)

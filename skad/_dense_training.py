@@ -1,0 +1,105 @@
+"""From good images to all that the old network's detector knows of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skad._dense_maps import DenseMapper
+from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
+from skad._keras import PathLike, find_pair, read_pair
+from skad._learning import Learned, score_images
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The training parameters of a detector, checked and made definite."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    device: str
+
+
+def read_network(path: PathLike) -> DenseAutoencoder:
+    """Read the network of a pair of files of the old script.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the path.
+    ImportError, ValueError
+        As `skad._keras.read_pair`.
+    """
+    pair = find_pair(path)
+    if pair is None:
+        raise FileNotFoundError(
+            f"No model of the old script at {path}: looked for its two files, .json "
+            'and .h5. Name one of them, or both as in "Models/model".'
+        )
+    return from_keras(*read_pair(pair))
+
+
+def copy_of(network: DenseAutoencoder) -> DenseAutoencoder:
+    """Return a network with the same weights, on the CPU, that can be trained on."""
+    state = {k: t.detach().cpu().clone() for k, t in network.state_dict().items()}
+    return from_state(network.input_shape, state)
+
+
+def learn(
+    network: DenseAutoencoder,
+    images,
+    training: np.ndarray,
+    calibration: np.ndarray,
+    settings: Settings,
+    seed: int,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> Learned:
+    """Train a network on some of the images, if at all, and score the others.
+
+    Parameters
+    ----------
+    network : DenseAutoencoder
+        Trained in place.
+    images : Images
+    training, calibration : ndarray of int
+        Places of the images to learn from, and of those held out.
+    settings : Settings
+    seed : int
+        The only source of randomness.
+    progress : callable
+        Told the step, the number of steps and the loss, after every step.
+
+    Returns
+    -------
+    Learned
+    """
+    mapper: Any = DenseMapper(network, images.format.image_shape[:2])
+    mapper.to(settings.device)
+
+    def read(indices: np.ndarray) -> Tensor:
+        return mapper.prepare(images.take(training[indices]))
+
+    n_steps = -(-len(training) // settings.batch_size)
+    losses = train(
+        network,
+        read,
+        len(training),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    history: list[dict[str, float]] = []
+    steps: list[float] = []
+    for i, loss in enumerate(losses, start=1):
+        progress(i, settings.epochs * n_steps, {"loss": loss})
+        steps.append(loss)
+        if len(steps) == n_steps:
+            history.append({"epoch": len(history) + 1, "loss": float(np.mean(steps))})
+            steps = []
+    scores, means = score_images(mapper, images.subset(calibration))
+    return Learned(mapper, scores, means, history)

@@ -1,0 +1,234 @@
+"""ImageDetector: all that detectors over images share once they are fitted."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+from sklearn.utils import estimator_html_repr
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from skad._html import fitted_html
+from skad._inputs import (
+    NOT_LABELS,
+    Format,
+    Images,
+    are_labels,
+    as_given,
+    as_images,
+    check_labels,
+)
+from skad._learning import Learned, score_images
+from skad._parameters import device_at_hand
+from skad._progress import CallbackSupportMixin
+from skad._regions import find_regions
+from skad._threshold import (
+    conformal_p_value,
+    conformal_threshold,
+    labelled_threshold,
+)
+
+_OF_THE_THRESHOLD = {
+    "offset_",
+    "pixel_threshold_",
+    "calibration_scores_",
+    "mean_map_",
+}
+
+
+class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+    """Scores, maps and one threshold, from something that turns images into maps.
+
+    A subclass has the parameters `contamination`, `target_fpr` and `device`, and a
+    `fit` that ends with `_take_over`. Its mapper has a `network` on a `device`, is
+    called with a batch (k, H, W, C) for maps (k, H, W), and has the methods
+    `reconstruct(batch)`, `over(images, compute)` and `to(device)`.
+    """
+
+    def __sklearn_tags__(self):
+        """Tell scikit-learn what X may be."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def score_samples(self, X):
+        """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
+
+        Higher = more normal. X is what `fit` takes, here as in the other methods:
+        n images as an array, as rows or as a lazy sequence.
+        """
+        images = self._check_images(X)
+        return score_images(self._mapper, images)[0]
+
+    def decision_function(self, X):
+        """Return ``score_samples(X) - offset_``, (n,) float64: negative = anomalous."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Return +1 for good images and -1 for anomalous ones, (n,) int."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def score(self, X, y):
+        """Return the balanced accuracy of `predict`, in [0, 1].
+
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels.
+        """
+        predicted = self.predict(X)
+        if not are_labels(y):
+            warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
+            return float("nan")
+        labels = check_labels(y, len(predicted))
+        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
+        return float(np.mean(recalls))
+
+    def p_value(self, X):
+        """Return conformal p-values of images, (n,) float64 in (0, 1].
+
+        The share of held-out good images, with the image itself counted among them,
+        that look no better than it. Among good images it is at most a with a
+        probability of at most a.
+        """
+        return conformal_p_value(self.score_samples(X), self.calibration_scores_)
+
+    def anomaly_map(self, X):
+        """Return how much every pixel deviates, (n, H, W) float32, >= 0.
+
+        Higher = worse, on one absolute scale, in the unit that the class names.
+        """
+        images = self._check_images(X)
+        return np.concatenate(list(self._mapper.over(images, self._mapper)))
+
+    def predict_mask(self, X):
+        """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
+        return self._above(self.anomaly_map(X))
+
+    def anomaly_regions(self, X):
+        """Return the connected regions that deviate, the worst first.
+
+        Returns
+        -------
+        regions : list of n lists of Region
+            Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
+            ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
+        """
+        return [find_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
+
+    def reconstruct(self, X):
+        """Return what the autoencoder makes of images, in the shape and type of X."""
+        images = self._check_images(X)
+        rebuilt = list(self._mapper.over(images, self._mapper.reconstruct))
+        return as_given(np.concatenate(rebuilt), images)
+
+    def calibrate(
+        self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1
+    ):
+        """Set the threshold anew; nothing is trained.
+
+        Parameters
+        ----------
+        X : array-like or lazy sequence of n images, as in `fit`
+            Images that training has not seen.
+        y : None or array-like of shape (n,)
+            None: all images are good, and the threshold keeps the promise of
+            `target_fpr`. Labels +1 (good) and -1 (anomalous): the threshold that is
+            best by `metric`.
+        metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
+        cost_miss, cost_false_alarm : float, default=1
+            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``.
+
+        Returns
+        -------
+        self
+            With labels, `labelled_threshold_` has the rates and their confidence
+            intervals.
+        """
+        images = self._check_images(X)
+        labels = None if y is None else check_labels(y, len(images))
+        scores, means = score_images(self._mapper, images)
+        if labels is None:
+            offset = conformal_threshold(scores, self.target_fpr)
+            self._set_calibrated(offset, scores, means)
+            return self
+        found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
+        good = labels == 1
+        self._set_calibrated(found.offset, scores[good], means[good])
+        self.labelled_threshold_ = found
+        return self
+
+    @property
+    def network_(self):
+        """The trained network, a torch.nn.Module in evaluation mode."""
+        return self._mapper.network
+
+    def _take_over(self, X: Any, images: Images, good, learned: Learned) -> None:
+        """Keep what was learned, and set the threshold: the end of a fit.
+
+        `good` are the places of the images that are not labelled -1.
+        """
+        scores = learned.calibration_scores
+        if self.contamination == "auto":
+            offset = conformal_threshold(scores, self.target_fpr)
+        else:
+            all_scores, _ = score_images(learned.mapper, images.subset(good))
+            offset = np.percentile(all_scores, 100 * self.contamination)
+        _check_feature_names(self, X, reset=True)
+        self._set_fitted(learned.mapper, images.format, learned.history)
+        self._set_calibrated(offset, scores, learned.calibration_means)
+
+    def _set_fitted(self, mapper, format: Format, history: list[dict]) -> None:
+        self._mapper = mapper
+        self._format = format
+        self.history_ = history
+        self.image_shape_in_ = format.shape
+        self.n_features_in_ = int(np.prod(format.image_shape))
+
+    def _set_calibrated(self, offset, scores, means):
+        self._forget_threshold()
+        self.calibration_scores_ = np.sort(scores)
+        self.mean_map_ = float(np.mean(means))
+        self._set_offset(offset)
+
+    def _forget_threshold(self):
+        for name in {*_OF_THE_THRESHOLD, "labelled_threshold_"} & vars(self).keys():
+            delattr(self, name)
+
+    def _set_offset(self, offset):
+        self.offset_ = float(offset)
+        self.pixel_threshold_ = -self.offset_
+
+    def _above(self, maps):
+        # An array and not a scalar: NumPy 1 would round a scalar to float32.
+        return maps > np.array([self.pixel_threshold_])
+
+    def _check_images(self, X: Any) -> Images:
+        """Check X against the fitted images."""
+        check_is_fitted(self)
+        _check_feature_names(self, X, reset=False)
+        return as_images(X, None, self._format)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say of a network without a threshold what it lacks, and what to do."""
+        if name in _OF_THE_THRESHOLD and "_mapper" in vars(self):
+            raise NotFittedError(  # which is an AttributeError
+                f"This {type(self).__name__} has a network and no threshold yet: there "
+                "are scores and maps, and no verdicts. Call calibrate(X) with good "
+                "images that it was not trained on."
+            )
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
+
+    def __sklearn_is_fitted__(self):
+        """Tell scikit-learn that there is something to score with."""
+        return hasattr(self, "_mapper")
+
+    def _html_repr(self):
+        fitted = fitted_html(self) if hasattr(self, "offset_") else ""
+        return estimator_html_repr(self) + fitted
+
+    def __setstate__(self, state):
+        """Unpickle; the network comes to the device that this machine has."""
+        super().__setstate__(state)
+        if "_mapper" in state:
+            self._mapper.to(device_at_hand(self.device))

@@ -1,0 +1,180 @@
+"""The kinds of detectors that can be stored, and what is special about each."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skad import _dense_maps, _maps
+from skad._dense_detector import DenseAutoencoderDetector
+from skad._detector import PatchAutoencoderDetector
+from skad._header import (
+    RULES,
+    Rules,
+    Unfit,
+    check,
+    is_number,
+    is_parameters,
+    is_size,
+    tupled,
+)
+from skad._image_detector import ImageDetector
+from skad._keras import is_input_shape
+from skad._parameters import image_size, patch_sizes
+
+_SMALLEST_STD = 1e-12  # of images; smaller ones would make numbers overflow
+
+Arrays = dict[str, np.ndarray]
+Description = dict[str, Any]  # what the header of a file holds
+
+
+class Kind(NamedTuple):
+    """How the detectors of one class are stored."""
+
+    detector: type[ImageDetector]
+    not_in_header: set[str]  # parameters
+    rules: Rules  # of what its header has that others have not, or otherwise
+    describe: Callable[[Any], Description]  # of a mapper: what those rules are for
+    to_arrays: Callable[[Any], Arrays]  # of a mapper
+    shapes: Callable[[Description, set[str]], dict[str, tuple[int, ...]]]
+    check_arrays: Callable[[Arrays], None]  # finite numbers; raises Unfit
+    parameters: Callable[[Arrays], dict[str, Any]]  # those that are arrays
+    check: Callable[[Any, Description], None]  # of a detector; raises ValueError
+    from_arrays: Callable[[Arrays, Description], Any]  # the mapper, on the CPU
+
+    def check_header(self, description: Description) -> None:
+        """Raise Unfit where a header is not as this kind of file has it."""
+        known = set(self.detector().get_params()) - self.not_in_header
+        parameters = {"parameters": lambda value: is_parameters(value, known)}
+        check(description, {**parameters, **RULES, **self.rules})
+        unset = description["offset"] is None
+        if unset != (description["mean_map"] is None):
+            raise Unfit("offset and mean_map in its header contradict each other")
+        if unset and description["labelled_threshold"] is not None:
+            raise Unfit("labelled_threshold in its header is of no threshold")
+
+
+def kind_of(description: Description) -> Kind:
+    """Return the kind that a header names; those of skad 0.1 name none."""
+    name = description.get("kind", PatchAutoencoderDetector.__name__)
+    if not isinstance(name, str) or name not in KINDS:
+        raise Unfit(
+            f"kind in its header is {str(name)[:60]!r}, which is none of skad's"
+        )
+    return KINDS[name]
+
+
+# --- PatchAutoencoderDetector -----------------------------------------------------
+
+
+def _describe_patch(mapper: Any) -> Description:
+    preparation = mapper.preparation
+    return {"std": preparation.std, "working_size": preparation.working_size}
+
+
+def _patch_shapes(
+    description: Description, names: set[str]
+) -> dict[str, tuple[int, ...]]:
+    height, width, n_channels = description["format"]["image_shape"]
+    shapes = _maps.array_shapes(n_channels, tuple(description["working_size"]))
+    return shapes | ({"roi": (height, width)} if "roi" in names else {})
+
+
+def _check_patch_arrays(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if name.endswith("running_var") and array.min() < 0:
+            raise Unfit(f"{name} has negative values")
+    if "roi" in arrays and not (arrays["roi"] > 0).any():
+        raise Unfit("roi leaves nothing to look at")
+
+
+def _patch_parameters(arrays: Arrays) -> dict[str, Any]:
+    return {"roi": arrays["roi"] > 0 if "roi" in arrays else None}
+
+
+def _check_patch(detector: Any, description: Description) -> None:
+    patch_sizes(detector.patch_size)
+    image_size(detector.image_size, tuple(description["format"]["image_shape"][:2]))
+
+
+def _patch_mapper(arrays: Arrays, description: Description) -> Any:
+    return _maps.from_arrays(
+        arrays,
+        std=description["std"],
+        input_size=tupled(description["format"]["image_shape"][:2]),
+        working_size=tupled(description["working_size"]),
+    )
+
+
+# --- DenseAutoencoderDetector -----------------------------------------------------
+
+
+def _describe_dense(mapper: Any) -> Description:
+    return {"network_shape": mapper.network.input_shape}
+
+
+def _dense_shapes(
+    description: Description, names: set[str]
+) -> dict[str, tuple[int, ...]]:
+    return _dense_maps.array_shapes(tupled(description["network_shape"]))
+
+
+def _check_dense(detector: Any, description: Description) -> None:
+    shape, images = description["network_shape"], description["format"]["image_shape"]
+    if shape[2] != images[2]:
+        raise ValueError(
+            f"images of shape {tuple(images)} are not for a network that takes "
+            f"{tuple(shape)}"
+        )
+
+
+def _dense_mapper(arrays: Arrays, description: Description) -> Any:
+    return _dense_maps.from_arrays(
+        arrays,
+        input_shape=tupled(description["network_shape"]),
+        input_size=tupled(description["format"]["image_shape"][:2]),
+    )
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or is_number(value)
+
+
+KINDS = {
+    "PatchAutoencoderDetector": Kind(
+        detector=PatchAutoencoderDetector,
+        not_in_header={
+            "roi",  # is an array
+            "memory",  # names a folder of this machine, from which joblib unpickles
+        },
+        rules={
+            "std": lambda value: is_number(value) and value >= _SMALLEST_STD,
+            "working_size": lambda value: is_size(value, range(2, 3)),
+        },
+        describe=_describe_patch,
+        to_arrays=_maps.to_arrays,
+        shapes=_patch_shapes,
+        check_arrays=_check_patch_arrays,
+        parameters=_patch_parameters,
+        check=_check_patch,
+        from_arrays=_patch_mapper,
+    ),
+    "DenseAutoencoderDetector": Kind(
+        detector=DenseAutoencoderDetector,
+        not_in_header={"model"},  # names files of this machine
+        rules={
+            "network_shape": lambda value: (
+                is_size(value, range(3, 4)) and is_input_shape(value)
+            ),
+            "offset": _is_number_or_none,  # None: there is no threshold yet
+            "mean_map": _is_number_or_none,
+        },
+        describe=_describe_dense,
+        to_arrays=_dense_maps.to_arrays,
+        shapes=_dense_shapes,
+        check_arrays=lambda arrays: None,
+        parameters=lambda arrays: {},
+        check=_check_dense,
+        from_arrays=_dense_mapper,
+    ),
+}

@@ -1,0 +1,269 @@
+"""Models of the old script in production: in AD, on the command line, in the docs."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from old_models import forward, random_weights, write_model
+from PIL import Image
+
+import skad
+from skad import AD, DenseAutoencoderDetector
+from skad.__main__ import main
+
+mpl.use("Agg")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+PAGE = (ROOT / "docs/coming_from_the_old_script.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SIZE = (32, 40)
+
+
+def image(i, shape=SIZE):
+    return np.random.default_rng(i).integers(90, 111, shape, dtype=np.uint8)
+
+
+def write(pixels, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Models of both kinds, 40 good images, and a folder to test."""
+    root = tmp_path_factory.mktemp("made")
+    write_model(root / "Models" / "model", (*SIZE, 1))
+    write_model(root / "Colour" / "model", (*SIZE, 3), whole=True)
+    for i in range(40):
+        write(image(i), root / "Dataset" / "Good" / f"{i:02}.png")
+    for i in range(2):
+        write(image(100 + i), root / "Dataset" / "Test" / f"good{i}.png")
+    bad = image(200)
+    bad[8:20, 10:24] = 255
+    write(bad, root / "Dataset" / "Test" / "bad.png")
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path, monkeypatch):
+    """A copy of it, to work in."""
+    shutil.copytree(made, tmp_path / "root")
+    monkeypatch.chdir(tmp_path / "root")
+    return tmp_path / "root"
+
+
+# --- AD ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["Models/model", "Models/model.h5", "Models/model.json"]
+)
+def test_a_pair_is_a_stored_model(root, name):
+    ad = AD(name)
+    assert (ad.img_size, ad.gray_scale, ad.patch_size) == (SIZE, True, 40)
+    assert type(ad.detector) is DenseAutoencoderDetector
+    ad = AD(Path(name), patch_size=8, img_size=SIZE)
+    assert ad.patch_size == 8
+    with pytest.warns(UserWarning, match=r"img_size=\(64, 64\) is ignored.*\(32, 40\)"):
+        AD(name, img_size=(64, 64))
+
+
+def test_a_pair_in_colour(root):
+    ad = AD("Colour/model")
+    assert (ad.img_size, ad.gray_scale) == (SIZE, False)
+    ad.load_data("Dataset/Good")
+    assert len(ad.predict("Dataset/Test")) == 3
+    with pytest.warns(UserWarning, match="gray_scale=False is ignored"):
+        AD("Models/model", gray_scale=False)
+
+
+def test_skads_own_model_comes_first(root):
+    ad = AD("Models/model")
+    ad.load_data("Dataset/Good")
+    skad.save(ad.detector, "Models/model.safetensors")
+    assert AD("Models/model").detector.model is None
+    assert hasattr(AD("Models/model").detector, "offset_")
+    assert not hasattr(AD("Models/model.h5").detector, "offset_")
+
+
+def test_test_img_shows_what_the_old_network_makes_of_an_image(root):
+    path = Path("Dataset/Test/bad.png")
+    pair = AD("Models/model").test_img(path)
+    original = np.array(Image.open(path))
+    np.testing.assert_array_equal(pair[:, : SIZE[1]], original)
+    unit = original[None, :, :, None] / 255
+    expected = 255 * forward(random_weights((*SIZE, 1)), unit)[0, :, :, 0]
+    np.testing.assert_allclose(pair[:, SIZE[1] :], expected, atol=0.51)
+
+
+@pytest.mark.parametrize("hardcore", [False, True])
+def test_without_good_images_nothing_is_flagged_and_that_is_said(root, hardcore):
+    ad = AD("Models/model")
+    with pytest.warns(UserWarning, match=r"no threshold yet.*Call load_data") as caught:
+        results = ad.predict("Dataset/Test", hardcore=hardcore, thresh=0.5)
+    assert caught[0].filename == __file__
+    assert [r.is_anomaly for r in results] == [False] * 3
+    assert [r.regions for r in results] == [[]] * 3
+    images = skad.read_images("Dataset/Test")
+    scores = ad.detector.score_samples(images)
+    assert [r.score for r in results] == scores.tolist()
+    assert scores.argmin() == 0  # bad.png
+    for i, name in enumerate(("bad.png", "good0.png", "good1.png")):
+        shown = np.array(Image.open(f"Output/{name}"))
+        np.testing.assert_array_equal(shown[..., 0], images[i])
+
+
+def test_the_first_good_images_set_the_threshold(root, capsys):
+    ad = AD("Models/model")
+    ad.load_data("Dataset/Good")
+    threshold = ad.detector.pixel_threshold_
+    said = capsys.readouterr().out
+    assert f"Set the threshold, {threshold:.4g}, from them" in said
+    scores = ad.detector.score_samples(ad.images)
+    assert -threshold == np.sort(scores)[1]  # floor(0.05 * 41) = 2
+    results = ad.predict("Dataset/Test")
+    assert results[0].is_anomaly  # bad.png
+    row, column = results[0].regions[0].centroid
+    assert 8 <= row <= 20
+    assert 10 <= column <= 24
+    assert not any(r.is_anomaly for r in ad.predict("Dataset/Test", thresh=100))
+    assert all(r.is_anomaly for r in ad.predict("Dataset/Test", thresh=0.1))
+    ad.predict("Dataset/Test/bad.png", "boxes", hardcore=True, patch_size=8)
+    assert (np.array(Image.open("boxes/bad.png")) == (255, 0, 0)).all(-1).any()
+    ad.load_data("Dataset/Test")  # later ones do not
+    assert ad.detector.pixel_threshold_ == threshold
+    assert "Set the threshold" not in capsys.readouterr().out
+
+
+def test_training_goes_on_from_the_old_weights_and_saves_as_skad_does(root):
+    ad = AD("Models/model", save_path="New")
+    ad.load_data("Dataset/Good")
+    unit = ad.images[..., None] / 255
+    error = np.mean((forward(random_weights((*SIZE, 1)), unit) - unit) ** 2)
+    with pytest.warns(UserWarning, match=r"cannot be promised with 12"):
+        ad.train(2)
+    first, second = (epoch["loss"] for epoch in ad.detector.history_)
+    assert second < first < 1.1 * error
+    assert os.listdir("New") == ["model.safetensors"]
+    again = AD("New/model")
+    assert again.predict("Dataset/Test") == ad.predict("Dataset/Test")
+    again.load_data("Dataset/Good")
+    with pytest.warns(UserWarning, match="cannot be promised"):
+        again.train(1)
+    assert again.detector.history_[0]["loss"] < second
+
+
+def test_no_optional_package_no_old_model(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r'pip install "skad\[keras\]"'):
+        AD("Models/model")
+
+
+def test_a_missing_path_names_the_old_files_too():
+    with pytest.raises(
+        FileNotFoundError, match=r"old script's two files, \.json and \.h5"
+    ):
+        AD("Models/none")
+
+
+# --- skad convert -----------------------------------------------------------------
+
+
+def test_convert_sets_the_threshold_from_good_images(root, capsys):
+    options = ["--good", "Dataset/Good", "--target-fpr", "0.1"]
+    assert main(["convert", "Models/model", "--output", "new/m.st", *options]) == 0
+    said = capsys.readouterr().out
+    assert "promise        at most 10 % of good images are flagged" in said
+    detector = skad.load("new/m.st")
+    scores = detector.score_samples(skad.read_images("Dataset/Good"))
+    assert detector.offset_ == np.sort(scores)[3]  # floor(0.1 * 41) = 4
+    assert f"threshold      {detector.pixel_threshold_:.6g}" in said
+    assert main(["score", "new/m.st", "Dataset/Test", "--output", "scores"]) == 0
+    assert "2 good, 1 anomalous" in capsys.readouterr().out
+
+
+def test_convert_in_colour(root):
+    for path in Path("Dataset/Good").iterdir():
+        write(np.stack([np.array(Image.open(path))] * 3, -1), path)
+    options = ["--output", "m.st", "--good", "Dataset/Good"]
+    assert main(["convert", "Colour/model.json", *options]) == 0
+    assert skad.load("m.st").image_shape_in_ == (*SIZE, 3)
+
+
+def test_convert_without_good_images_says_what_is_missing(root, capsys):
+    assert main(["convert", "Models/model.h5", "--output", "m.safetensors"]) == 0
+    said = capsys.readouterr()
+    assert "no threshold" in said.err
+    assert "--good FOLDER" in said.err
+    assert said.out == "model          m.safetensors\n"
+    with pytest.warns(UserWarning, match="no threshold yet"):
+        AD("m").predict("Dataset/Test")
+    assert main(["score", "m.safetensors", "Dataset/Test"]) == 2
+    assert "no threshold yet, and so no verdicts" in capsys.readouterr().err
+    assert not Path("skad-scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none", "--output", "m"], "looked for its two files, .json and .h5"),
+        (["Models/model", "--output", "."], "is a folder"),
+        (["Models/model", "--output", "m", "--good", "none"], "none"),
+        (["Models/model", "--output", "m", "--target-fpr", "2"], "target_fpr"),
+    ],
+)
+def test_errors_of_convert_are_one_line(root, capsys, arguments, words):
+    assert main(["convert", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not Path("m").exists()
+
+
+# --- The page in the docs ---------------------------------------------------------
+
+
+def small(snippet):
+    """The snippet with one epoch and, for a new model, small images."""
+    snippet = snippet.replace('AD("AD1")', 'AD("AD1", img_size=(32, 32), patch_size=8)')
+    return snippet.replace("train(75)", "train(1)")
+
+
+@pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
+def test_the_snippets_of_the_page_run(root):
+    write(image(0), root / "Dataset/Test/0.jpg")
+    names: dict = {}
+    for snippet in SNIPPETS:
+        exec(small(snippet), names)
+    assert Path("Models/model.safetensors").exists()
+    assert Path("Output/0.jpg").exists()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", PAGE))
+def test_links_of_the_page_lead_somewhere(link):
+    assert (ROOT / "docs" / link).exists()
+
+
+# --- The real one -----------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not (SHARED / "old_model").exists(), reason="the real model is not here"
+)
+def test_the_real_model_in_ad(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reference = np.load(SHARED / "old_model/reference.npz")
+    for i, pixels in enumerate(reference["images"]):
+        write(pixels, tmp_path / "in" / f"{i}.png")
+    ad = AD(SHARED / "old_model/model")
+    assert (ad.img_size, ad.gray_scale) == ((200, 200), True)
+    pair = ad.test_img("in/1.png")
+    expected = 255 * reference["reconstructions"][1]
+    np.testing.assert_allclose(pair[:, 200:], expected, atol=0.51)
