@@ -23,6 +23,7 @@ from torch.nn import functional as F
 MOST_PLACES = 1024  # in larger images, neighbouring positions share a Gaussian
 N_COMPONENTS = 32  # of the features
 N_FOLDS = 3
+_PLACES_ASKED = 64  # that decide how far all places are drawn together
 _SHRINKAGES = (0.02, 0.1, 0.3, 1.0)
 _RIDGE = 1e-3  # of the mean variance: keeps constant components harmless
 _ROUNDING = 1e-9  # of the mean square: where all are constant, rounding is no variance
@@ -48,27 +49,25 @@ class Gaussians(NamedTuple):
 
     def distance(self, features: Tensor) -> Tensor:
         """Mahalanobis distances (n, h, w) of features (n, c, h, w)."""
-        z = project(features, self.projection)  # n, h, w, k
-        n, h, w, k = z.shape
+        n, _, h, w = features.shape
+        z = _by_place(project(features, self.projection)) - self.mean[:, None]
+        distance = (z @ self.whitening.mT).norm(dim=2)  # P, n cell cell
         cell = _cell((h, w))
         rows, columns = -(-h // cell), -(-w // cell)
-        z = F.pad(z, (0, 0, 0, columns * cell - w, 0, rows * cell - h))
-        z = z.reshape(n, rows, cell, columns, cell, k).permute(1, 3, 0, 2, 4, 5)
-        z = z.reshape(rows * columns, n * cell * cell, k) - self.mean[:, None]
-        distance = (z @ self.whitening.mT).norm(dim=2)
         distance = distance.reshape(rows, columns, n, cell, cell).permute(2, 0, 3, 1, 4)
         return distance.reshape(n, rows * cell, columns * cell)[:, :h, :w]
 
 
 def fit_gaussians(
-    features: Callable[[], Iterable[Tensor]],
-) -> tuple[Gaussians, list[Gaussians]]:
-    """Fit Gaussians to the features of good images.
+    features: Callable[[], Iterable[tuple[Tensor, ...]]],
+) -> list[tuple[Gaussians, list[Gaussians]]]:
+    """Fit Gaussians to the features of good images, at several levels.
 
     Parameters
     ----------
     features : callable
-        Gives, each time it is called, the same batches of features (n, c, h, w).
+        Gives, each time it is called, the same batches: for every level the features
+        (n, c, h, w).
 
     Returns
     -------
@@ -76,11 +75,16 @@ def fit_gaussians(
     without : list of Gaussians
         The i-th was fitted without the images i, i + N_FOLDS, i + 2 N_FOLDS, …
         With a single image there is nothing else to fit: it is not left out.
+        Such a pair for every level.
     """
-    projection = _principal_components(features())
-    shape = next(iter(features())).shape
-    place = _places((shape[2], shape[3])).to(projection.device)
-    folds = _moments(features(), projection, place)
+    projections = _principal_components(features())
+    folds = _moments(features(), projections)
+    return [_fit_level(*level) for level in zip(projections, folds, strict=True)]
+
+
+def _fit_level(
+    projection: Tensor, folds: list[Moments]
+) -> tuple[Gaussians, list[Gaussians]]:
     means, covariances = _choose_shrinkages(folds)
 
     def fitted(moments: Moments) -> Gaussians:
@@ -110,43 +114,48 @@ def project(features: Tensor, projection: Tensor) -> Tensor:
     return features.movedim(1, 3) @ projection.T
 
 
-def _principal_components(batches: Iterable[Tensor]) -> Tensor:
-    """Return the directions (k, c) in which features (n, c, h, w) vary most."""
-    count, sums = 0, []
-    for x in batches:
-        rows = x.movedim(1, 3).flatten(0, 2).double()  # n h w, c
-        count += len(rows)
-        sums.append(torch.cat([rows.sum(0)[None], rows.T @ rows]))
-    total = torch.stack(sums).sum(0) / count  # 1 + c, c
-    covariance = total[1:] - total[0][:, None] * total[0][None, :]
+def _principal_components(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """For every level, the directions (k, c) in which features vary most."""
+    sums = [[_first_two(x) for x in levels] for levels in batches]
+    return [_directions(torch.stack(level).sum(0)) for level in zip(*sums, strict=True)]
+
+
+def _first_two(x: Tensor) -> Tensor:
+    """Return sums (1 + 1 + c, c) over features (n, c, h, w): of one, x and x x'."""
+    rows = x.movedim(1, 3).flatten(0, 2).double()  # n h w, c
+    count = torch.full_like(rows[:1], len(rows))
+    return torch.cat([count, rows.sum(0)[None], rows.T @ rows])
+
+
+def _directions(sums: Tensor) -> Tensor:
+    mean, second = sums[1] / sums[0], sums[2:] / sums[0]
+    covariance = second - mean[:, None] * mean[None, :]
     directions = torch.linalg.eigh(covariance).eigenvectors  # ascending variance
     return directions.flip(1)[:, :N_COMPONENTS].T.float().contiguous()
 
 
 def _moments(
-    batches: Iterable[Tensor], projection: Tensor, place: Tensor
-) -> list[Moments]:
-    """Moments of every place, for every fold of the images that has any."""
-    k, n_places = len(projection), int(place.max()) + 1
-    flat = place.flatten()
-
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.float64, device=projection.device)
-
-    folds = [
-        Moments(zeros(n_places), zeros(n_places, k), zeros(n_places, k, k))
-        for _ in range(N_FOLDS)
-    ]
+    batches: Iterable[tuple[Tensor, ...]], projections: list[Tensor]
+) -> list[list[Moments]]:
+    """For every level, the moments of every place in every fold that has images."""
+    levels: list[list[Moments]] = [[] for _ in projections]
     i = 0
     for batch in batches:
-        for z in project(batch, projection):  # h, w, k
-            z = z.flatten(0, 1).double()
-            moments = folds[i % N_FOLDS]
-            moments.weight.index_add_(0, flat, torch.ones_like(z[:, 0]))
-            moments.first.index_add_(0, flat, z)
-            moments.second.index_add_(0, flat, z[:, :, None] * z[:, None, :])
+        for image in zip(*batch, strict=True):  # c, h, w at every level
+            for folds, x, projection in zip(levels, image, projections, strict=True):
+                moments = _moments_of(project(x[None], projection))
+                if i < N_FOLDS:
+                    folds.append(moments)
+                else:
+                    folds[i % N_FOLDS] += moments
             i += 1
-    return folds[: min(i, N_FOLDS)]
+    return levels
+
+
+def _moments_of(z: Tensor) -> Moments:
+    x = _by_place(z).double()  # P, m, k
+    real = _by_place(torch.ones_like(z[..., :1])).double()  # 0 where filled up
+    return Moments(real.sum((1, 2)), x.sum(1), x.mT @ x)
 
 
 def _shrink(
@@ -175,9 +184,17 @@ def _scatter(moments: Moments, mean: Tensor) -> Tensor:
 
 
 def _choose_shrinkages(folds: list[Moments]) -> tuple[float, float]:
-    """Return the shrinkages of mean and covariance that left-out images like best."""
+    """Return the shrinkages of mean and covariance that left-out images like best.
+
+    A random choice of places stands for all.
+    """
     if len(folds) == 1:
         return 1.0, 1.0
+    order = torch.randperm(
+        len(folds[0].weight), generator=torch.Generator().manual_seed(0)
+    )
+    some = order[:_PLACES_ASKED].to(folds[0].weight.device)
+    folds = [Moments(*(t[some] for t in moments)) for moments in folds]
     pairs = [(m, c) for m in (0.0, *_SHRINKAGES) for c in _SHRINKAGES]
     return max(pairs, key=lambda pair: _left_out_likelihood(folds, *pair))
 
@@ -197,10 +214,17 @@ def _left_out_likelihood(
     return total
 
 
-def _places(shape: tuple[int, int]) -> Tensor:
-    """Map positions (h, w) to at most MOST_PLACES numbers, square cells in a grid."""
-    rows, columns = (torch.arange(s) // _cell(shape) for s in shape)
-    return rows[:, None] * (columns[-1] + 1) + columns[None, :]
+def _by_place(z: Tensor) -> Tensor:
+    """Sort features (n, h, w, k) by place: (P, m, k), m filled up with zeros.
+
+    Places are square cells, row by row, at most MOST_PLACES.
+    """
+    n, h, w, k = z.shape
+    cell = _cell((h, w))
+    rows, columns = -(-h // cell), -(-w // cell)
+    z = F.pad(z, (0, 0, 0, columns * cell - w, 0, rows * cell - h))
+    z = z.reshape(n, rows, cell, columns, cell, k).permute(1, 3, 0, 2, 4, 5)
+    return z.reshape(rows * columns, n * cell * cell, k)
 
 
 def _cell(shape: tuple[int, int]) -> int:

@@ -1,35 +1,22 @@
-"""From images to anomaly maps: preparation, three kinds of evidence, one scale.
-
-Each kind of evidence is brought to one scale by how rare it is on good images, and the
-three are joined as Fisher joined tail probabilities: by the sum of their negative
-logarithms [1]_.
-
-References
-----------
-.. [1] Fisher, R. A. (1932). Statistical methods for research workers, 4th edition,
-   section 21.1.
-"""
+"""From images to anomaly maps: preparation, kinds of evidence, one map."""
 
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skad._fusion import N_KNOTS, combine, fit_tails
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
+from skad._inputs import batchwise
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
-_RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
-_PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
-_N_KNOTS = len(_RARITIES) + len(_PEAKS)
-_LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
-_MOST_PIXELS = 2**21  # that these quantiles are estimated from
+_MOST_PIXELS = 2**21  # that quantiles are estimated from
 
 
 @dataclass
@@ -114,9 +101,8 @@ class AnomalyMapper:
     preparation : Preparation
     gaussians : tuple of Gaussians
         Of the features at every stride in `FEATURE_STRIDES`.
-    tails : Tensor of shape (3, k, 2)
-        For each kind of evidence values, rising, and how surprising they are on good
-        images: minus the logarithm of the share of pixels that reach them.
+    tails : Tensor of shape (kinds, k, 2)
+        How surprising the values of every kind of evidence are, from `fit_tails`.
     """
 
     network: nn.Module
@@ -162,16 +148,13 @@ class AnomalyMapper:
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to all images, a fixed number at a time.
 
-        The number depends on the size of an image alone and the last batch is filled
-        up, so that what comes out does not depend on what else is in X.
+        The number depends on the size of an image alone, so that what comes out does
+        not depend on what else is in X.
         """
         height, width = self.preparation.working_size
         pixels = (height + -height % STRIDE) * (width + -width % STRIDE)
-        size = max(1, _PIXELS_A_PASS.get(self.device.type, 256 * 256) // pixels)
-        for start in range(0, len(images), size):
-            indices = np.arange(start, min(start + size, len(images)))
-            filled = np.resize(indices, size)
-            yield compute(images.take(filled))[: len(indices)]
+        most = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
+        return batchwise(images, max(1, most // pixels), compute)
 
 
 def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
@@ -196,10 +179,11 @@ def array_shapes(
     shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
     height, width = (s + -s % STRIDE for s in working_size)
     for stride in FEATURE_STRIDES:
-        c = state[f"down{stride}.1.0.weight"].shape[0]
+        c = state[f"down{stride}.0.0.weight"].shape[0]
         level = gaussians_shapes((height // stride, width // stride), c)
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
-    return shapes | {"tails": (3, _N_KNOTS, 2), "mean": (n_channels,)}
+    n_kinds = 1 + len(FEATURE_STRIDES) + 1
+    return shapes | {"tails": (n_kinds, N_KNOTS, 2), "mean": (n_channels,)}
 
 
 def from_arrays(
@@ -231,11 +215,12 @@ def from_arrays(
 
 
 def evidence(network: nn.Module, x: Tensor, gaussians: tuple[Gaussians, ...]) -> Tensor:
-    """Three maps that rise with how unusual images (n, C, h, w) are: (n, 3, h/2, w/2).
+    """Return maps (n, kinds, h/2, w/2) that rise with how unusual images are.
 
-    What the anomaly decoder says, how far the encoder's features are from those of good
-    images, at two strides, and how far the reconstruction is off. The first is a
-    logarithm of odds; the others are made logarithms because their tails are long.
+    What the anomaly decoder says; how far the encoder's features are from those of good
+    images, at every stride; and how far the reconstruction of x (n, C, h, w) is off.
+    The first is a logarithm of odds; the others are made logarithms because their tails
+    are long.
     """
     reconstruction, logits, features = network(x)
     size = (logits.shape[1], logits.shape[2])
@@ -245,21 +230,7 @@ def evidence(network: nn.Module, x: Tensor, gaussians: tuple[Gaussians, ...]) ->
     ]
     off = (x - reconstruction).abs().mean(1, keepdim=True)  # n, 1, h, w
     off = F.avg_pool2d(off, MAP_STRIDE).log1p()  # n, 1, h/2, w/2
-    return torch.cat([logits[:, None], torch.stack(far).mean(0), off], 1)
-
-
-def combine(evidence: Tensor, tails: Tensor) -> Tensor:
-    """Join evidence (n, 3, h, w) to one map (n, h, w), >= 0.
-
-    Between the knots of `tails`, and beyond the last two, lines give the surprise.
-    """
-    total = torch.zeros_like(evidence[:, 0])
-    for one, knots in zip(evidence.movedim(1, 0).contiguous(), tails, strict=True):
-        values, levels = knots.T.contiguous()
-        k = torch.bucketize(one, values[1:-1])  # which line
-        slopes = levels.diff() / values.diff()
-        total += (levels[k] + (one - values[k]) * slopes[k]).clamp(min=0.0)
-    return total
+    return torch.cat([logits[:, None], *far, off], 1)
 
 
 @torch.inference_mode()
@@ -268,7 +239,7 @@ def fit_mapper(
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 
-    The peaks come from Gaussians that were fitted without the image in question.
+    The tails come from Gaussians that were fitted without the image in question.
 
     Parameters
     ----------
@@ -285,53 +256,15 @@ def fit_mapper(
             preparation(images.take(places[[i]]), device) for i in range(len(places))
         )
 
-    def features(level: int) -> Iterator[Tensor]:
-        return (network.encode(x)[level] for x in prepared())
-
-    levels = range(len(FEATURE_STRIDES))
-    fitted = [fit_gaussians(partial(features, level)) for level in levels]
+    fitted = fit_gaussians(lambda: map(network.encode, prepared()))
     gaussians = tuple(level for level, _ in fitted)
     without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)
     every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
     pixels, peaks = [], []
     for i, x in enumerate(prepared()):
-        found = evidence(network, x, without[i % len(without)])[0, :, inside]  # 3, p
-        pixels.append(found[:, i % every :: every])
+        found = evidence(network, x, without[i % len(without)])[0, :, inside]
+        pixels.append(found[:, i % every :: every])  # kinds, m
         peaks.append(found.amax(1))
     tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
     return AnomalyMapper(network, preparation, gaussians, tails)
-
-
-def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
-    """Tell how surprising values are, by their quantiles on good images.
-
-    Parameters
-    ----------
-    pixels : Tensor of shape (3, m)
-        Evidence of good pixels.
-    peaks : Tensor of shape (3, n)
-        The largest evidence of every good image.
-    n_pixels : int
-        Pixels of an image. If the largest of so many reaches a value in a share q of
-        the images, one pixel reaches it in a share of about -log(1 - q) / n_pixels.
-
-    Returns
-    -------
-    tails : Tensor of shape (3, k, 2)
-    """
-    rarities = torch.tensor(_RARITIES, dtype=torch.float64)
-    heights = torch.tensor(_PEAKS, dtype=torch.float64)
-    levels = torch.cat([-rarities.log(), -(-heights.log() / n_pixels).log()])
-    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
-    ordered = pixels.sort(1).values.double().cpu()
-    values = torch.cat(
-        [ordered[:, ranks], peaks.double().cpu().quantile(heights, dim=1).T], 1
-    )  # 3, k
-    steps = torch.full((_N_KNOTS,), 1e-4, dtype=torch.float64)
-    steps[-1] = _LEAST_SPREAD
-    for k in range(1, _N_KNOTS):  # rising, also where good images are all alike
-        values[:, k] = torch.maximum(values[:, k], values[:, k - 1] + steps[k])
-        levels[k] = torch.maximum(levels[k], levels[k - 1] + 1e-4)
-    levels = levels.expand(len(values), -1)
-    return torch.stack([values, levels], 2).float().to(pixels.device)

@@ -5,14 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STRIDE = 16  # the encoder halves the resolution four times
-FEATURE_STRIDES = (4, 8)  # resolutions of the features that `encode` returns
+FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` returns
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
 
 
-def _block(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
+def _block(n_in: int, n_out: int, *, side: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
+        nn.Conv2d(n_in, n_out, side, stride, padding=1, bias=False),
         nn.BatchNorm2d(n_out),
         nn.ReLU(inplace=True),
     )
@@ -32,11 +32,7 @@ class PatchAutoencoder(nn.Module):
     def __init__(self, n_channels: int) -> None:
         super().__init__()
         a, b, c, d = _WIDTHS
-        self.stem = nn.Sequential(
-            nn.Conv2d(n_channels, a, 4, 2, padding=1, bias=False),
-            nn.BatchNorm2d(a),
-            nn.ReLU(inplace=True),
-        )
+        self.down2 = nn.Sequential(_block(n_channels, a, side=4, stride=2))
         self.down4 = nn.Sequential(_block(a, b, stride=2), _block(b, b))
         self.down8 = nn.Sequential(_block(b, c, stride=2), _block(c, c))
         self.down16 = nn.Sequential(_block(c, d, stride=2), _block(d, d), _block(d, d))
@@ -57,15 +53,17 @@ class PatchAutoencoder(nn.Module):
             self.to_logit[0].bias.fill_(-3.0)  # type: ignore[operator]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of images, (n, b, H/4, W/4) and (n, c, H/8, W/8)."""
-        x4 = self.down4(self.stem(x))
-        return x4, self.down8(x4)
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return features of images (n, C, H, W), at every stride."""
+        x2 = self.down2(x)  # n, a, H/2, W/2
+        x4 = self.down4(x2)  # n, b, H/4, W/4
+        x8 = self.down8(x4)  # n, c, H/8, W/8
+        return x2, x4, x8, self.down16(x8)  # the last n, d, H/16, W/16
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
-        x4, x8 = self.encode(x)
-        x16 = self.down16(x8)  # n, d, H/16, W/16
+        features = self.encode(x)
+        _, x4, x8, x16 = features
 
         y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
         reconstruction = self.to_image(y)  # n, C, H, W
@@ -73,4 +71,4 @@ class PatchAutoencoder(nn.Module):
         y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, b, H/8, W/8
         residual = self.residual4(x - reconstruction.detach())
         y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, b, H/4, W/4
-        return reconstruction, self.to_logit(y)[:, 0], (x4, x8)
+        return reconstruction, self.to_logit(y)[:, 0], features

@@ -19,7 +19,19 @@ def draw(*shape, seed=0, scale=1.0, offset=0.0):
 
 
 def fit(features, batch_size=2):
-    return fit_gaussians(lambda: features.split(batch_size))
+    """Fit to one level of features."""
+    (level,) = fit_gaussians(lambda: ((x,) for x in features.split(batch_size)))
+    return level
+
+
+def places(shape):
+    """The number of every position's place, (h, w)."""
+    positions = torch.arange(1, 1 + shape[0] * shape[1]).reshape(1, *shape, 1)
+    by_place = _gaussians._by_place(positions)[:, :, 0]  # P, m, filled up with zeros
+    found = torch.empty(shape, dtype=torch.long)
+    for number, members in enumerate(by_place):
+        found.view(-1)[members[members > 0] - 1] = number
+    return found
 
 
 def vectors(features):
@@ -58,9 +70,7 @@ def test_distances_agree_with_a_slow_oracle(monkeypatch, shape, means, covarianc
     train = draw(40, 5, *shape) + 3 * draw(1, 5, *shape, seed=1)
     test = draw(3, 5, *shape, seed=2, offset=1.0)
     gaussians, _ = fit(train)
-    expected = slow_distances(
-        train, test, _gaussians._places(shape), means, covariances
-    )
+    expected = slow_distances(train, test, places(shape), means, covariances)
     np.testing.assert_allclose(gaussians.distance(test), expected, rtol=1e-3)
 
 
@@ -70,8 +80,17 @@ def test_distances_in_shared_cells_agree_with_a_slow_oracle(monkeypatch):
     train, test = draw(20, 4, 5, 7), draw(2, 4, 5, 7, seed=2)
     gaussians, _ = fit(train)
     assert len(gaussians.mean) == 6  # cells of 3 x 3, the last ones cut off
-    expected = slow_distances(train, test, _gaussians._places((5, 7)), 0.2, 0.3)
+    expected = slow_distances(train, test, places((5, 7)), 0.2, 0.3)
     np.testing.assert_allclose(gaussians.distance(test), expected, rtol=1e-3)
+
+
+def test_levels_are_fitted_each_for_itself():
+    levels = draw(7, 4, 3, 3), draw(7, 6, 2, 5, seed=1)
+    together = fit_gaussians(lambda: zip(*(x.split(2) for x in levels), strict=True))
+    for (gaussians, without), features in zip(together, levels, strict=True):
+        alone, alone_without = fit(features)
+        for a, b in zip((gaussians, *without), (alone, *alone_without), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_batches_do_not_matter():
@@ -110,7 +129,7 @@ def test_places_all_alike_share_one_gaussian():
 
 def folds_of(features):
     """Moments of every fold, in the features' own coordinates."""
-    place = _gaussians._places(tuple(features.shape[2:]))
+    place = places(tuple(features.shape[2:]))
     x = torch.from_numpy(vectors(features))
     k, n_places = features.shape[1], int(place.max()) + 1
     folds = []
@@ -131,8 +150,8 @@ def folds_of(features):
 
 def test_moments_are_sums_over_the_images_of_a_fold():
     features = draw(7, 3, 4, 5)
-    place = _gaussians._places((4, 5))
-    found = _gaussians._moments(features.split(2), torch.eye(3), place)
+    batches = ((x,) for x in features.split(2))
+    (found,) = _gaussians._moments(batches, [torch.eye(3)])
     for moments, expected in zip(found, folds_of(features), strict=True):
         for a, b in zip(moments, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -143,7 +162,7 @@ def test_moments_are_sums_over_the_images_of_a_fold():
 def test_left_out_likelihood_is_that_of_the_raw_samples(monkeypatch, n, most_places):
     monkeypatch.setattr(_gaussians, "MOST_PLACES", most_places)
     features = draw(n, 2, 3, 4) + draw(1, 2, 3, 4, seed=1)
-    x, place = vectors(features), _gaussians._places((3, 4)).numpy()
+    x, place = vectors(features), places((3, 4)).numpy()
     folds = folds_of(features)
     log_density = 0.0
     for i in range(len(folds)):
@@ -175,7 +194,7 @@ def test_left_out_images_leave_no_trace(monkeypatch, n):
     "shape", [(1, 1), (2, 40), (32, 32), (33, 32), (64, 64), (100, 7), (1, 5000)]
 )
 def test_every_position_has_one_of_not_too_many_places(shape):
-    place = _gaussians._places(shape)
+    place = places(shape)
     assert place.shape == shape
     numbers, sizes = place.unique(return_counts=True)
     assert numbers.tolist() == list(range(len(numbers)))

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from skad._fusion import combine
 from skad._maps import (
     Preparation,
     array_shapes,
-    combine,
     evidence,
     fit_mapper,
-    fit_tails,
     from_arrays,
     to_arrays,
     to_unit_range,
@@ -231,14 +230,8 @@ def test_maps_rise_with_every_kind_of_evidence():
                 more[:, kind] += amount * (values[-1] - values[0])
                 above = combine(more, mapper.tails)
                 assert (above >= below).all()
-                assert (above > below).any()
                 assert above.isfinite().all()
-
-
-def test_no_evidence_is_nothing():
-    tails = fit(draw()).tails
-    lowest = torch.full((1, len(tails), 4, 4), -1e6)
-    assert (combine(lowest, tails) == 0).all()
+            assert (above > below).all()
 
 
 def test_an_odd_patch_peaks():
@@ -347,39 +340,5 @@ def test_the_tails_are_those_of_images_left_out():
     with torch.inference_mode():
         x = mapper.preparation(images, CPU)
         seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
-    feature_kind = 1
-    median_peak = mapper.tails[feature_kind, -2, 0]
-    assert median_peak > seen[:, feature_kind].median()
-
-
-def test_surprise_is_how_rare_a_value_is():
-    """For evidence of known distribution: minus the logarithm of its tail."""
-    rng = np.random.default_rng(0)
-    n, n_pixels = 400, 900
-    drawn = rng.exponential(size=(3, n, n_pixels)) * np.array([1, 2, 5])[:, None, None]
-    pixels = torch.from_numpy(drawn.reshape(3, -1)).float()
-    tails = fit_tails(pixels, torch.from_numpy(drawn.max(2)).float(), n_pixels)
-    for kind, mean in enumerate((1, 2, 5)):
-        for rarity in (0.5, 1e-2, 1e-3, 1e-4, 1e-6):
-            others = tails[:, 0, 0].clone()  # the lowest values: no surprise
-            others[kind] = -mean * np.log(rarity)
-            found = float(combine(others[None, :, None, None], tails))
-            assert found == pytest.approx(-np.log(rarity), rel=0.07, abs=0.05)
-
-
-def test_surprises_add_up():
-    tails = fit(draw()).tails
-    lowest, high = tails[:, 0, 0], tails[:, -1, 0] + 1.0
-    alone = []
-    for kind in range(3):
-        one = torch.where(torch.arange(3) == kind, high, lowest)
-        alone.append(float(combine(one[None, :, None, None], tails)))
-    together = float(combine(high[None, :, None, None], tails))
-    assert together == pytest.approx(sum(alone), rel=1e-4)
-
-
-@pytest.mark.parametrize("value", [0.0, -3.0, 50.0])
-def test_tails_rise_even_where_good_images_are_all_alike(value):
-    tails = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
-    assert (tails.diff(dim=1) > 0).all()
-    assert combine(torch.full((1, 3, 2, 2), value + 1), tails).isfinite().all()
+    for kind in range(1, 1 + len(FEATURE_STRIDES)):
+        assert mapper.tails[kind, -2, 0] > seen[:, kind].median()

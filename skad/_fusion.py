@@ -1,0 +1,77 @@
+"""Several kinds of evidence, brought to one scale and joined to one map.
+
+The scale is how rare a value is on good images. What is joined are the logarithms of
+1 + surprise: a kind that is blind on these images adds little noise, kinds that agree
+say more than one that shouts, and none is trusted beyond the others. (Fisher's sum of
+the surprises themselves [1]_ lets the loudest kind decide alone.)
+
+References
+----------
+.. [1] Fisher, R. A. (1932). Statistical methods for research workers, 4th edition,
+   section 21.1.
+"""
+
+import torch
+from torch import Tensor
+
+_RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
+_PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
+N_KNOTS = len(_RARITIES) + len(_PEAKS)
+_LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
+
+
+def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
+    """Tell how surprising values are, by their quantiles on good images.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (kinds, m)
+        Evidence of good pixels.
+    peaks : Tensor of shape (kinds, n)
+        The largest evidence of every good image.
+    n_pixels : int
+        Pixels of an image. If the largest of so many reaches a value in a share q of
+        the images, one pixel reaches it in a share of about -log(1 - q) / n_pixels.
+
+    Returns
+    -------
+    tails : Tensor of shape (kinds, k, 2)
+    """
+    rarities = torch.tensor(_RARITIES, dtype=torch.float64)
+    heights = torch.tensor(_PEAKS, dtype=torch.float64)
+    levels = torch.cat([-rarities.log(), -(-heights.log() / n_pixels).log()])
+    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
+    ordered = pixels.sort(1).values.double().cpu()
+    values = torch.cat(
+        [ordered[:, ranks], peaks.double().cpu().quantile(heights, dim=1).T], 1
+    )  # kinds, k
+    steps = torch.full((N_KNOTS,), 1e-4, dtype=torch.float64)
+    steps[-1] = _LEAST_SPREAD
+    for k in range(1, N_KNOTS):  # rising, also where good images are all alike
+        values[:, k] = torch.maximum(values[:, k], values[:, k - 1] + steps[k])
+        levels[k] = torch.maximum(levels[k], levels[k - 1] + 1e-4)
+    levels = levels.expand(len(values), -1)
+    return torch.stack([values, levels], 2).float().to(pixels.device)
+
+
+def combine(evidence: Tensor, tails: Tensor) -> Tensor:
+    """Join evidence (n, kinds, h, w) to one map (n, h, w), >= 0, in nats.
+
+    The geometric mean of 1 + surprise over the kinds, less 1.
+    """
+    total = torch.zeros_like(evidence[:, 0])
+    for kind, tail in zip(evidence.movedim(1, 0), tails, strict=True):
+        total += surprise(kind, tail).log1p()
+    return (total / len(tails)).expm1()
+
+
+def surprise(values: Tensor, tail: Tensor) -> Tensor:
+    """Tell how surprising values are, >= 0, by the knots (k, 2) of their tail.
+
+    Between the knots, and beyond the last two, lines give the surprise.
+    """
+    values = values.contiguous()
+    knots, levels = tail.T.contiguous()
+    k = torch.bucketize(values, knots[1:-1])  # which line
+    slopes = levels.diff() / knots.diff()
+    return (levels[k] + (values - knots[k]) * slopes[k]).clamp(min=0.0)

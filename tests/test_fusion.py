@@ -1,0 +1,68 @@
+"""How rare evidence is on good images, and how kinds of it are joined."""
+
+import numpy as np
+import pytest
+import torch
+
+from skad._fusion import combine, fit_tails, surprise
+
+N_KINDS = 4
+
+
+def tails(seed=0):
+    pixels = torch.randn(N_KINDS, 5000, generator=torch.Generator().manual_seed(seed))
+    return fit_tails(pixels, pixels.reshape(N_KINDS, 50, 100).amax(2), 100)
+
+
+def test_surprise_is_how_rare_a_value_is():
+    """For evidence of known distribution: minus the logarithm of its tail."""
+    rng = np.random.default_rng(0)
+    n, n_pixels, means = 400, 900, (1, 2, 5)
+    drawn = rng.exponential(size=(3, n, n_pixels)) * np.array(means)[:, None, None]
+    pixels = torch.from_numpy(drawn.reshape(3, -1)).float()
+    found = fit_tails(pixels, torch.from_numpy(drawn.max(2)).float(), n_pixels)
+    for tail, mean in zip(found, means, strict=True):
+        for rarity in (0.5, 1e-2, 1e-3, 1e-4, 1e-6):
+            value = torch.tensor([-mean * np.log(rarity)]).float()
+            expected = pytest.approx(-np.log(rarity), rel=0.07, abs=0.05)
+            assert float(surprise(value, tail)) == expected
+
+
+def test_surprise_rises_with_the_value():
+    tail = tails()[0]
+    values = torch.linspace(-10, 40, 2001)
+    found = surprise(values, tail)
+    assert (found.diff() >= 0).all()
+    above_the_lowest = values[1:] > tail[0, 0]
+    assert (found.diff()[above_the_lowest] > 0).all()
+
+
+def test_kinds_are_joined_by_the_geometric_mean():
+    found = tails()
+    evidence = 3 * torch.randn(
+        2, N_KINDS, 5, 6, generator=torch.Generator().manual_seed(1)
+    )
+    each = [1 + surprise(evidence[:, k], found[k]).numpy() for k in range(N_KINDS)]
+    expected = np.prod(each, axis=0) ** (1 / N_KINDS) - 1
+    np.testing.assert_allclose(combine(evidence, found), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_no_evidence_is_nothing():
+    assert (combine(torch.full((1, N_KINDS, 4, 4), -1e6), tails()) == 0).all()
+
+
+def test_kinds_that_agree_say_more_than_one_that_shouts():
+    found = tails()
+    usual, seen = found[:, 1, 0], found[:, 7, 0]  # one pixel in 2, one in 1000
+    loud = torch.where(torch.arange(N_KINDS) == 0, 40.0, usual)
+    agreed, alone = (
+        float(combine(v[None, :, None, None], found)) for v in (seen, loud)
+    )
+    assert agreed > alone
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 50.0])
+def test_tails_rise_even_where_good_images_are_all_alike(value):
+    found = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
+    assert (found.diff(dim=1) > 0).all()
+    assert combine(torch.full((1, 3, 2, 2), value + 1), found).isfinite().all()
