@@ -1,7 +1,10 @@
 """Write files so that a stop or a full disk never leaves half of one."""
 
+import errno
 import os
+import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,12 +24,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         If the file cannot be written; nothing of it is left then.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with beside.open("xb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave an empty file
         beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def make_room_for(path: str | os.PathLike[str]) -> Path:

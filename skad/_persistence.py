@@ -8,11 +8,8 @@ References
 .. [1] https://github.com/huggingface/safetensors
 """
 
-import errno
 import json
 import os
-import secrets
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
+from skad._files import write_atomically
 from skad._header import FORMAT_VERSION, Unfit, parse, plain, tupled
 from skad._image_detector import ImageDetector
 from skad._inputs import Format, format_of
@@ -73,7 +71,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     }
     content = to_bytes(arrays, {"skad": json.dumps(description)})
     try:
-        _write(Path(path), content)
+        write_atomically(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -147,22 +145,6 @@ def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
         "labelled_threshold": None if threshold is None else asdict(threshold),
     }
     return plain(description)
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.is_dir():
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _check_layout(

@@ -681,7 +681,7 @@ def test_wrong_types_are_named(stored, path, dtype):
     n_header = struct.unpack("<Q", stored[:8])[0]
     header = json.loads(stored[8 : 8 + n_header])
     names = ("tails", "mean", "gaussians4.mean", "roi", "calibration_scores")
-    for name in (*names, "network.stem.1.num_batches_tracked"):
+    for name in (*names, "network.down2.0.1.num_batches_tracked"):
         if header[name]["dtype"] == dtype:
             continue
         arrays, description = opened(stored)
@@ -720,7 +720,7 @@ def test_arrays_hold_finite_numbers(stored, path, value):
 @pytest.mark.parametrize(
     ("name", "change", "match"),
     [
-        ("network.stem.1.running_var", lambda a: -a - 1, "negative"),
+        ("network.down2.0.1.running_var", lambda a: -a - 1, "negative"),
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
         ("calibration_scores", lambda a: a[:0], "sorted list"),
         ("calibration_scores", lambda a: a[:, None], "where .* belongs"),

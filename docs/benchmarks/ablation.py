@@ -1,0 +1,110 @@
+"""Measure what each kind of evidence adds: python THIS_FILE ROOT --models FOLDER.
+
+ROOT holds categories in the layout of MVTec AD. Every detector is trained once, with
+default parameters, and stored in FOLDER, from where a further run takes it. Then maps
+are made from each kind of evidence alone, from all but one, and by other ways to join
+them; the table has the means over categories and seeds.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import skad
+from skad._evaluation import figures_of_pixels
+from skad._fusion import combine, surprise
+from skad._maps import AnomalyMapper, evidence
+from skad._mvtec import Category, find_categories, load_category
+from skad._networks import FEATURE_STRIDES
+from skad.metrics import image_auroc_score
+
+KINDS = (
+    "anomaly decoder",
+    *(f"Gaussians at stride {stride}" for stride in FEATURE_STRIDES),
+    "reconstruction",
+)
+Join = Callable[[Tensor, Tensor], Tensor]  # evidence and tails in, one map out
+
+
+def joins() -> dict[str, Join]:
+    """All ways to make one map that are compared, by name."""
+    ways: dict[str, Join] = {"all, geometric mean (the method)": combine}
+    for i, kind in enumerate(KINDS):
+        rest = [k for k in range(len(KINDS)) if k != i]
+        ways[f"{kind} alone"] = lambda e, t, i=i: e[:, i]
+        ways[f"without {kind}"] = lambda e, t, rest=rest: combine(e[:, rest], t[rest])
+    return ways | {"all, sum (Fisher)": _sum, "all, maximum": _maximum}
+
+
+def _each(found: Tensor, tails: Tensor) -> Tensor:
+    kinds = zip(found.movedim(1, 0), tails, strict=True)
+    return torch.stack([surprise(kind, tail) for kind, tail in kinds])
+
+
+def _sum(found: Tensor, tails: Tensor) -> Tensor:
+    return _each(found, tails).sum(0)
+
+
+def _maximum(found: Tensor, tails: Tensor) -> Tensor:
+    return _each(found, tails).amax(0)
+
+
+def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
+    """Train the detector of one category and seed, or take the stored one."""
+    if path.exists():
+        return skad.load(path)._mapper
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # thresholds play no part here
+        detector = skad.PatchAutoencoderDetector(random_state=seed)
+        detector.fit(category.train)
+    skad.save(detector, path)
+    return detector._mapper
+
+
+@torch.inference_mode()
+def figures(mapper: AnomalyMapper, category: Category) -> dict[str, tuple[float, ...]]:
+    """Image AUROC, pixel AUROC and AU-PRO of every way to make a map."""
+    test = category.test if category.test.ndim == 4 else category.test[..., np.newaxis]
+    prepared = (mapper.preparation(image[None], mapper.device) for image in test)
+    found = [evidence(mapper.network, x, mapper.gaussians).half() for x in prepared]
+    results = {}
+    for name, join in joins().items():
+        joined = [join(one.float(), mapper.tails) for one in found]
+        maps = torch.cat([mapper.preparation.to_input(m) for m in joined]).numpy()
+        pixels = figures_of_pixels(category.masks, maps)
+        image_auroc = image_auroc_score(category.y, -maps.max((1, 2)))
+        results[name] = (image_auroc, pixels["pixel_auroc"], pixels["au_pro"])
+    return results
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, metavar="ROOT")
+    parser.add_argument("--models", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--categories", nargs="+", metavar="NAME")
+    args = parser.parse_args()
+    args.models.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for folder in find_categories(args.root):
+        if args.categories and folder.name not in args.categories:
+            continue
+        category = load_category(folder)
+        for seed in args.seeds:
+            path = args.models / f"{folder.name}-{seed}.safetensors"
+            runs.append(figures(fitted(path, category, seed), category))
+            print(f"<!-- {folder.name}, seed {seed} -->", flush=True)
+    print("| map | image AUROC | pixel AUROC | AU-PRO |\n|---|---:|---:|---:|")
+    for name in runs[0]:
+        means = np.mean([run[name] for run in runs], axis=0)
+        print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in means) + " |")
+
+
+if __name__ == "__main__":
+    main()
