@@ -147,7 +147,8 @@ class DenseAutoencoderDetector(ImageDetector):
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images with as many channels as the network takes. uint8 and uint16
-            are scaled by their type; other numbers must be from 0 to 1.
+            are scaled by their type; other numbers must be from 0 to 1. A lazy sequence
+            is read in a thread, one batch ahead; here as in the other methods.
         y : None or array-like of shape (n,)
             Where all labels are +1 or -1, the images labelled -1 are left out. Any
             other y is ignored.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad._dense_network import DenseAutoencoder, from_state, state_shapes
-from skad._inputs import batchwise
 from skad._maps import to_unit_range
+from skad._prefetch import batchwise
 
 _WINDOW = 9  # pixels; of the windows tried, the best on real images
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}

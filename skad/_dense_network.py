@@ -1,6 +1,6 @@
 """The network of the old script: an autoencoder whose bottleneck is 64 numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -96,7 +96,7 @@ def state_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]
 
 def train(
     network: DenseAutoencoder,
-    read: Callable[[np.ndarray], Tensor],
+    read: Callable[[Iterable[np.ndarray]], Iterable[Tensor]],
     n_images: int,
     *,
     epochs: int,
@@ -113,7 +113,8 @@ def train(
     network : DenseAutoencoder
         Trained in place.
     read : callable
-        Turns indices into images (k, C, H, W) in [0, 1] on the network's device.
+        Turns the indices of batches into images (k, C, H, W) in [0, 1], one batch
+        after the other, on the network's device.
     n_images, epochs, batch_size : int
         Each epoch takes every image once, in a new order.
     learning_rate : float
@@ -133,8 +134,7 @@ def train(
     network.train()
     for _ in range(epochs):
         order = torch.randperm(n_images, generator=generator)
-        for indices in order.split(batch_size):
-            images = read(indices.numpy())
+        for images in read([indices.numpy() for indices in order.split(batch_size)]):
             loss = F.mse_loss(network(images), images)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,6 +1,7 @@
 """From good images to all that the old network's detector knows of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
 from skad._keras import PathLike, find_pair, read_pair
 from skad._learning import Learned, score_images
+from skad._prefetch import batches_of
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ def learn(
     mapper: Any = DenseMapper(network, images.format.image_shape[:2])
     mapper.to(settings.device)
 
-    def read(indices: np.ndarray) -> Tensor:
-        return mapper.prepare(images.take(training[indices]))
+    def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        with closing(batches_of(images, (training[i] for i in places))) as batches:
+            for batch in batches:
+                yield mapper.prepare(batch)
 
     n_steps = -(-len(training) // settings.batch_size)
     losses = train(

@@ -28,6 +28,10 @@ class PatchAutoencoderDetector(ImageDetector):
     What that decoder says, how unusual the encoder's features are and how far the
     reconstruction is off make one map: how surprising the evidence is, in nats.
 
+    Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
+    4000 x 4000 takes less than 1 GB. Training takes whole images, and memory for
+    `batch_size` of them.
+
     Parameters
     ----------
     patch_size : int or tuple of int, default=40
@@ -147,7 +151,8 @@ class PatchAutoencoderDetector(ImageDetector):
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images. uint8 and uint16 are scaled by their type; other numbers are
-            taken as they are and standardised.
+            taken as they are and standardised. A lazy sequence is read in a thread,
+            one batch ahead; here as in the other methods.
         y : None or array-like of shape (n,)
             Where all labels are +1 or -1, the images labelled -1 are left out. Any
             other y is ignored.

@@ -1,15 +1,17 @@
 """Several kinds of evidence, brought to one scale and joined to one map.
 
 The scale is how rare a value is on good images. What is joined are the logarithms of
-1 + surprise: a kind that is blind on these images adds little noise, kinds that agree
-say more than one that shouts, and none is trusted beyond the others. (Fisher's sum of
-the surprises themselves [1]_ lets the loudest kind decide alone.)
+1 + surprise: a kind that is blind on these images adds little noise, and kinds that
+agree say more than one that shouts. (Fisher's sum of the surprises themselves [1]_ lets
+the loudest kind decide alone.)
 
 References
 ----------
 .. [1] Fisher, R. A. (1932). Statistical methods for research workers, 4th edition,
    section 21.1.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -54,15 +56,16 @@ def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
     return torch.stack([values, levels], 2).float().to(pixels.device)
 
 
-def combine(evidence: Tensor, tails: Tensor) -> Tensor:
+def combine(evidence: Tensor, tails: Tensor, weights: Sequence[float]) -> Tensor:
     """Join evidence (n, kinds, h, w) to one map (n, h, w), >= 0, in nats.
 
-    The geometric mean of 1 + surprise over the kinds, less 1.
+    The weighted geometric mean of 1 + surprise over the kinds, less 1.
     """
     total = torch.zeros_like(evidence[:, 0])
-    for kind, tail in zip(evidence.movedim(1, 0), tails, strict=True):
-        total += surprise(kind, tail).log1p()
-    return (total / len(tails)).expm1()
+    kinds = zip(evidence.movedim(1, 0), tails, weights, strict=True)
+    for kind, tail, weight in kinds:
+        total += weight * surprise(kind, tail).log1p()
+    return (total / sum(weights)).expm1()
 
 
 def surprise(values: Tensor, tail: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ References
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,15 +47,37 @@ class Gaussians(NamedTuple):
     mean: Tensor  # (P, k): places are square cells, row by row
     whitening: Tensor  # (P, k, k): W with W' W = inverse covariance
 
-    def distance(self, features: Tensor) -> Tensor:
-        """Mahalanobis distances (n, h, w) of features (n, c, h, w)."""
+    def distance(
+        self,
+        features: Tensor,
+        corner: Sequence[int] = (0, 0),
+        whole: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Mahalanobis distances (n, h, w) of features (n, c, h, w).
+
+        The features may be a part, cut at this upper left corner, of those of a whole
+        image, (height, width).
+        """
         n, _, h, w = features.shape
-        z = _by_place(project(features, self.projection)) - self.mean[:, None]
-        distance = (z @ self.whitening.mT).norm(dim=2)  # P, n cell cell
-        cell = _cell((h, w))
-        rows, columns = -(-h // cell), -(-w // cell)
-        distance = distance.reshape(rows, columns, n, cell, cell).permute(2, 0, 3, 1, 4)
-        return distance.reshape(n, rows * cell, columns * cell)[:, :h, :w]
+        whole = whole or (h, w)
+        cell = _cell(whole)
+        rows, columns = (
+            slice(at // cell, -(-(at + side) // cell))
+            for at, side in zip(corner, (h, w), strict=True)
+        )
+        grid = [-(-side // cell) for side in whole]
+        mean, whitening = (
+            t.unflatten(0, grid)[rows, columns] for t in (self.mean, self.whitening)
+        )
+        n_rows, n_columns = mean.shape[:2]
+        top, left = (at % cell for at in corner)  # within the first cell
+        z = _by_place(project(features, self.projection), cell, (top, left))
+        z -= mean.flatten(0, 1)[:, None]
+        distance = (z @ whitening.flatten(0, 1).mT).norm(dim=2)  # P, n cell cell
+        distance = distance.reshape(n_rows, n_columns, n, cell, cell)
+        distance = distance.permute(2, 0, 3, 1, 4)
+        distance = distance.reshape(n, n_rows * cell, n_columns * cell)
+        return distance[:, top : top + h, left : left + w]
 
 
 def fit_gaussians(
@@ -153,8 +175,9 @@ def _moments(
 
 
 def _moments_of(z: Tensor) -> Moments:
-    x = _by_place(z).double()  # P, m, k
-    real = _by_place(torch.ones_like(z[..., :1])).double()  # 0 where filled up
+    cell = _cell(z.shape[1:3])
+    x = _by_place(z, cell).double()  # P, m, k
+    real = _by_place(torch.ones_like(z[..., :1]), cell).double()  # 0 where filled up
     return Moments(real.sum((1, 2)), x.sum(1), x.mT @ x)
 
 
@@ -214,20 +237,21 @@ def _left_out_likelihood(
     return total
 
 
-def _by_place(z: Tensor) -> Tensor:
+def _by_place(z: Tensor, cell: int, inset: tuple[int, int] = (0, 0)) -> Tensor:
     """Sort features (n, h, w, k) by place: (P, m, k), m filled up with zeros.
 
-    Places are square cells, row by row, at most MOST_PLACES.
+    Places are square cells, row by row. The features may begin within the first one.
     """
     n, h, w, k = z.shape
-    cell = _cell((h, w))
-    rows, columns = -(-h // cell), -(-w // cell)
-    z = F.pad(z, (0, 0, 0, columns * cell - w, 0, rows * cell - h))
+    top, left = inset
+    rows, columns = -(-(top + h) // cell), -(-(left + w) // cell)
+    bottom, right = rows * cell - top - h, columns * cell - left - w
+    z = F.pad(z, (0, 0, left, right, top, bottom))
     z = z.reshape(n, rows, cell, columns, cell, k).permute(1, 3, 0, 2, 4, 5)
     return z.reshape(rows * columns, n * cell * cell, k)
 
 
-def _cell(shape: tuple[int, int]) -> int:
+def _cell(shape: Sequence[int]) -> int:
     """Side of the smallest cells that make at most MOST_PLACES of them."""
     by_area = math.isqrt(shape[0] * shape[1] // MOST_PLACES)
     cell = max(1, by_area, -(-max(shape) // MOST_PLACES))

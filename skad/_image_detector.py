@@ -117,8 +117,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
         images = self._check_images(X)
-        rebuilt = list(self._mapper.over(images, self._mapper.reconstruct))
-        return as_given(np.concatenate(rebuilt), images)
+        rebuilt = self._mapper.over(images, self._mapper.reconstruct)
+        given = [as_given(batch, images) for batch in rebuilt]
+        return np.concatenate(given, dtype=images.dtype)  # in its byte order, too
 
     def calibrate(
         self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1

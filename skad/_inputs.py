@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -54,12 +54,17 @@ class Images:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def is_lazy(self) -> bool:
+        """Tell whether taking images may take long, as they are read on access."""
+        return not isinstance(self.source, np.ndarray)
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
-        if isinstance(self.source, np.ndarray):
-            batch = self.source[indices]
-        else:
+        if self.is_lazy:
             batch = np.stack([self._read(int(i)) for i in indices])
+        else:
+            batch = self.source[indices]
         batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
         return batch.reshape(-1, *self.format.image_shape)
 
@@ -87,6 +92,7 @@ class Subset:
         self.images = images
         self.indices = indices
         self.format = images.format
+        self.is_lazy = images.is_lazy
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -133,33 +139,22 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     return Images(X, got, first.dtype)
 
 
-def batchwise(
-    images: "Images | Subset", size: int, compute: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[np.ndarray]:
-    """Apply a function of batches (k, H, W, C) to all images, `size` at a time.
-
-    The last batch is filled up, so that what comes out of a computation in float32
-    does not depend on what else is in X.
-    """
-    for start in range(0, len(images), size):
-        indices = np.arange(start, min(start + size, len(images)))
-        yield compute(images.take(np.resize(indices, size)))[: len(indices)]
-
-
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
-    """Bring images (n, H, W, C), floats on the scale of the network, to type and shape.
+    """Bring images (k, H, W, C), floats on the scale of the network, to type and shape.
 
-    Integers are rounded and clipped to their type; bool is what exceeds one half.
+    Integers are rounded and clipped to their type, in place because the floats of large
+    images take much memory; bool is what exceeds one half.
     """
     dtype = images.dtype
-    if _is_scaled(dtype):
-        batch = batch * np.iinfo(dtype).max
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        batch = np.clip(np.round(batch), limits.min, limits.max)
+        if _is_scaled(dtype):
+            batch *= limits.max
+        np.round(batch, out=batch)
+        np.clip(batch, limits.min, limits.max, out=batch)
     if dtype.kind == "b":
         batch = batch > 0.5
-    return batch.astype(dtype).reshape(len(images), *images.format.shape)
+    return batch.astype(dtype).reshape(len(batch), *images.format.shape)
 
 
 def is_lazy(X: Any) -> bool:

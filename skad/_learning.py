@@ -1,6 +1,7 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skad import __version__
 from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
 from skad._networks import PatchAutoencoder
+from skad._prefetch import batches_of
 from skad._training import Appearance, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
@@ -29,6 +32,7 @@ class Settings:
     batch_size: int
     learning_rate: float
     device: str
+    version: str = __version__  # so that a memory keeps what each version trained apart
 
 
 @dataclass
@@ -81,8 +85,10 @@ def learn(
     preparation = _prepare(images, sample, settings.working_size, roi)
     appearance = _look(images, sample, preparation, device)
 
-    def read(indices: np.ndarray) -> Tensor:
-        return preparation(images.take(training[indices]), device)
+    def read(places: np.ndarray) -> Iterator[Tensor]:
+        with closing(batches_of(images, training[places])) as batches:
+            for batch in batches:
+                yield preparation(batch, device)
 
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
     n_steps = -(-n_an_epoch // settings.batch_size)

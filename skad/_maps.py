@@ -11,12 +11,17 @@ from torch.nn import functional as F
 
 from skad._fusion import N_KNOTS, combine, fit_tails
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
-from skad._inputs import batchwise
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._prefetch import batchwise
+from skad._tiles import in_tiles
 
+# Of the anomaly decoder, which alone was trained to find defects, of the features at
+# every stride, and of the reconstruction.
+KIND_WEIGHTS = (3.0, *(1.0 for _ in FEATURE_STRIDES), 1.0)
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
+_VALUES_AT_ONCE = 2**22  # that are standardised, in float64
 
 
 @dataclass
@@ -41,11 +46,9 @@ class Preparation:
 
     def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
         """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
-        unit = (to_unit_range(batch) - self.mean) / self.std
-        unit = unit.clip(-_FARTHEST, _FARTHEST)
-        x = torch.from_numpy(unit.astype(np.float32)).to(device)  # k, H, W, C
+        x = torch.from_numpy(self._standardise(batch)).to(device)  # k, H, W, C
         if self.roi is not None:
-            x = x * self.roi.to(device)[:, :, None]
+            x *= self.roi.to(device)[:, :, None]
         x = x.permute(0, 3, 1, 2)  # k, C, H, W in channels-last order
         if self.working_size != self.input_size:
             x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
@@ -53,8 +56,9 @@ class Preparation:
 
     def undo(self, images: Tensor) -> Tensor:
         """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
-        images = self._resize(images).permute(0, 2, 3, 1)
-        return images * self.std + torch.as_tensor(self.mean, device=images.device)
+        images = self._resize(images).permute(0, 2, 3, 1) * self.std
+        mean = torch.as_tensor(self.mean, device=images.device)  # float64
+        return images.double().add_(mean)
 
     def to_input(self, maps: Tensor) -> Tensor:
         """Bring maps (k, h / 2, w / 2) of padded images to the input's (k, H, W)."""
@@ -71,6 +75,16 @@ class Preparation:
         bottom, right = (-s % STRIDE for s in self.working_size)
         roi = F.pad(roi, (0, right, 0, bottom))
         return F.max_pool2d(roi, stride)[0, 0] > 0
+
+    def _standardise(self, batch: np.ndarray) -> np.ndarray:
+        """Standardise images (k, H, W, C): float32, of which a few rows as float64."""
+        x = np.empty(batch.shape, np.float32)
+        n_rows = max(1, _VALUES_AT_ONCE // batch[:, 0].size)
+        for top in range(0, batch.shape[1], n_rows):
+            rows = slice(top, top + n_rows)
+            unit = (to_unit_range(batch[:, rows]) - self.mean) / self.std
+            x[:, rows] = unit.clip(-_FARTHEST, _FARTHEST)
+        return x
 
     def _resize(self, x: Tensor) -> Tensor:
         x = x[..., : self.working_size[0], : self.working_size[1]]
@@ -133,15 +147,27 @@ class AnomalyMapper:
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
+
+        def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+            found = evidence(self.network, x, self.gaussians, corner, whole)
+            return combine(found, self.tails, KIND_WEIGHTS)
+
         x = self.preparation(batch, self.device)
-        maps = combine(evidence(self.network, x, self.gaussians), self.tails)
+        maps = in_tiles(join, x, MAP_STRIDE)  # k, h/2, w/2
         return self.preparation.to_input(maps).cpu().numpy()
 
     @torch.inference_mode()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
-        """Return what the autoencoder makes of images (k, H, W, C), as float32."""
-        reconstruction = self.network(self.preparation(batch, self.device))[0]
-        return self.preparation.undo(reconstruction).cpu().numpy()
+        """Return what the autoencoder makes of images (k, H, W, C), as float64."""
+
+        def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
+            return self.network(x)[0]
+
+        # Without names for what lies between: large images are not held twice.
+        rebuilt = self.preparation.undo(
+            in_tiles(rebuild, self.preparation(batch, self.device), 1)
+        )
+        return rebuilt.cpu().numpy()  # k, H, W, C
 
     def over(
         self, images, compute: Callable[[np.ndarray], np.ndarray]
@@ -182,7 +208,7 @@ def array_shapes(
         c = state[f"down{stride}.0.0.weight"].shape[0]
         level = gaussians_shapes((height // stride, width // stride), c)
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
-    n_kinds = 1 + len(FEATURE_STRIDES) + 1
+    n_kinds = len(KIND_WEIGHTS)
     return shapes | {"tails": (n_kinds, N_KNOTS, 2), "mean": (n_channels,)}
 
 
@@ -214,20 +240,29 @@ def from_arrays(
     )
 
 
-def evidence(network: nn.Module, x: Tensor, gaussians: tuple[Gaussians, ...]) -> Tensor:
+def evidence(
+    network: nn.Module,
+    x: Tensor,
+    gaussians: tuple[Gaussians, ...],
+    corner: tuple[int, int] = (0, 0),
+    whole: tuple[int, int] | None = None,
+) -> Tensor:
     """Return maps (n, kinds, h/2, w/2) that rise with how unusual images are.
 
     What the anomaly decoder says; how far the encoder's features are from those of good
     images, at every stride; and how far the reconstruction of x (n, C, h, w) is off.
     The first is a logarithm of odds; the others are made logarithms because their tails
-    are long.
+    are long. x may be a part, cut at this upper left corner, of images whose size as a
+    `whole` is (height, width).
     """
     reconstruction, logits, features = network(x)
     size = (logits.shape[1], logits.shape[2])
-    far = [
-        F.interpolate(level.distance(f)[:, None].log1p(), size, mode="bilinear")
-        for level, f in zip(gaussians, features, strict=True)
-    ]
+    whole = whole or (x.shape[2], x.shape[3])
+    far = []
+    for stride, level, f in zip(FEATURE_STRIDES, gaussians, features, strict=True):
+        place, of = ([side // stride for side in pair] for pair in (corner, whole))
+        distance = level.distance(f, place, of)[:, None].log1p()  # n, 1, h', w'
+        far.append(F.interpolate(distance, size, mode="bilinear"))
     off = (x - reconstruction).abs().mean(1, keepdim=True)  # n, 1, h, w
     off = F.avg_pool2d(off, MAP_STRIDE).log1p()  # n, 1, h/2, w/2
     return torch.cat([logits[:, None], *far, off], 1)

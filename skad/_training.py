@@ -1,6 +1,7 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class Appearance(NamedTuple):
 
 def train(
     network: nn.Module,
-    read: Callable[[np.ndarray], Tensor],
+    read: Callable[[np.ndarray], Iterable[Tensor]],
     n_images: int,
     *,
     n_steps: int,
@@ -43,7 +44,8 @@ def train(
     ----------
     network : PatchAutoencoder
     read : callable
-        Indices (k,) in, standardised images (k, C, H, W) out.
+        The indices (m, k) of m batches in, one standardised batch (k, C, H, W) after
+        the other out.
     n_images : int
     n_steps, batch_size : int
     learning_rate : float
@@ -71,8 +73,9 @@ def train(
     )
     network.train()
     batch_size = max(batch_size, 2)  # batch normalisation needs more than one value
-    for indices in _batches(n_images, n_steps, batch_size, generator):
-        good = vary(read(indices), appearance, generator)
+    known = _batches(n_images, n_steps, batch_size, generator)
+    for images in chain.from_iterable(map(read, known)):
+        good = vary(images, appearance, generator)
         defective, visibility = simulate(
             good, patch_sizes, appearance.noise_level, generator
         )
@@ -148,15 +151,20 @@ def _fine(images: Tensor) -> Tensor:
 def _batches(
     n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield the indices of every batch: all images in a new order, again and again."""
+    """Yield the indices of batches: all images in a new order, again and again.
+
+    As many batches (m, batch_size) at a time as are known before an order is drawn.
+    """
     device = generator.device
     waiting = torch.empty(0, dtype=torch.long, device=device)
-    for _ in range(n_steps):
+    while n_steps:
         while len(waiting) < batch_size:
             order = torch.randperm(n_images, generator=generator, device=device)
             waiting = torch.cat([waiting, order])
-        yield waiting[:batch_size].cpu().numpy()
-        waiting = waiting[batch_size:]
+        m = min(n_steps, len(waiting) // batch_size)
+        known, waiting = waiting.split([m * batch_size, len(waiting) - m * batch_size])
+        yield known.reshape(m, batch_size).cpu().numpy()
+        n_steps -= m
 
 
 @torch.no_grad()

@@ -56,9 +56,11 @@ LEVELS = {
     "_localization": 0,
     "_networks": 0,
     "_parameters": 0,
+    "_prefetch": 0,
     "_progress": 0,
     "_regions": 0,
     "_threshold": 0,
+    "_tiles": 0,
     "datasets": 0,
     "overlays": 0,
     "testing": 0,
@@ -74,6 +76,7 @@ MAY_IMPORT_TORCH = {
     "_maps",
     "_networks",
     "_parameters",
+    "_tiles",
     "_training",
 }
 # Inside functions alone: these are installed only by those who want the feature.

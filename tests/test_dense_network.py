@@ -79,7 +79,13 @@ def trained(epochs, seed=0, **options):
     network = from_keras(SHAPE, arrays(random_weights()))
     x = as_tensor(draw(1, seed=5).repeat(10, axis=0))
     generator = torch.Generator().manual_seed(seed)
-    losses = train(network, lambda i: x[i], len(x), generator=generator, **settings)
+    losses = train(
+        network,
+        lambda places: (x[i] for i in places),
+        len(x),
+        generator=generator,
+        **settings,
+    )
     return network, list(losses), x
 
 

@@ -7,6 +7,7 @@ import torch
 from skad._fusion import combine, fit_tails, surprise
 
 N_KINDS = 4
+EQUAL = (1.0,) * N_KINDS
 
 
 def tails(seed=0):
@@ -37,18 +38,21 @@ def test_surprise_rises_with_the_value():
     assert (found.diff()[above_the_lowest] > 0).all()
 
 
-def test_kinds_are_joined_by_the_geometric_mean():
+def test_kinds_are_joined_by_the_weighted_geometric_mean():
     found = tails()
     evidence = 3 * torch.randn(
         2, N_KINDS, 5, 6, generator=torch.Generator().manual_seed(1)
     )
     each = [1 + surprise(evidence[:, k], found[k]).numpy() for k in range(N_KINDS)]
-    expected = np.prod(each, axis=0) ** (1 / N_KINDS) - 1
-    np.testing.assert_allclose(combine(evidence, found), expected, rtol=1e-4, atol=1e-6)
+    weights = (3.0, 1.0, 0.5, 0.0)
+    powers = [value**weight for value, weight in zip(each, weights, strict=True)]
+    expected = np.prod(powers, axis=0) ** (1 / sum(weights)) - 1
+    joined = combine(evidence, found, weights)
+    np.testing.assert_allclose(joined, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_no_evidence_is_nothing():
-    assert (combine(torch.full((1, N_KINDS, 4, 4), -1e6), tails()) == 0).all()
+    assert (combine(torch.full((1, N_KINDS, 4, 4), -1e6), tails(), EQUAL) == 0).all()
 
 
 def test_kinds_that_agree_say_more_than_one_that_shouts():
@@ -56,7 +60,7 @@ def test_kinds_that_agree_say_more_than_one_that_shouts():
     usual, seen = found[:, 1, 0], found[:, 7, 0]  # one pixel in 2, one in 1000
     loud = torch.where(torch.arange(N_KINDS) == 0, 40.0, usual)
     agreed, alone = (
-        float(combine(v[None, :, None, None], found)) for v in (seen, loud)
+        float(combine(v[None, :, None, None], found, EQUAL)) for v in (seen, loud)
     )
     assert agreed > alone
 
@@ -65,4 +69,6 @@ def test_kinds_that_agree_say_more_than_one_that_shouts():
 def test_tails_rise_even_where_good_images_are_all_alike(value):
     found = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
     assert (found.diff(dim=1) > 0).all()
-    assert combine(torch.full((1, 3, 2, 2), value + 1), found).isfinite().all()
+    assert (
+        combine(torch.full((1, 3, 2, 2), value + 1), found, EQUAL[:3]).isfinite().all()
+    )

@@ -27,7 +27,8 @@ def fit(features, batch_size=2):
 def places(shape):
     """The number of every position's place, (h, w)."""
     positions = torch.arange(1, 1 + shape[0] * shape[1]).reshape(1, *shape, 1)
-    by_place = _gaussians._by_place(positions)[:, :, 0]  # P, m, filled up with zeros
+    cell = _gaussians._cell(shape)
+    by_place = _gaussians._by_place(positions, cell)[:, :, 0]  # P, m, filled with zeros
     found = torch.empty(shape, dtype=torch.long)
     for number, members in enumerate(by_place):
         found.view(-1)[members[members > 0] - 1] = number
@@ -91,6 +92,18 @@ def test_levels_are_fitted_each_for_itself():
         alone, alone_without = fit(features)
         for a, b in zip((gaussians, *without), (alone, *alone_without), strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("most_places", [6, 20, 1000])
+def test_distances_of_a_part_are_those_of_the_whole_there(monkeypatch, most_places):
+    monkeypatch.setattr(_gaussians, "MOST_PLACES", most_places)
+    train, test = draw(6, 4, 9, 13), draw(2, 4, 9, 13, seed=1)
+    gaussians, _ = fit(train)
+    whole = gaussians.distance(test)
+    for rows, columns in [((0, 9), (0, 13)), ((3, 8), (5, 13)), ((4, 5), (1, 2))]:
+        here = (..., slice(*rows), slice(*columns))
+        part = gaussians.distance(test[here], (rows[0], columns[0]), (9, 13))
+        np.testing.assert_allclose(part, whole[here], rtol=1e-5)
 
 
 def test_batches_do_not_matter():

@@ -9,6 +9,7 @@ import torch
 
 from skad._fusion import combine
 from skad._maps import (
+    KIND_WEIGHTS,
     Preparation,
     array_shapes,
     evidence,
@@ -24,6 +25,8 @@ CPU = torch.device("cpu")
 
 class Stack:
     """Images (n, H, W, C) in an array, as the mapper wants them."""
+
+    is_lazy = False
 
     def __init__(self, array):
         self.array = array
@@ -220,7 +223,7 @@ def test_maps_rise_with_every_kind_of_evidence():
     x = mapper.preparation(images, CPU)
     with torch.inference_mode():
         base = evidence(mapper.network, x, mapper.gaussians)
-        below = combine(base, mapper.tails)
+        below = combine(base, mapper.tails, KIND_WEIGHTS)
         assert below.shape == (6, 16, 24)
         assert (below >= 0).all()
         for kind in range(base.shape[1]):
@@ -228,7 +231,7 @@ def test_maps_rise_with_every_kind_of_evidence():
                 more = base.clone()
                 values = mapper.tails[kind, :, 0]
                 more[:, kind] += amount * (values[-1] - values[0])
-                above = combine(more, mapper.tails)
+                above = combine(more, mapper.tails, KIND_WEIGHTS)
                 assert (above >= below).all()
                 assert above.isfinite().all()
             assert (above > below).all()

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 import skad
 from skad._evaluation import figures_of_pixels
 from skad._fusion import combine, surprise
-from skad._maps import AnomalyMapper, evidence
+from skad._maps import KIND_WEIGHTS, AnomalyMapper, evidence
 from skad._mvtec import Category, find_categories, load_category
 from skad._networks import FEATURE_STRIDES
 from skad.metrics import image_auroc_score
@@ -33,12 +34,17 @@ Join = Callable[[Tensor, Tensor], Tensor]  # evidence and tails in, one map out
 
 def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
-    ways: dict[str, Join] = {"all, geometric mean (the method)": combine}
+    ways = {"all (the method)": _weighted(KIND_WEIGHTS)}
     for i, kind in enumerate(KINDS):
-        rest = [k for k in range(len(KINDS)) if k != i]
-        ways[f"{kind} alone"] = lambda e, t, i=i: e[:, i]
-        ways[f"without {kind}"] = lambda e, t, rest=rest: combine(e[:, rest], t[rest])
+        ways[f"{kind} alone"] = _weighted(np.eye(len(KINDS))[i])
+    for i, kind in enumerate(KINDS):
+        ways[f"without {kind}"] = _weighted(KIND_WEIGHTS * (np.arange(len(KINDS)) != i))
+    ways["all, equal weights"] = _weighted(np.ones(len(KINDS)))
     return ways | {"all, sum (Fisher)": _sum, "all, maximum": _maximum}
+
+
+def _weighted(weights: ArrayLike) -> Join:
+    return lambda found, tails: combine(found, tails, np.asarray(weights).tolist())
 
 
 def _each(found: Tensor, tails: Tensor) -> Tensor:
