@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from skad import __version__
 from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
-from skad._networks import PatchAutoencoder
+from skad._networks import new_network
 from skad._prefetch import batches_of
 from skad._training import Appearance, train
 
@@ -76,8 +76,10 @@ def learn(
     Learned
     """
     device = torch.device(settings.device)
-    network = _new_network(images.format.image_shape[2], seed, start)
-    network.to(device)
+    weights = torch.Generator().manual_seed(seed)
+    network = new_network(images.format.image_shape[2], weights).to(device)
+    if start is not None:
+        network.load_state_dict(start)
     generator = torch.Generator(device).manual_seed(seed)
 
     order = np.random.RandomState(seed).permutation(training)
@@ -117,17 +119,6 @@ def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.nda
         scores.append(-maps.max((1, 2)).astype(np.float64))
         means.append(maps.mean((1, 2), dtype=np.float64))
     return np.concatenate(scores), np.concatenate(means)
-
-
-def _new_network(
-    n_channels: int, seed: int, start: dict[str, Tensor] | None
-) -> PatchAutoencoder:
-    with torch.random.fork_rng(devices=[]):  # initial weights come from the global one
-        torch.default_generator.manual_seed(seed)
-        network = PatchAutoencoder(n_channels)
-    if start is not None:
-        network.load_state_dict(start)
-    return network
 
 
 def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:

@@ -1,5 +1,7 @@
 """The network: an encoder, a decoder that rebuilds, a decoder that marks anomalies."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 STRIDE = 16  # the encoder halves the resolution four times
 FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` returns
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
+_FIRST_LOGIT = -3.0  # few pixels are anomalous
 _WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
 
 
@@ -20,6 +23,33 @@ def _block(n_in: int, n_out: int, *, side: int = 3, stride: int = 1) -> nn.Seque
 
 def _upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def new_network(n_channels: int, generator: torch.Generator) -> "PatchAutoencoder":
+    """Make a network with random weights, as torch draws them, from a CPU generator.
+
+    Torch itself would draw them from its global generator, which is not ours to use.
+    """
+    with torch.device("meta"):  # draws nothing
+        network = PatchAutoencoder(n_channels)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d):
+            _draw(module, generator)
+    nn.init.constant_(network.to_logit[0].bias, _FIRST_LOGIT)  # type: ignore[arg-type]
+    return network
+
+
+@torch.no_grad()
+def _draw(module: nn.Conv2d, generator: torch.Generator) -> None:
+    """Draw weights and biases evenly up to 1 / sqrt(fan-in)."""
+    bound = 1 / math.sqrt(module.weight[0].numel())
+    for parameter in (module.weight, module.bias):
+        if parameter is not None:
+            drawn = torch.empty(parameter.shape)
+            parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
 
 class PatchAutoencoder(nn.Module):
@@ -49,8 +79,6 @@ class PatchAutoencoder(nn.Module):
         )
         self.mark4 = nn.Sequential(_block(2 * b + b // 2, b), _block(b, b))
         self.to_logit = nn.Sequential(nn.Conv2d(b, 4, 3, padding=1), nn.PixelShuffle(2))
-        with torch.no_grad():
-            self.to_logit[0].bias.fill_(-3.0)  # type: ignore[operator]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from skad import _networks
 from skad._fusion import combine
 from skad._maps import (
     KIND_WEIGHTS,
@@ -18,7 +19,7 @@ from skad._maps import (
     to_arrays,
     to_unit_range,
 )
-from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
 
 CPU = torch.device("cpu")
 
@@ -56,9 +57,7 @@ def prepare(images, working_size=None, roi=None):
 
 
 def new_network(n_channels=1):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return PatchAutoencoder(n_channels).eval()
+    return _networks.new_network(n_channels, torch.Generator().manual_seed(0)).eval()
 
 
 def fit(images, working_size=None, roi=None):

@@ -5,14 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad import _networks
+from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
 from skad._training import step
 
 
 def network(n_channels=1):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return PatchAutoencoder(n_channels).eval()
+    return _networks.new_network(n_channels, torch.Generator().manual_seed(0)).eval()
 
 
 def images(n=2, n_channels=1, size=(32, 48), seed=0):
@@ -94,3 +93,18 @@ def test_the_anomaly_loss_does_not_spoil_the_reconstruction():
 def test_a_new_network_sees_few_anomalies():
     logits = network()(images())[1]
     assert logits.sigmoid().mean() < 0.2
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_weights_are_torchs_own_from_another_generator(n_channels):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        expected = _networks.PatchAutoencoder(n_channels).state_dict()
+        torch.manual_seed(6)
+        before = torch.get_rng_state()
+        generator = torch.Generator().manual_seed(5)
+        found = _networks.new_network(n_channels, generator).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+    for name in expected.keys() - {"to_logit.0.bias"}:
+        assert torch.equal(found[name], expected[name]), name
+    assert (found["to_logit.0.bias"] < 0).all()

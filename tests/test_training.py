@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad import _training
-from skad._networks import PatchAutoencoder
+from skad import _networks, _training
 from skad._training import Appearance, _batches, step, train, vary
 
 STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, flips=())
@@ -20,9 +19,7 @@ def generator(seed=0):
 
 
 def new_network(n_channels=1):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return PatchAutoencoder(n_channels)
+    return _networks.new_network(n_channels, torch.Generator().manual_seed(0))
 
 
 def discs(n=12, size=(32, 32), n_channels=1):
