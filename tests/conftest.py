@@ -4,3 +4,6 @@ import os
 
 # Without it, scikit-learn leaves out its check of array API input; SciPy reads it once.
 os.environ["SCIPY_ARRAY_API"] = "1"
+
+# The tensors of the tests are small: threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
