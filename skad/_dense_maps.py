@@ -1,6 +1,5 @@
 """From images to anomaly maps by the old network: where its reconstruction is off."""
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,16 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad._dense_network import DenseAutoencoder, from_state, state_shapes
-from skad._maps import to_unit_range
-from skad._prefetch import batchwise
+from skad._maps import Mapper, to_unit_range
 
 _WINDOW = 9  # pixels; of the windows tried, the best on real images
-_PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _PREFIX = "network."
 
 
 @dataclass
-class DenseMapper:
+class DenseMapper(Mapper):
     """Turns images of any size into anomaly maps of that size.
 
     Attributes
@@ -32,22 +29,6 @@ class DenseMapper:
 
     network: DenseAutoencoder
     input_size: tuple[int, int]
-
-    def to(self, device: str) -> "DenseMapper":
-        """Move the network to a device, in place."""
-        self.network.to(device)
-        return self
-
-    def __getstate__(self) -> dict:
-        """Pickle from any device so that a machine without it can read it."""
-        if self.device.type == "cpu":
-            return vars(self)
-        return vars(copy.deepcopy(self).to("cpu"))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
@@ -86,8 +67,7 @@ class DenseMapper:
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to all images, a fixed number at a time."""
         height, width, _ = self.network.input_shape
-        pixels = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
-        return batchwise(images, max(1, pixels // (height * width)), compute)
+        return self._batchwise(images, height * width, compute)
 
     def _resize(self, x: Tensor) -> Tensor:
         if self.input_size == self.network.input_shape[:2]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
 from skad._keras import PathLike, find_pair, read_pair
-from skad._learning import Learned, score_images
+from skad._learning import Learned, collect, score_images
 from skad._prefetch import batches_of
 
 
@@ -97,13 +97,7 @@ def learn(
         learning_rate=settings.learning_rate,
         generator=torch.Generator().manual_seed(seed),
     )
-    history: list[dict[str, float]] = []
-    steps: list[float] = []
-    for i, loss in enumerate(losses, start=1):
-        progress(i, settings.epochs * n_steps, {"loss": loss})
-        steps.append(loss)
-        if len(steps) == n_steps:
-            history.append({"epoch": len(history) + 1, "loss": float(np.mean(steps))})
-            steps = []
+    steps = ({"loss": loss} for loss in losses)
+    history = collect(steps, settings.epochs, n_steps, progress)
     scores, means = score_images(mapper, images.subset(calibration))
     return Learned(mapper, scores, means, history)

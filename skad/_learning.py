@@ -1,6 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +106,7 @@ def learn(
         roi=None if roi is None else preparation.inside(1).float().to(device),
         generator=generator,
     )
-    history = _collect(losses, settings.epochs, n_steps, progress)
+    history = collect(losses, settings.epochs, n_steps, progress)
     mapper = fit_mapper(network, preparation, images, sample)
     scores, means = score_images(mapper, images.subset(calibration))
     return Learned(mapper, scores, means, history)
@@ -125,13 +125,13 @@ def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:
     return max(n_images, min(_EPOCH_FLOOR, size[0] * size[1] // _FLOOR_PIXELS))
 
 
-def _collect(
-    losses: Any,
+def collect(
+    losses: Iterable[dict[str, float]],
     epochs: int,
     n_steps: int,
     progress: Callable[[int, int, dict[str, float]], None] | None,
 ) -> list[dict[str, float]]:
-    """Run the training; return the mean losses of every epoch."""
+    """Run a training that yields the losses of its steps; return each epoch's means."""
     history: list[dict[str, float]] = []
     steps: list[dict[str, float]] = []
     for i, step in enumerate(losses, start=1):

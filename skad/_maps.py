@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -104,8 +105,37 @@ def _pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode="replicate")
 
 
+class Mapper:
+    """What has a network that may be on any device, and is pickled from the CPU."""
+
+    network: nn.Module
+
+    def to(self, device: str) -> Self:
+        """Move everything to a device, in place."""
+        self.network.to(device)
+        return self
+
+    def __getstate__(self) -> dict:
+        """Pickle from any device so that a machine without it can read it."""
+        if self.device.type == "cpu":
+            return vars(self)
+        return vars(copy.deepcopy(self).to("cpu"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def _batchwise(
+        self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Apply a function of batches to images of so many pixels in the network."""
+        most = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
+        return batchwise(images, max(1, most // pixels), compute)
+
+
 @dataclass
-class AnomalyMapper:
+class AnomalyMapper(Mapper):
     """All that is needed to turn images into anomaly maps.
 
     Attributes
@@ -124,25 +154,14 @@ class AnomalyMapper:
     gaussians: tuple[Gaussians, ...]
     tails: Tensor
 
-    def to(self, device: str) -> "AnomalyMapper":
+    def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
-        self.network.to(device)
+        super().to(device)
         self.gaussians = tuple(
             Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
         )
         self.tails = self.tails.to(device)
         return self
-
-    def __getstate__(self) -> dict:
-        """Pickle from any device so that a machine without it can read it."""
-        if self.device.type == "cpu":
-            return vars(self)
-        return vars(copy.deepcopy(self).to("cpu"))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -179,8 +198,7 @@ class AnomalyMapper:
         """
         height, width = self.preparation.working_size
         pixels = (height + -height % STRIDE) * (width + -width % STRIDE)
-        most = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
-        return batchwise(images, max(1, most // pixels), compute)
+        return self._batchwise(images, pixels, compute)
 
 
 def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
