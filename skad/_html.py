@@ -15,23 +15,11 @@ def fitted_html(detector: Any) -> str:
     -------
     html : str
     """
-    n = len(detector.calibration_scores_)
-    if hasattr(detector, "labelled_threshold_"):
-        promise = (
-            f"none: set by labels, for the best {detector.labelled_threshold_.metric}"
-        )
-    elif detector.contamination != "auto":
-        promise = f"none: {detector.contamination:.3g} of the training images flagged"
-    else:
-        least = 1 / (n + 1)
-        promise = (
-            f"at most {max(detector.target_fpr, least):.3g} of good images flagged"
-        )
     device = next(detector.network_.parameters()).device
     rows = {
         "threshold": f"{detector.pixel_threshold_:.6g}",
-        "promise": promise,
-        "calibration images": str(n),
+        "promise": _promise(detector),
+        "calibration images": str(len(detector.calibration_scores_)),
         "images": " x ".join(map(str, detector.image_shape_in_)),
         "device": str(device),
     }
@@ -41,3 +29,20 @@ def fitted_html(detector: Any) -> str:
         for name, text in rows.items()
     )
     return f"<table class='skad-fitted'>{cells}</table>"
+
+
+def _promise(detector: Any) -> str:
+    """Tell what the threshold promises; parameters may have been set after it was."""
+    if hasattr(detector, "labelled_threshold_"):
+        return (
+            f"none: set by labels, for the best {detector.labelled_threshold_.metric}"
+        )
+    scores, n = detector.calibration_scores_, len(detector.calibration_scores_)
+    rank = int(detector.target_fpr * (n + 1) + 1e-9)  # as conformal_threshold counts
+    if detector.offset_ == scores[min(max(rank, 1), n) - 1]:
+        share = max(detector.target_fpr, 1 / (n + 1))
+    elif detector.contamination != "auto":
+        return f"none: {detector.contamination:.3g} of the training images flagged"
+    else:
+        share = (1 + sum(scores < detector.offset_)) / (n + 1)
+    return f"at most {share:.3g} of good images flagged"

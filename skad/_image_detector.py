@@ -224,9 +224,15 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Tell scikit-learn that there is something to score with."""
         return hasattr(self, "_mapper")
 
-    def _html_repr(self):
+    def _repr_html_inner(self):
         fitted = fitted_html(self) if hasattr(self, "offset_") else ""
         return estimator_html_repr(self) + fitted
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:  # scikit-learn asks _repr_html_inner for one of two
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
 
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.pipeline import make_pipeline
 
 from skad import PatchAutoencoderDetector
@@ -39,6 +40,13 @@ def test_fitted_state(fitted):
         "device": str(next(fitted.network_.parameters()).device),
     }
     assert "skad-fitted" in fitted._repr_mimebundle_()["text/html"]
+    assert fitted._repr_mimebundle_()["text/plain"] == repr(fitted)
+
+
+def test_no_html_where_scikit_learn_is_told_so(fitted):
+    with sklearn.config_context(display="text"):
+        assert set(fitted._repr_mimebundle_()) == {"text/plain"}
+        assert not hasattr(fitted, "_repr_html_")
 
 
 def test_a_promise_that_was_not_possible_is_not_shown():
@@ -56,6 +64,15 @@ def test_no_promise_where_there_is_none():
     assert shown(detector)["promise"] == (
         "none: set by labels, for the best balanced_accuracy"
     )
+
+
+def test_the_promise_is_that_of_the_threshold_and_not_of_later_parameters():
+    detector = make().fit(GOOD).set_params(target_fpr=0.5)
+    assert shown(detector)["promise"] == "at most 0.2 of good images flagged"
+    detector.calibrate(GOOD)
+    assert shown(detector)["promise"] == "at most 0.5 of good images flagged"
+    detector = make().set_params(contamination=0.25).fit(GOOD).calibrate(GOOD)
+    assert shown(detector)["promise"] == "at most 0.2 of good images flagged"
 
 
 def test_pipelines_show_their_diagram(fitted):

@@ -241,7 +241,7 @@ def test_scorers_pickle_and_name_themselves(name):
 
 
 def test_an_estimator_with_a_decision_function_alone_will_do():
-    class Bare(BaseEstimator):
+    class Bare(OutlierMixin, BaseEstimator):
         def decision_function(self, X):
             return -X.max(axis=(1, 2))
 
