@@ -27,7 +27,8 @@ Progress = Callable[[int, int, dict[str, float]], None]
 def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
     """Follow a training; what is yielded is told step, number of steps and losses.
 
-    The bar moves with every step. Callbacks are told of every epoch, as a subtask.
+    The bar moves with every step. Callbacks are told of every epoch, as a subtask, and
+    at the end get the fitted estimator, which what is inside the context has to fit.
 
     Parameters
     ----------
@@ -56,4 +57,6 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
 
         yield progress
     if context is not None:
-        context.call_on_fit_task_end(estimator=estimator, X=X, y=y)
+        context.call_on_fit_task_end(
+            estimator=estimator, X=X, y=y, reconstruction_attributes={}
+        )
