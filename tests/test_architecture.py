@@ -41,6 +41,7 @@ LEVELS = {
     "_scorers": 1,
     "_training": 1,
     "images": 1,
+    "testing": 1,
     # import nothing of skad's
     "_arguments": 0,
     "_decoding": 0,
@@ -51,6 +52,7 @@ LEVELS = {
     "_fusion": 0,
     "_gaussians": 0,
     "_html": 0,
+    "_image_checks": 0,
     "_inputs": 0,
     "_keras": 0,
     "_localization": 0,
@@ -63,7 +65,6 @@ LEVELS = {
     "_tiles": 0,
     "datasets": 0,
     "overlays": 0,
-    "testing": 0,
 }
 MAY_IMPORT_TORCH = {
     "_defects",

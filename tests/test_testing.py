@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import IsolationForest
 
 import skad
@@ -98,10 +99,25 @@ class DependsOnTheBatch(PixelStatisticsDetector):
         return maps / maps.mean()
 
 
+class DependsOnManyImages(PixelStatisticsDetector):
+    def anomaly_map(self, X):
+        maps = super().anomaly_map(X)
+        return maps * (1 + 1e-5) if len(maps) > 32 else maps
+
+
 class DependsOnTheOrder(PixelStatisticsDetector):
     def anomaly_map(self, X):
         maps = super().anomaly_map(X)
-        maps[3:4] *= 1 + 1e-5
+        if len(maps) == 6:
+            maps[3] *= 1 + 1e-5
+        return maps
+
+
+class ChangesFloatsInPlace(PixelStatisticsDetector):
+    def anomaly_map(self, X):
+        maps = super().anomaly_map(X)
+        if getattr(X, "dtype", None) == np.float64:
+            X -= X.mean()
         return maps
 
 
@@ -115,6 +131,13 @@ class IgnoresNaN(PixelStatisticsDetector):
     def _as_images(self, X, image_shape=None):
         if isinstance(X, np.ndarray) and X.dtype.kind == "f":
             X = np.where(np.isnan(X), X.dtype.type(0), X)
+        return super()._as_images(X, image_shape)
+
+
+class TakesMinusInfinityForBlack(PixelStatisticsDetector):
+    def _as_images(self, X, image_shape=None):
+        if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+            X = np.where(np.isneginf(X), X.dtype.type(0), X)
         return super()._as_images(X, image_shape)
 
 
@@ -136,6 +159,24 @@ class ScoresWithTheMean(PixelStatisticsDetector):
 class MasksTooMuch(PixelStatisticsDetector):
     def predict_mask(self, X):
         return self.anomaly_map(X) > 0.9 * self.pixel_threshold_
+
+
+class HasAnotherPixelThreshold(PixelStatisticsDetector):
+    def fit(self, X, y=None):
+        super().fit(X)
+        self.pixel_threshold_ = np.nextafter(-self.offset_, np.inf)
+        return self
+
+
+class MasksTies(PixelStatisticsDetector):
+    def fit(self, X, y=None):
+        super().fit(X)
+        self.offset_ = np.sort(self.score_samples(X))[1]
+        self.pixel_threshold_ = -self.offset_
+        return self
+
+    def predict_mask(self, X):
+        return self.anomaly_map(X) >= self.pixel_threshold_
 
 
 class IsNotThreadSafe(PixelStatisticsDetector):
@@ -204,6 +245,12 @@ class WritesIntoX(PixelStatisticsDetector):
         return super().fit(X)
 
 
+class ReadsColoursInMemoryOrder(PixelStatisticsDetector):
+    def _as_images(self, X, image_shape=None):
+        X = super()._as_images(X, image_shape)
+        return X.ravel("K").reshape(X.shape) if X.ndim == 4 else X
+
+
 class CountsNegativeStrides(PixelStatisticsDetector):
     def fit(self, X, y=None):
         if min(getattr(X, "strides", (0,))) < 0:
@@ -237,13 +284,18 @@ class PredictsBeforeItFits(PixelStatisticsDetector):
         (ChangesItsParameter, {"clone", "state_kept"}),
         (ChangesItsInput, {"input_kept"}),
         (DependsOnTheBatch, {"batches"}),
+        (DependsOnManyImages, {"batches"}),
         (DependsOnTheOrder, {"order"}),
+        (ChangesFloatsInPlace, {"input_kept"}),
         (UsesTheGlobalGenerator, {"generators_kept"}),
         (IgnoresNaN, {"wrong_nan"}),
+        (TakesMinusInfinityForBlack, {"wrong_minus_infinity"}),
         (HasTheWrongSign, {"decision"}),
         (ForgetsItsOffset, {"decision", "predict_mask"}),
         (ScoresWithTheMean, {"anomaly_map", "predict_mask"}),
         (MasksTooMuch, {"predict_mask"}),
+        (HasAnotherPixelThreshold, {"predict_mask"}),
+        (MasksTies, {"predict_mask"}),
         (IsNotThreadSafe, {"threads"}),
         (AcceptsOtherChannels, {"wrong_fewer_channels"}),
         (LosesStateInPickles, {"pickle", "joblib"}),
@@ -253,6 +305,7 @@ class PredictsBeforeItFits(PixelStatisticsDetector):
         (OverflowsInHalfPrecision, {"dtype_float16"}),
         (KnowsAtMostFourChannels, {"channels_7"}),
         (WritesIntoX, {"memmap"}),
+        (ReadsColoursInMemoryOrder, {"fortran_order"}),
         (CountsNegativeStrides, {"flipped"}),
         (WantsShapes, {"lazy_sequence"}),
         (ReadsLabels, {"labels_of_good_images"}),
@@ -271,6 +324,22 @@ def failures(estimator, **options):
         except AssertionError as error:
             found[name] = str(error)
     return found
+
+
+class TrainsInPredict(skad.PatchAutoencoderDetector):
+    def predict(self, X):
+        labels = super().predict(X)
+        with torch.no_grad():
+            next(self.network_.parameters()).mul_(1 + 1e-3)
+        return labels
+
+
+@pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
+def test_a_network_that_changes_is_noticed():
+    subject = TrainsInPredict(4, epochs=1, random_state=0)
+    checks = dict(image_checks(subject, labels=True))
+    with pytest.raises(AssertionError, match=r"changed: \['_mapper by predict"):
+        checks["state_kept"]()
 
 
 def test_labels_are_checked_on_demand():
@@ -299,7 +368,7 @@ def test_the_error_names_the_checks_and_tells_why():
     with pytest.raises(AssertionError) as caught:
         check_image_detector(DependsOnTheOrder())
     title, *_ = message = str(caught.value).splitlines()
-    assert title == "DependsOnTheOrder fails 1 of 45 checks:"
+    assert title == "DependsOnTheOrder fails 1 of 46 checks:"
     assert any(line.startswith("order: Expect scores") for line in message)
     assert any("Not equal to tolerance rtol=1e-07, atol=1e-09" in s for s in message)
 
@@ -307,9 +376,13 @@ def test_the_error_names_the_checks_and_tells_why():
 @pytest.mark.parametrize(
     ("faulty", "name", "words"),
     [
-        (WritesInPredict, "state_kept", "changed: ['last_labels_ by predict']"),
-        (ChangesItsInput, "input_kept", "changed: ['X by predict']"),
-        (UsesTheGlobalGenerator, "generators_kept", "['numpy.random by fit']"),
+        (
+            WritesInPredict,
+            "state_kept",
+            "changed: ['last_labels_ by predict (uint8)', ",
+        ),
+        (ChangesItsInput, "input_kept", "changed: ['X by predict (uint8)', "),
+        (UsesTheGlobalGenerator, "generators_kept", "['numpy.random by fit (uint8)', "),
         (FailsUnfitted, "unfitted", "has no attribute 'mean_'"),
         (IgnoresNaN, "wrong_nan", "ValueError not raised by fit"),
         (KnowsAtMostFourChannels, "channels_7", "ValueError: too many channels"),
