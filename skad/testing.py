@@ -37,7 +37,7 @@ def check_image_detector(estimator, *, lazy=True, labels=False, storage=None):
     >>> from sklearn.ensemble import IsolationForest
     >>> check_image_detector(IsolationForest())  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    AssertionError: IsolationForest fails 43 of 44 checks:
+    AssertionError: IsolationForest fails 47 of 48 checks:
     clone: Expect ...
     """
     checks = list(image_checks(estimator, lazy=lazy, labels=labels, storage=storage))

@@ -108,8 +108,7 @@ class DependsOnManyImages(PixelStatisticsDetector):
 class DependsOnTheOrder(PixelStatisticsDetector):
     def anomaly_map(self, X):
         maps = super().anomaly_map(X)
-        if len(maps) == 6:
-            maps[3] *= 1 + 1e-5
+        maps[3:4] *= 1 + 1e-5 * (len(maps) < 100)
         return maps
 
 
@@ -304,9 +303,9 @@ class PredictsBeforeItFits(PixelStatisticsDetector):
         (FailsUnfitted, {"unfitted"}),
         (OverflowsInHalfPrecision, {"dtype_float16"}),
         (KnowsAtMostFourChannels, {"channels_7"}),
-        (WritesIntoX, {"memmap"}),
-        (ReadsColoursInMemoryOrder, {"fortran_order"}),
-        (CountsNegativeStrides, {"flipped"}),
+        (WritesIntoX, {"memmap", "colour_memmap"}),
+        (ReadsColoursInMemoryOrder, {"colour_fortran_order"}),
+        (CountsNegativeStrides, {"flipped", "colour_flipped"}),
         (WantsShapes, {"lazy_sequence"}),
         (ReadsLabels, {"labels_of_good_images"}),
         (PredictsBeforeItFits, {"fit_predict"}),
@@ -368,7 +367,7 @@ def test_the_error_names_the_checks_and_tells_why():
     with pytest.raises(AssertionError) as caught:
         check_image_detector(DependsOnTheOrder())
     title, *_ = message = str(caught.value).splitlines()
-    assert title == "DependsOnTheOrder fails 1 of 46 checks:"
+    assert title == "DependsOnTheOrder fails 1 of 50 checks:"
     assert any(line.startswith("order: Expect scores") for line in message)
     assert any("Not equal to tolerance rtol=1e-07, atol=1e-09" in s for s in message)
 
