@@ -212,6 +212,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _benchmark(args: argparse.Namespace) -> int:
     from skad import _benchmark
+    from skad._benchmark_table import table
     from skad._files import make_room_for, write_atomically
 
     chosen = {"epochs": args.epochs, "device": args.device}
@@ -222,12 +223,13 @@ def _benchmark(args: argparse.Namespace) -> int:
         parameters={name: value for name, value in chosen.items() if value is not None},
         output=args.output,
         fresh=args.fresh,
+        models=args.models,
         verbose=1,
     )
-    table = _benchmark.table(results)
-    print(table, end="")
+    text = table(results)
+    print(text, end="")
     if args.table is not None:
-        write_atomically(make_room_for(args.table), table)
+        write_atomically(make_room_for(args.table), text)
     failed = sum("error" in result for result in results)
     if failed:
         print(f"skad: {failed} of {len(results)} runs failed", file=sys.stderr)

@@ -206,6 +206,12 @@ def _add_benchmark(commands: Any) -> None:
         help="start the file over, for instance after a change to skad's code",
     )
     parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="store the detectors here, as CATEGORY-SEED.safetensors",
+    )
+    parser.add_argument(
         "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
     )
 

@@ -10,8 +10,8 @@ import multiprocessing
 import os
 import platform
 import signal
-import statistics
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,6 @@ from skad._evaluation import (
 )
 from skad._files import make_room_for, write_atomically
 from skad._mvtec import PathLike, find_categories, fingerprint, load_category
-from skad.metrics import wilson_interval
 
 Result = dict[str, Any]
 
@@ -39,7 +38,12 @@ _LAYOUT = 1  # of a stored result: raised when figures are added, so that all ha
 # --- One run ----------------------------------------------------------------------
 
 
-def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
+def run_one(
+    path: PathLike,
+    seed: int,
+    parameters: Mapping[str, Any],
+    model: PathLike | None = None,
+) -> Result:
     """Fit on the good training images of a category and test on its test images.
 
     Parameters
@@ -51,6 +55,8 @@ def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
     parameters : mapping of str to object
         Further parameters of `PatchAutoencoderDetector`; what is not named keeps its
         default.
+    model : path, default=None
+        A file to store the detector in.
 
     Returns
     -------
@@ -63,11 +69,14 @@ def run_one(path: PathLike, seed: int, parameters: Mapping[str, Any]) -> Result:
         unknown is None.
     """
     from skad._detector import PatchAutoencoderDetector
+    from skad._persistence import save
 
     category = load_category(path)
     detector = PatchAutoencoderDetector(**parameters, random_state=seed)
     trial = fit_and_score(detector, category.train, category.test)
     peak_memory = _peak_memory_mb()
+    if model is not None:
+        save(detector, make_room_for(model))
     maps = detector.anomaly_map(category.test) if category.masks else ()
     figures = {
         "n_train": len(category.train),
@@ -121,6 +130,7 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     output: PathLike | None = None,
     fresh: bool = False,
+    models: PathLike | None = None,
     verbose: int = 0,
 ) -> list[Result]:
     """Run every category with every seed, each in a process of its own.
@@ -141,6 +151,8 @@ def run(
         taken from it; other results in it stay.
     fresh : bool, default=False
         Start the file over instead.
+    models : path, default=None
+        A folder to store the detectors in, as CATEGORY-SEED.safetensors.
     verbose : int, default=0
         1 shows a progress bar and names failed runs at once.
 
@@ -167,7 +179,9 @@ def run(
             settings = _settings(folder, seed, parameters or {})
             result = _stored_result(stored, settings)
             if result is None:
-                outcome = _run_in_a_process(folder, seed, parameters or {})
+                name = f"{folder.name}-{seed}.safetensors"
+                model = None if models is None else Path(models) / name
+                outcome = _run_in_a_process(folder, seed, parameters or {}, model)
                 result = settings | outcome
                 if output is not None and "error" not in result:
                     stored.append(result)
@@ -229,12 +243,14 @@ def _open_results(output: Path, fresh: bool) -> list[Result]:
     return results
 
 
-def _run_in_a_process(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
+def _run_in_a_process(
+    path: Path, seed: int, parameters: Mapping[str, Any], model: Path | None
+) -> Result:
     """Call `run_one` in a new process, which is ended if this one is interrupted."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(
-        target=_child, args=(sender, path, seed, dict(parameters)), daemon=True
+        target=_child, args=(sender, path, seed, dict(parameters), model), daemon=True
     )
     child.start()
     sender.close()  # so that the pipe ends when the child does
@@ -250,14 +266,19 @@ def _run_in_a_process(path: Path, seed: int, parameters: Mapping[str, Any]) -> R
 
 
 def _child(
-    sender: Connection, path: Path, seed: int, parameters: Mapping[str, Any]
+    sender: Connection,
+    path: Path,
+    seed: int,
+    parameters: Mapping[str, Any],
+    model: Path | None,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     result: Result = {"platform": platform.platform(), "cpus": os.cpu_count()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            result |= run_one(path, seed, parameters)
+            result |= run_one(path, seed, parameters, model)
         except (ValueError, OSError) as error:
             result = {"error": str(error), "notes": []}
         except Exception as error:
@@ -269,108 +290,9 @@ def _child(
     sender.close()
 
 
-# --- The table --------------------------------------------------------------------
-
-_COLUMNS = {
-    "image_auroc": ("image AUROC", ".3f"),
-    "pixel_auroc": ("pixel AUROC", ".3f"),
-    "au_pro": ("AU-PRO", ".3f"),
-    "promised_fpr": ("promised", ".3f"),
-    "false_alarm_rate": ("false alarms", ".3f"),
-    "detection_rate": ("detected", ".3f"),
-    "training_seconds": ("training, s", ".0f"),
-    "images_per_second": ("images/s", ".0f"),
-    "peak_memory_mb": ("peak MB", ".0f"),
-}
-
-
-def table(results: Sequence[Result]) -> str:
-    """Lay results out in a Markdown table.
-
-    Parameters
-    ----------
-    results : sequence of dict
-        What `run` returns; failed runs are left out.
-
-    Returns
-    -------
-    text : str
-        A row for each category (mean ± standard deviation over its seeds), one of
-        the means over categories, and one of the pooled rates at the threshold.
-    """
-    done = [result for result in results if "error" not in result]
-    if not done:
-        return "No run has ended.\n"
-    names = list(dict.fromkeys(result["category"] for result in done))
-    groups = {name: [r for r in done if r["category"] == name] for name in names}
-    lines = [
-        "| category | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
-        "|---|" + "---:|" * len(_COLUMNS),
-        *(_row(name, _cells_of_runs(group)) for name, group in groups.items()),
-        _row("**mean**", _cells_of_means(list(groups.values()))),
-        _row("**pooled**", _cells_pooled(done)),
-        "",
-        _legend(done),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _known(group: Sequence[Result], key: str) -> list[float]:
-    return [result[key] for result in group if result[key] is not None]
-
-
-def _cells_of_runs(group: Sequence[Result]) -> list[str]:
-    cells = []
-    for key, (_, form) in _COLUMNS.items():
-        values = _known(group, key)
-        cell = f"{statistics.fmean(values):{form}}" if values else "-"
-        if len(values) > 1 and key != "promised_fpr":  # which depends on no seed
-            cell += f" ± {statistics.stdev(values):{form}}"
-        cells.append(cell)
-    return cells
-
-
-def _cells_of_means(groups: Sequence[Sequence[Result]]) -> list[str]:
-    cells = []
-    for key, (_, form) in _COLUMNS.items():
-        means = [statistics.fmean(_known(g, key)) for g in groups if _known(g, key)]
-        cells.append(f"{statistics.fmean(means):{form}}" if means else "-")
-    return cells
-
-
-def _cells_pooled(done: Sequence[Result]) -> list[str]:
-    cells = dict.fromkeys(_COLUMNS, "")
-    counts = {
-        "false_alarm_rate": ("false_alarms", "n_good"),
-        "detection_rate": ("detections", "n_defective"),
-    }
-    for key, (flagged, among) in counts.items():
-        successes, n = (sum(r[k] for r in done) for k in (flagged, among))
-        if n:
-            low, high = wilson_interval(successes, n)
-            cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
-    n_good = sum(r["n_good"] for r in done)
-    if n_good and all(r["promised_fpr"] for r in done):
-        expected = sum(r["promised_fpr"] * r["n_good"] for r in done)
-        cells["promised_fpr"] = f"{expected / n_good:.3f}"
-    return list(cells.values())
-
-
-def _legend(done: Sequence[Result]) -> str:
-    seeds = ", ".join(str(seed) for seed in sorted({r["seed"] for r in done}))
-    n_good, n_defective = (
-        sum(r[key] for r in done) for key in ("n_good", "n_defective")
-    )
-    targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
-    return (
-        f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
-        f"to be at most target_fpr = {targets}, or 1 / (m + 1) where m calibration "
-        f"images are too few for that. Pooled: the {n_good} good and {n_defective} "
-        f"defective test images of all {len(done)} runs, with 95 % Wilson intervals; "
-        "an image counts once for each seed, so these intervals are somewhat too "
-        "narrow."
-    )
+def _end_with_the_parent() -> None:
+    """End this process when its parent does, also where that one was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

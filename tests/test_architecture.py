@@ -23,6 +23,7 @@ LEVELS = {
     "_benchmark": 7,
     "_demo": 7,
     # know a fitted detector
+    "_benchmark_table": 6,
     "_persistence": 6,
     "_evaluation": 5,
     "_kinds": 5,

@@ -1,14 +1,17 @@
 import json
 import os
-import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import skad
 from skad import __version__, _benchmark
-from skad._benchmark import run, run_one, table
-from skad.metrics import wilson_interval
+from skad._benchmark import run, run_one
 
 QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
 FIGURES = {
@@ -62,7 +65,7 @@ def calls(monkeypatch):
     """Replaces the processes by prepared figures, and lists the runs asked for."""
     calls = []
 
-    def answer(path, seed, parameters):
+    def answer(path, seed, parameters, model):
         calls.append((path.name, seed))
         return dict(FIGURES, notes=[])
 
@@ -133,7 +136,7 @@ def test_an_error_in_a_run_is_told_and_not_stored(root, tmp_path, capsys):
     assert not output.exists()
 
 
-def crash(sender, path, seed, parameters):
+def crash(sender, path, seed, parameters, model):
     os._exit(7)
 
 
@@ -143,6 +146,50 @@ def test_a_crash_costs_one_run(root, monkeypatch):
     assert [result["error"] for result in results] == [
         "the process of the run ended with code 7"
     ] * 2
+
+
+WAIT_IN_THE_CHILD = """
+import os, sys, time
+from pathlib import Path
+from skad import _benchmark
+
+def wait(path, seed, parameters, model):
+    Path(parameters["told"]).write_text(str(os.getpid()))
+    time.sleep(300)
+
+_benchmark.run_one = wait
+if __name__ == "__main__":
+    _benchmark.run(sys.argv[1], seeds=[0], parameters={"told": sys.argv[2]})
+"""
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_killed_benchmark_leaves_no_process_behind(root, tmp_path):
+    script, told = tmp_path / "script.py", tmp_path / "pid"
+    script.write_text(WAIT_IN_THE_CHILD)
+    command = [sys.executable, str(script), str(root / "disc"), str(told)]
+    with subprocess.Popen(command) as parent:
+        pid = wait_for(lambda: told.exists() and told.read_text())
+        parent.kill()
+    assert wait_for(lambda: not is_running(pid))
+
+
+def wait_for(condition, seconds=60):
+    """Return what a condition gives as soon as that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
 
 
 # --- Many runs --------------------------------------------------------------------
@@ -192,6 +239,16 @@ def test_an_interrupted_benchmark_goes_on(root, calls, tmp_path, monkeypatch):
     assert calls == [("disc", 0), ("ring", 0)]
 
 
+def test_detectors_are_stored_where_asked(root, tmp_path):
+    folder = tmp_path / "models"
+    (result,) = run(
+        root, categories=["disc"], seeds=[3], parameters=QUICK, models=folder
+    )
+    detector = skad.load(folder / "disc-3.safetensors")
+    assert detector.pixel_threshold_ == result["threshold"]
+    assert detector.random_state == 3
+
+
 @pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh"])
 def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     output = tmp_path / "results.json"
@@ -230,66 +287,3 @@ def test_a_file_of_something_else_is_not_overwritten(root, calls, tmp_path, cont
         run(root, output=output)
     assert output.read_text() == content
     assert calls == []
-
-
-# --- The table --------------------------------------------------------------------
-
-
-def result(category, seed, **figures):
-    return {**FIGURES, "category": category, "seed": seed, **figures}
-
-
-def cells(text):
-    """Cells of the table's rows, by the name in the first column."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    split = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    return {name: values for name, *values in split}
-
-
-def test_a_row_is_mean_and_deviation_over_seeds():
-    aurocs = [0.9, 0.8, 0.85]
-    rows = cells(table([result("a", i, image_auroc=v) for i, v in enumerate(aurocs)]))
-    column = rows["category"].index("image AUROC")
-    mean, deviation = statistics.fmean(aurocs), statistics.stdev(aurocs)
-    assert rows["a"][column] == f"{mean:.3f} ± {deviation:.3f}"
-
-
-def test_a_single_seed_has_no_deviation():
-    assert cells(table([result("a", 0)]))["a"][0] == "0.750"
-
-
-def test_categories_count_equally_in_the_mean():
-    results = [result("a", 0, au_pro=0.4), result("a", 1, au_pro=0.6)]
-    results += [result("b", 0, au_pro=0.9)]
-    rows = cells(table(results))
-    column = rows["category"].index("AU-PRO")
-    assert rows["**mean**"][column] == "0.700"
-
-
-def test_the_pooled_false_alarms_stand_beside_the_promise():
-    results = [
-        result("a", 0, false_alarms=1, n_good=20),
-        result("a", 1, false_alarms=3, n_good=20),
-        result("b", 0, false_alarms=0, n_good=60, promised_fpr=0.1),
-    ]
-    rows = cells(table(results))
-    low, high = wilson_interval(4, 100)
-    column = rows["category"].index("false alarms")
-    assert rows["**pooled**"][column] == f"0.040 [{low:.3f}, {high:.3f}]"
-    assert rows["category"][column - 1] == "promised"
-    assert rows["a"][column - 1] == "0.050"
-    assert rows["**pooled**"][column - 1] == "0.080"  # (40 * 0.05 + 60 * 0.1) / 100
-
-
-def test_unknown_figures_and_failed_runs_leave_gaps():
-    failed = {"category": "b", "seed": 0, "error": "ValueError: no", "notes": []}
-    rows = cells(table([result("a", 0, au_pro=None), failed]))
-    column = rows["category"].index("AU-PRO")
-    assert rows["a"][column] == rows["**mean**"][column] == "-"
-    assert "b" not in rows
-    assert table([failed]) == "No run has ended.\n"
-
-
-def test_the_rows_of_the_table_are_equally_long():
-    lengths = {len(row) for row in cells(table([result("a", 0)])).values()}
-    assert lengths == {len(_benchmark._COLUMNS)}

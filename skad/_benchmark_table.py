@@ -1,0 +1,113 @@
+"""The results of a benchmark as a Markdown table."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from skad.metrics import wilson_interval
+
+Result = dict[str, Any]  # of one run, from `_benchmark.run`
+
+_COLUMNS = {
+    "image_auroc": ("image AUROC", ".3f"),
+    "pixel_auroc": ("pixel AUROC", ".3f"),
+    "au_pro": ("AU-PRO", ".3f"),
+    "promised_fpr": ("promised", ".3f"),
+    "false_alarm_rate": ("false alarms", ".3f"),
+    "detection_rate": ("detected", ".3f"),
+    "training_seconds": ("training, s", ".0f"),
+    "images_per_second": ("images/s", ".0f"),
+    "peak_memory_mb": ("peak MB", ".0f"),
+}
+
+
+def table(results: Sequence[Result]) -> str:
+    """Lay results out in a Markdown table.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        What `run` returns; failed runs are left out.
+
+    Returns
+    -------
+    text : str
+        A row for each category (mean ± standard deviation over its seeds), one of
+        the means over categories, and one of the pooled rates at the threshold.
+    """
+    done = [result for result in results if "error" not in result]
+    if not done:
+        return "No run has ended.\n"
+    names = list(dict.fromkeys(result["category"] for result in done))
+    groups = {name: [r for r in done if r["category"] == name] for name in names}
+    lines = [
+        "| category | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
+        "|---|" + "---:|" * len(_COLUMNS),
+        *(_row(name, _cells_of_runs(group)) for name, group in groups.items()),
+        _row("**mean**", _cells_of_means(list(groups.values()))),
+        _row("**pooled**", _cells_pooled(done)),
+        "",
+        _legend(done),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _known(group: Sequence[Result], key: str) -> list[float]:
+    return [result[key] for result in group if result[key] is not None]
+
+
+def _cells_of_runs(group: Sequence[Result]) -> list[str]:
+    cells = []
+    for key, (_, form) in _COLUMNS.items():
+        values = _known(group, key)
+        cell = f"{statistics.fmean(values):{form}}" if values else "-"
+        if len(values) > 1 and key != "promised_fpr":  # which depends on no seed
+            cell += f" ± {statistics.stdev(values):{form}}"
+        cells.append(cell)
+    return cells
+
+
+def _cells_of_means(groups: Sequence[Sequence[Result]]) -> list[str]:
+    cells = []
+    for key, (_, form) in _COLUMNS.items():
+        means = [statistics.fmean(_known(g, key)) for g in groups if _known(g, key)]
+        cells.append(f"{statistics.fmean(means):{form}}" if means else "-")
+    return cells
+
+
+def _cells_pooled(done: Sequence[Result]) -> list[str]:
+    cells = dict.fromkeys(_COLUMNS, "")
+    counts = {
+        "false_alarm_rate": ("false_alarms", "n_good"),
+        "detection_rate": ("detections", "n_defective"),
+    }
+    for key, (flagged, among) in counts.items():
+        successes, n = (sum(r[k] for r in done) for k in (flagged, among))
+        if n:
+            low, high = wilson_interval(successes, n)
+            cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
+    n_good = sum(r["n_good"] for r in done)
+    if n_good and all(r["promised_fpr"] for r in done):
+        expected = sum(r["promised_fpr"] * r["n_good"] for r in done)
+        cells["promised_fpr"] = f"{expected / n_good:.3f}"
+    return list(cells.values())
+
+
+def _legend(done: Sequence[Result]) -> str:
+    seeds = ", ".join(str(seed) for seed in sorted({r["seed"] for r in done}))
+    n_good, n_defective = (
+        sum(r[key] for r in done) for key in ("n_good", "n_defective")
+    )
+    targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
+    return (
+        f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
+        f"to be at most target_fpr = {targets}, or 1 / (m + 1) where m calibration "
+        f"images are too few for that. Pooled: the {n_good} good and {n_defective} "
+        f"defective test images of all {len(done)} runs, with 95 % Wilson intervals; "
+        "an image counts once for each seed, so these intervals are somewhat too "
+        "narrow."
+    )
