@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROUNDS = 5  # in each, half of the images get a defect
+FEWEST_ROUNDS = 5  # in each, half of the images get a defect
+COVERED = (0.15, 0.03)  # of an image, by the windows around large and small defects
 _LINES = 0.35  # share of the defects
 _SMALLEST = 2.0  # pixels
 _LINE_POINTS = 48
@@ -51,7 +52,7 @@ def simulate(
         Good images, standardised.
     patch_sizes : tuple of int
         The largest defects, in pixels: sizes run from 2 pixels to one of these, evenly
-        on a log scale.
+        on a log scale in each half of it; small ones are more in number.
     noise_level : float
         What pixels of good images differ by from their neighbourhood.
     rng : torch.Generator
@@ -62,12 +63,39 @@ def simulate(
     visibility : Tensor of shape (n, 1, H, W)
         From 0 where nothing can be seen to have changed to 1 where it is plain to see.
     """
+    defective = images.clone(memory_format=torch.channels_last)
+    visibility = images.new_zeros(len(images), 1, *images.shape[2:])
+    sizes = images.new_tensor(patch_sizes)
+    middle = (_SMALLEST * sizes).sqrt()
+    for smallest, largest, covered in (
+        (middle, sizes, COVERED[0]),
+        (torch.full_like(sizes, _SMALLEST), middle, COVERED[1]),
+    ):
+        _paste(
+            images, defective, visibility, smallest, largest, covered, noise_level, rng
+        )
+    return defective, visibility
+
+
+def _paste(
+    images: Tensor,
+    defective: Tensor,
+    visibility: Tensor,
+    smallest: Tensor,
+    largest: Tensor,
+    covered: float,
+    noise_level: float,
+    rng: torch.Generator,
+) -> None:
+    """Paste defects of one range of sizes (one a patch size), in place."""
     n, height, width = len(images), *images.shape[2:]
-    each_round = -(-n // 2)
-    m = ROUNDS * each_round
-    w = _windows(n, (height, width), math.ceil(1.5 * max(patch_sizes)) + 4, rng)
-    largest = images.new_tensor(patch_sizes)[_randint(m, len(patch_sizes), rng)]
-    size = _log_uniform(m, _SMALLEST, largest, rng)
+    side = math.ceil(1.5 * float(largest.max())) + 4
+    rounds = max(FEWEST_ROUNDS, round(2 * covered * height * width / side**2))
+    w = _windows(n, (height, width), side, rounds, rng)
+    m = len(w.image)
+    each_round = m // rounds
+    scale = _randint(m, len(largest), rng)
+    size = smallest[scale] * (largest / smallest)[scale] ** _uniform(m, 0.0, 1.0, rng)
     is_line = _with_chance(m, _LINES, rng)
     opacity = _shapes(size, is_line, w.offsets, rng)[:, None]  # m, 1, h, w
 
@@ -76,8 +104,6 @@ def simulate(
     seen = _visibility(opacity * (content - own), size, is_line, noise_level)
     seen = torch.where(opacity > 0.05, seen, 0.0)
 
-    defective = images.clone(memory_format=torch.channels_last)
-    visibility = images.new_zeros(n, 1, height, width)
     rows, columns = _window_index((height, width), w.top, w.left, w.shape)
     for i in range(0, m, each_round):  # a round at a time: windows may overlap
         k = slice(i, i + each_round)
@@ -86,7 +112,6 @@ def simulate(
         shown = content[k].movedim(1, -1)
         defective[index] = here + opacity[k].movedim(1, -1) * (shown - here)
         visibility[index] = torch.maximum(visibility[index], seen[k].movedim(1, -1))
-    return defective, visibility
 
 
 def cut(
@@ -108,13 +133,13 @@ class _Windows(NamedTuple):
 
 
 def _windows(
-    n: int, size: tuple[int, int], side: int, rng: torch.Generator
+    n: int, size: tuple[int, int], side: int, rounds: int, rng: torch.Generator
 ) -> _Windows:
     """Place defects anywhere in half of n images a round, windows around them."""
-    rounds = [
-        torch.randperm(n, generator=rng, device=rng.device) for _ in range(ROUNDS)
-    ]
-    image = torch.cat([order[: -(-n // 2)] for order in rounds])
+    orders = (
+        torch.randperm(n, generator=rng, device=rng.device) for _ in range(rounds)
+    )
+    image = torch.cat([order[: -(-n // 2)] for order in orders])
     m = len(image)
     shape = (min(side, size[0]), min(side, size[1]))
     y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in shape)
