@@ -14,17 +14,19 @@ References
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FEWEST_ROUNDS = 5  # in each, half of the images get a defect
-COVERED = (0.15, 0.03)  # of an image, by the windows around large and small defects
+_FEWEST_ROUNDS = 2  # of every size; in each, half of the images get a defect
+_COVERED = 0.06  # of an image, by the windows around the largest defects
 _LINES = 0.35  # share of the defects
 _SMALLEST = 2.0  # pixels
 _LINE_POINTS = 48
+_GRID = 32  # cells along each side of an image that defects are placed in
 _LATTICE = 16  # side of the random lattice that smooth noise is made from
 _PLAIN_TO_SEE = 4.0  # noise levels
 
@@ -36,6 +38,15 @@ _PLAIN = 3  # one colour that occurs somewhere: a hole, a missing part
 _SHADED = 4  # what is here, in another colour
 _BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0)
 _LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0)
+
+
+class _Windows(NamedTuple):
+    image: Tensor  # (m,): which image each lies in
+    top: Tensor  # (m,)
+    left: Tensor  # (m,)
+    shape: tuple[int, int]
+    centre: Tensor  # (m, 1, 1, 2): x and y of the defect, from the window's middle
+    offsets: Tensor  # (m, h, w, 2): x and y of the pixels, from the defect
 
 
 def simulate(
@@ -65,37 +76,48 @@ def simulate(
     """
     defective = images.clone(memory_format=torch.channels_last)
     visibility = images.new_zeros(len(images), 1, *images.shape[2:])
-    sizes = images.new_tensor(patch_sizes)
-    middle = (_SMALLEST * sizes).sqrt()
-    for smallest, largest, covered in (
-        (middle, sizes, COVERED[0]),
-        (torch.full_like(sizes, _SMALLEST), middle, COVERED[1]),
-    ):
-        _paste(
-            images, defective, visibility, smallest, largest, covered, noise_level, rng
-        )
+    shown = _what_is_shown(images)
+    height, width = images.shape[2:]
+    longest = _window_side(max(patch_sizes))
+    for sizes in _octaves(images.new_tensor(patch_sizes), max(height, width)):
+        side = _window_side(float(sizes[1].max()))
+        n_rounds = round(2 * _COVERED * height * width / (longest * side))
+        n_rounds = max(_FEWEST_ROUNDS, n_rounds)
+        windows = _windows(shown, (height, width), n_rounds, side, rng)
+        _paste(images, defective, visibility, windows, sizes, noise_level, rng)
     return defective, visibility
+
+
+def _window_side(size: float) -> int:
+    """Side of the windows around defects of this size."""
+    return math.ceil(1.5 * size) + 4
+
+
+def _octaves(patch_sizes: Tensor, longest: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Divide the sizes of defects: the smallest and the largest of about every octave.
+
+    Small defects need small windows only, so there can be many of them.
+    """
+    largest = patch_sizes.clamp(_SMALLEST, max(longest, _SMALLEST))
+    n = max(1, round(math.log2(float(largest.max()) / _SMALLEST)))
+    ratio = (largest / _SMALLEST) ** (1 / n)
+    for i in range(n):
+        yield _SMALLEST * ratio**i, _SMALLEST * ratio ** (i + 1)
 
 
 def _paste(
     images: Tensor,
     defective: Tensor,
     visibility: Tensor,
-    smallest: Tensor,
-    largest: Tensor,
-    covered: float,
+    w: _Windows,
+    sizes: tuple[Tensor, Tensor],
     noise_level: float,
     rng: torch.Generator,
 ) -> None:
-    """Paste defects of one range of sizes (one a patch size), in place."""
-    n, height, width = len(images), *images.shape[2:]
-    side = math.ceil(1.5 * float(largest.max())) + 4
-    rounds = max(FEWEST_ROUNDS, round(2 * covered * height * width / side**2))
-    w = _windows(n, (height, width), side, rounds, rng)
-    m = len(w.image)
-    each_round = m // rounds
-    scale = _randint(m, len(largest), rng)
-    size = smallest[scale] * (largest / smallest)[scale] ** _uniform(m, 0.0, 1.0, rng)
+    """Paste defects of these sizes, from and to, one pair a patch size; in place."""
+    m, each_round = len(w.image), -(-len(images) // 2)
+    scale = _randint(m, len(sizes[0]), rng)
+    size = _log_uniform(m, sizes[0][scale], sizes[1][scale], rng)
     is_line = _with_chance(m, _LINES, rng)
     opacity = _shapes(size, is_line, w.offsets, rng)[:, None]  # m, 1, h, w
 
@@ -104,7 +126,8 @@ def _paste(
     seen = _visibility(opacity * (content - own), size, is_line, noise_level)
     seen = torch.where(opacity > 0.05, seen, 0.0)
 
-    rows, columns = _window_index((height, width), w.top, w.left, w.shape)
+    size_of_all = (images.shape[2], images.shape[3])
+    rows, columns = _window_index(size_of_all, w.top, w.left, w.shape)
     for i in range(0, m, each_round):  # a round at a time: windows may overlap
         k = slice(i, i + each_round)
         index = (w.image[k, None, None], slice(None), rows[k], columns[k])
@@ -123,32 +146,54 @@ def cut(
     return images[which[:, None, None], :, rows, columns].movedim(-1, 1)
 
 
-class _Windows(NamedTuple):
-    image: Tensor  # (m,): which image each lies in
-    top: Tensor  # (m,)
-    left: Tensor  # (m,)
-    shape: tuple[int, int]
-    centre: Tensor  # (m, 1, 1, 2): x and y of the defect, from the window's middle
-    offsets: Tensor  # (m, h, w, 2): x and y of the pixels, from the defect
-
-
 def _windows(
-    n: int, size: tuple[int, int], side: int, rounds: int, rng: torch.Generator
+    shown: Tensor, size: tuple[int, int], n_rounds: int, side: int, rng: torch.Generator
 ) -> _Windows:
-    """Place defects anywhere in half of n images a round, windows around them."""
+    """Place defects in half of the images a round, windows around them."""
+    n = len(shown)
     orders = (
-        torch.randperm(n, generator=rng, device=rng.device) for _ in range(rounds)
+        torch.randperm(n, generator=rng, device=rng.device) for _ in range(n_rounds)
     )
     image = torch.cat([order[: -(-n // 2)] for order in orders])
-    m = len(image)
     shape = (min(side, size[0]), min(side, size[1]))
     y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in shape)
     pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
-    row, column = _randint(m, size[0], rng), _randint(m, size[1], rng)
+    row, column = _places(shown[image], size, rng)
     top = (row - shape[0] // 2).clamp(0, size[0] - shape[0])
     left = (column - shape[1] // 2).clamp(0, size[1] - shape[1])
     centre = torch.stack([column - left + x[0], row - top + y[0]], 1)[:, None, None]
     return _Windows(image, top, left, shape, centre, pixels - centre)
+
+
+def _what_is_shown(images: Tensor) -> Tensor:
+    """Tell how much coarse cells differ from the margin of their image: (n, h, w).
+
+    Parts on a plain background do, and what is to be inspected is there.
+    """
+    rows, columns = (
+        torch.linspace(0, side - 1, min(_GRID, side), device=images.device).long()
+        for side in images.shape[2:]
+    )
+    cells = images[:, :, rows][..., columns]  # n, C, h, w: a pixel stands for a cell
+    edges = [cells[:, :, 0], cells[:, :, -1], cells[..., 0], cells[..., -1]]
+    margin = torch.cat(edges, 2).median(2).values[:, :, None, None]
+    shown = (cells - margin).abs().mean(1)
+    return shown + 1e-3 * (1 + shown.mean((1, 2), keepdim=True))
+
+
+def _places(
+    shown: Tensor, size: tuple[int, int], rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw rows and columns (m,): half of them anywhere, half by what is shown."""
+    m, height, width = shown.shape
+    cell = torch.multinomial(shown.flatten(1), 1, generator=rng)[:, 0]
+    anywhere = _with_chance(m, 0.5, rng)
+
+    def along(side: int, at: Tensor, n_cells: int) -> Tensor:
+        within = ((at + _uniform(m, 0.0, 1.0, rng)) * (side / n_cells)).long()
+        return torch.where(anywhere, _randint(m, side, rng), within.clamp(max=side - 1))
+
+    return along(size[0], cell // width, height), along(size[1], cell % width, width)
 
 
 def _window_index(
@@ -304,7 +349,9 @@ def _uniform(m: int, low: float, high: float, rng: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(m, generator=rng, device=rng.device)
 
 
-def _log_uniform(m: int, low: float, high: Tensor, rng: torch.Generator) -> Tensor:
+def _log_uniform(
+    m: int, low: float | Tensor, high: Tensor, rng: torch.Generator
+) -> Tensor:
     return low * (high / low) ** _uniform(m, 0.0, 1.0, rng)
 
 

@@ -72,7 +72,7 @@ class Gaussians(NamedTuple):
         n_rows, n_columns = mean.shape[:2]
         top, left = (at % cell for at in corner)  # within the first cell
         z = _by_place(project(features, self.projection), cell, (top, left))
-        z -= mean.flatten(0, 1)[:, None]
+        z = z - mean.flatten(0, 1)[:, None]  # z may show the features themselves
         distance = (z @ whitening.flatten(0, 1).mT).norm(dim=2)  # P, n cell cell
         distance = distance.reshape(n_rows, n_columns, n, cell, cell)
         distance = distance.permute(2, 0, 3, 1, 4)
@@ -132,8 +132,12 @@ def gaussians_shapes(shape: tuple[int, int], c: int) -> dict[str, tuple[int, ...
 
 
 def project(features: Tensor, projection: Tensor) -> Tensor:
-    """Keep the components (n, h, w, k) of features (n, c, h, w)."""
-    return features.movedim(1, 3) @ projection.T
+    """Keep the components (n, h, w, k) of features (n, c, h, w).
+
+    Where all are kept, the features stay: to turn them would change no distance.
+    """
+    x = features.movedim(1, 3)
+    return x if len(projection) == x.shape[3] else x @ projection.T
 
 
 def _principal_components(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:

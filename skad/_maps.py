@@ -102,6 +102,8 @@ def to_unit_range(batch: np.ndarray) -> np.ndarray:
 
 def _pad(x: Tensor) -> Tensor:
     bottom, right = (-s % STRIDE for s in x.shape[2:])
+    if not (bottom or right):
+        return x
     return F.pad(x, (0, right, 0, bottom), mode="replicate")
 
 

@@ -1,0 +1,60 @@
+"""Measure what bad images among the good ones do: python THIS_FILE ROOT.
+
+ROOT holds categories in the layout of MVTec AD. Some of the defective test images are
+put, unmarked, among the good training images, in growing shares of these; the same ones
+are left out of the test every time. Default parameters, but for the seed.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from skad import PatchAutoencoderDetector
+from skad._evaluation import figures_of_images, figures_of_pixels
+from skad._mvtec import Category, find_categories, load_category
+
+SHARES = (0.0, 0.01, 0.02, 0.05)  # of the training images
+COLUMNS = ("image_auroc", "au_pro", "false_alarm_rate", "detection_rate")
+
+
+def trial(category: Category, share: float, seed: int) -> list[float]:
+    """Train with this share of bad images, test on images that are never planted."""
+    n_good = len(category.train)
+    most, n = (round(s * n_good / (1 - s)) for s in (max(SHARES), share))
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(category.y == -1))
+    train = np.concatenate([category.train, category.test[order[:n]]])
+    tested = np.setdiff1d(np.arange(len(category.y)), order[:most])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # few images for the promise
+        detector = PatchAutoencoderDetector(random_state=seed).fit(train)
+    maps = detector.anomaly_map(category.test[tested])
+    scores = -maps.max(axis=(1, 2)).astype(float)
+    masks = [category.masks[i] for i in tested]
+    figures = figures_of_images(category.y[tested], scores, detector.offset_)
+    figures |= figures_of_pixels(masks, maps)
+    return [figures[column] for column in COLUMNS]
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, metavar="ROOT")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--categories", nargs="+", metavar="NAME")
+    args = parser.parse_args()
+    print("| category | bad | image AUROC | AU-PRO | false alarms | detected |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for folder in find_categories(args.root):
+        if args.categories and folder.name not in args.categories:
+            continue
+        category = load_category(folder)
+        for share in SHARES:
+            means = np.mean([trial(category, share, s) for s in args.seeds], axis=0)
+            cells = " | ".join(f"{mean:.3f}" for mean in means)
+            print(f"| {category.name} | {share:.0%} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

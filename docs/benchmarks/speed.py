@@ -1,0 +1,245 @@
+"""Compare what skad does with yardsticks that run in turn with it: python THIS_FILE.
+
+Every time is a ratio of two things measured one after the other, several rounds, in
+this process; the figure is the median of the rounds. Images and weights are random: the
+time does not depend on them. With --check it exits with 1 where a ratio is beyond its
+limit.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skad import PatchAutoencoderDetector
+from skad._defects import simulate
+from skad._dense_network import DenseAutoencoder
+from skad._networks import new_network
+from skad._training import Appearance, step, vary
+
+BATCH = 16
+LOOK = Appearance(noise_level=0.2, brightness=0.1, contrast=0.1, flips=(3,))
+
+
+class Ratio(NamedTuple):
+    """Two things to time, and how their times should compare."""
+
+    name: str
+    of: Callable[[], object]
+    to: Callable[[], object]
+    at_most: float = np.inf
+    at_least: float = 0.0
+
+
+# --- Backbones of other methods, by their papers ---------------------------------
+
+
+def _conv(n_in: int, n_out: int, side: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(n_in, n_out, side, stride, side // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out))
+
+
+class Block(nn.Module):
+    """A residual block of two 3 x 3 convolutions, or of 1 x 1, 3 x 3 and 1 x 1."""
+
+    def __init__(self, n_in: int, width: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        relu = nn.ReLU(inplace=True)
+        if width == n_out:
+            parts = [_conv(n_in, width, 3, stride), relu, _conv(width, n_out, 3)]
+        else:
+            parts = [_conv(n_in, width, 1), relu, _conv(width, width, 3, stride), relu]
+            parts.append(_conv(width, n_out, 1))
+        self.body = nn.Sequential(*parts)
+        same = stride == 1 and n_in == n_out
+        self.skip = nn.Identity() if same else _conv(n_in, n_out, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the body makes of x."""
+        return F.relu(self.body(x) + self.skip(x))
+
+
+def _backbone(stages: list[tuple[int, int, int]]) -> nn.Sequential:
+    """Make a residual network, cut after its third stage: (blocks, width, channels)."""
+    layers = [_conv(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    n_in = 64
+    for i, (n_blocks, width, n_out) in enumerate(stages):
+        for k in range(n_blocks):
+            layers.append(Block(n_in, width, n_out, 2 if i and not k else 1))
+            n_in = n_out
+    return nn.Sequential(*layers).eval().to(memory_format=torch.channels_last)
+
+
+def wide_resnet_50() -> nn.Sequential:
+    """PatchCore's backbone: Zagoruyko and Komodakis (2016), width factor 2."""
+    return _backbone([(3, 128, 256), (4, 256, 512), (6, 512, 1024)])
+
+
+def resnet_18() -> nn.Sequential:
+    """PaDiM's smaller backbone: He et al. (2016)."""
+    return _backbone([(2, 64, 64), (2, 128, 128), (2, 256, 256)])
+
+
+# --- What is compared ------------------------------------------------------------
+
+
+def detector_for(images: np.ndarray) -> PatchAutoencoderDetector:
+    """Return a detector that has seen enough to score, and no more."""
+    settings = {"epochs": 1, "batch_size": 2, "target_fpr": 0.3, "random_state": 0}
+    return PatchAutoencoderDetector(**settings).fit(images)
+
+
+def ratios_of_scoring(seed: int) -> list[Ratio]:
+    """Scoring against the network's bare forward pass, and against backbones."""
+    images = np.random.default_rng(seed).integers(0, 256, (64, 256, 256, 3), np.uint8)
+    detector = detector_for(images[:8])
+    network = detector.network_
+    x = detector._mapper.preparation(images, torch.device("cpu"))
+    wide, narrow = wide_resnet_50(), resnet_18()
+
+    def forward(net: nn.Module, n: int) -> Callable[[], object]:
+        return torch.inference_mode()(lambda: net(x[:n]))
+
+    def score(n: int) -> Callable[[], object]:
+        return lambda: detector.score_samples(images[:n])
+
+    bare = forward(network, 64)
+    return [
+        Ratio("score_samples of 64 images / forward pass", score(64), bare, 1.15),
+        Ratio(
+            "anomaly_map of 64 images / forward pass",
+            lambda: detector.anomaly_map(images),
+            bare,
+            1.3,
+        ),
+        Ratio(
+            "score_samples of 1 image / forward pass",
+            score(1),
+            forward(network, 1),
+            1.5,
+        ),
+        Ratio(
+            "forward pass of WideResNet-50, 8 images / score_samples",
+            forward(wide, 8),
+            score(8),
+            at_least=20,
+        ),
+        Ratio(
+            "forward pass of ResNet-18, 8 images / score_samples",
+            forward(narrow, 8),
+            score(8),
+            at_least=5,
+        ),
+    ]
+
+
+def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
+    """Return a whole step of skad's training on random images (C, H, W)."""
+    rng = torch.Generator().manual_seed(0)
+    network = new_network(shape[0], rng).train()
+    images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+
+    def once() -> None:
+        good = vary(images, LOOK, rng)
+        losses = step(network, good, *simulate(good, (40,), LOOK.noise_level, rng))
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        optimizer.step()
+
+    return once
+
+
+def simulation(shape: tuple[int, int, int]) -> Callable[[], object]:
+    """Return the simulation of defects alone."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
+    return lambda: simulate(images, (40,), LOOK.noise_level, rng)
+
+
+def old_step(shape: tuple[int, int, int]) -> Callable[[], object]:
+    """Return a step of the old script's training."""
+    network = DenseAutoencoder((*shape[1:], shape[0])).to_empty(device="cpu").train()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    images = torch.rand(BATCH, *shape)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def once() -> None:
+        loss = F.mse_loss(network(images), images)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return once
+
+
+def ratios_of_training() -> list[Ratio]:
+    """Compare skad's training step with its parts and with the old script's."""
+    colour, gray = (3, 256, 256), (1, 208, 208)  # 200 x 200, filled up to 16
+    old = old_step((1, 200, 200))
+    return [
+        Ratio(
+            "simulated defects / training step",
+            simulation(colour),
+            training_step(colour),
+            0.1,
+        ),
+        Ratio(
+            "training step / the old script's, 200 x 200 gray",
+            training_step(gray),
+            old,
+            1.5,
+        ),
+    ]
+
+
+# --- Measuring -------------------------------------------------------------------
+
+
+def seconds(what: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    what()
+    return time.perf_counter() - start
+
+
+def measure(ratio: Ratio, rounds: int) -> tuple[float, float]:
+    """Return the median ratio, and the median seconds of what is measured."""
+    ratio.of(), ratio.to()
+    pairs = [(seconds(ratio.of), seconds(ratio.to)) for _ in range(rounds)]
+    return (
+        statistics.median(of / to for of, to in pairs),
+        statistics.median(of for of, _ in pairs),
+    )
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="torch's (default: as it is)")
+    parser.add_argument("--check", action="store_true", help="fail beyond a limit")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(f"Threads: {torch.get_num_threads()}\n")
+    print("| what | ratio | wanted | seconds |\n|---|---:|---:|---:|")
+    beyond = 0
+    for ratio in ratios_of_scoring(0) + ratios_of_training():
+        value, of = measure(ratio, args.rounds)
+        beyond += not ratio.at_least <= value <= ratio.at_most
+        wanted = f"≥ {ratio.at_least:g}" if ratio.at_least else f"≤ {ratio.at_most:g}"
+        print(f"| {ratio.name} | {value:.2f} | {wanted} | {of:.3f} |", flush=True)
+    sys.exit(1 if args.check and beyond else 0)
+
+
+if __name__ == "__main__":
+    main()
