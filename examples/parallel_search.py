@@ -9,6 +9,7 @@ GPU, n_jobs=1 is the better choice: the workers would share it.
 
 import os
 
+import joblib
 import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -47,7 +48,8 @@ def main(epochs=20, tile_size=64, n_jobs=2):
         for what in ("threads", "process")
     )
     print(f"best: {search.best_params_}, image AUROC {search.best_score_:.3f}")
-    print(f"{len(set(processes))} processes of at most {max(threads)} threads")
+    print(f"cores: {joblib.cpu_count()}, processes: {len(set(processes))}, ", end="")
+    print(f"threads of each: {max(threads)}")
     return search, threads, processes
 
 

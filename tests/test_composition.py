@@ -14,7 +14,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import (
+    FixedThresholdClassifier,
     GridSearchCV,
+    GroupKFold,
     HalvingGridSearchCV,
     StratifiedKFold,
     TunedThresholdClassifierCV,
@@ -26,10 +28,11 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 import skad._learning
-from skad import ImageReader, PatchAutoencoderDetector
+from skad import ImageFolder, ImageReader, PatchAutoencoderDetector
 from skad.metrics import balanced_accuracy_scorer, f1_scorer, image_auroc_scorer
 
 N_GOOD, N_BAD = 32, 8
@@ -88,6 +91,16 @@ def trainings(monkeypatch):
     return runs
 
 
+@pytest.fixture
+def files(labelled, tmp_path):
+    """Write the labelled images to a folder; return their paths."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(labelled[0]):
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    return sorted(folder.iterdir())
+
+
 def halves(X):
     return X[:, ::2, ::2]
 
@@ -104,6 +117,60 @@ def test_pipeline(labelled, fitted):
     assert not hasattr(pipeline, "anomaly_map")
     maps = pipeline["detect"].anomaly_map(pipeline[:-1].transform(X[:2]))
     assert maps.shape == (2, 8, 8)
+
+
+def test_pipeline_of_paths(labelled, files):
+    X, y = labelled
+    pipeline = Pipeline([("read", ImageReader()), ("detect", tiny_detector())])
+    pipeline.fit(files, y)
+    alone = tiny_detector().fit(X, y)
+    np.testing.assert_array_equal(pipeline.predict(files), alone.predict(X))
+    assert pipeline.score(files, y) == alone.score(X, y)
+    assert pipeline[-1].offset_ == alone.offset_
+    sizes = {"read__image_size": [8, 16]}
+    search = GridSearchCV(pipeline, sizes, cv=TWO_FOLDS, error_score="raise")
+    search.fit(files, y)
+    best = search.best_params_["read__image_size"]
+    assert search.best_estimator_[-1].image_shape_in_ == (best, best)
+
+
+def test_folders_are_divided_like_arrays(labelled, files):
+    folder = ImageFolder(files)
+    options = {
+        "scoring": {"auroc": image_auroc_scorer, "f1": f1_scorer},
+        "cv": TWO_FOLDS,
+        "error_score": "raise",
+    }
+    found, expected = (
+        cross_validate(tiny_detector(), X, labelled[1], **options)
+        for X in (folder, labelled[0])
+    )
+    for name in ("test_auroc", "test_f1"):
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_eight_thresholds_in_three_folds_are_four_trainings(
+    labelled, trainings, tmp_path
+):
+    shares = np.linspace(0.1, 0.45, 8)
+    search = GridSearchCV(
+        tiny_detector(memory=str(tmp_path)),
+        {"target_fpr": shares},
+        scoring=balanced_accuracy_scorer,
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+        error_score="raise",
+    ).fit(*labelled)
+    assert len(search.cv_results_["params"]) * search.n_splits_ + 1 == 25
+    assert len(trainings) == 4
+    assert trainings[-1] == N_GOOD / 2  # the refit, on all good images
+    rates = search.cv_results_["mean_test_score"]
+    assert len(set(rates)) > 1  # the thresholds did differ
+
+    trainings.clear()
+    again = clone(search).set_params(estimator__memory=None)
+    again.fit(*labelled)
+    assert len(trainings) == 25
+    np.testing.assert_array_equal(again.cv_results_["mean_test_score"], rates)
 
 
 def test_grid_search(labelled, trainings, tmp_path):
@@ -248,6 +315,38 @@ def test_frozen_estimator(labelled, fitted, trainings):
         frozen.set_params(target_fpr=0.1)
 
 
+def test_a_search_over_a_frozen_detector_trains_nothing(labelled, fitted, trainings):
+    X, y = labelled
+    offsets = fitted.score_samples(X) - fitted.offset_
+    best = fitted.score_samples(X[y == 1]).min() - fitted.offset_
+    search = GridSearchCV(
+        FixedThresholdClassifier(AsClassifier(FrozenEstimator(fitted))),
+        {"threshold": [offsets.min(), *np.linspace(0, offsets.max(), 6), best]},
+        scoring=balanced_accuracy_scorer,
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+        error_score="raise",
+    ).fit(X, y)
+    assert trainings == []
+    assert search.best_params_ == {"threshold": best}
+    assert search.best_score_ == 1.0
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] == 0.5  # nothing flagged
+    assert np.sum(scores == 1) < 8
+
+    either = Pipeline([("detect", FrozenEstimator(fitted))])
+    candidates = [FrozenEstimator(fitted), FrozenEstimator(clone_of_fitted(fitted))]
+    candidates[1].estimator.calibrate(X, y)
+    search = GridSearchCV(
+        either,
+        {"detect": candidates},
+        scoring=balanced_accuracy_scorer,
+        cv=TWO_FOLDS,
+        error_score="raise",
+    ).fit(X, y)
+    assert trainings == []
+    assert search.cv_results_["mean_test_score"][1] == 1.0
+
+
 def test_tuned_threshold_classifier(labelled, fitted, trainings):
     X, y = labelled
     with pytest.raises(AttributeError, match="classes_"):
@@ -315,6 +414,44 @@ def test_joblib(labelled, fitted, tmp_path):
     copy = joblib.load(tmp_path / "detector.joblib")
     np.testing.assert_array_equal(copy.score_samples(X), fitted.score_samples(X))
     assert copy.offset_ == fitted.offset_
+
+
+@pytest.fixture
+def routing():
+    """Turn metadata routing on, as a user does, and off again."""
+    before = sklearn.get_config()["enable_metadata_routing"]
+    sklearn.set_config(enable_metadata_routing=True)
+    yield
+    sklearn.set_config(enable_metadata_routing=before)
+
+
+def test_metadata_routing(labelled, routing):
+    X, y = labelled
+    groups = np.arange(len(X)) % 4
+    detector = tiny_detector()
+    routes = get_routing_for_object(detector)
+    assert routes.consumes("fit", {"sample_weight", "groups"}) == set()
+    options = {"scoring": image_auroc_scorer, "error_score": "raise"}
+
+    search = GridSearchCV(
+        Pipeline([("as_given", FunctionTransformer()), ("detect", detector)]),
+        {"detect__target_fpr": [0.2, 0.4]},
+        cv=GroupKFold(2),
+        **options,
+    ).fit(X, y, groups=groups)
+    result = cross_validate(
+        detector, X, y, cv=GroupKFold(2), params={"groups": groups}, **options
+    )
+    with sklearn.config_context(enable_metadata_routing=False):
+        off = cross_validate(detector, X, y, cv=GroupKFold(2), groups=groups, **options)
+    np.testing.assert_array_equal(result["test_score"], off["test_score"])
+    assert search.cv_results_["mean_test_score"][0] == np.mean(off["test_score"])
+
+    weights = np.ones(len(X))
+    with pytest.raises(TypeError, match="not routed to any object"):
+        cross_validate(detector, X, y, params={"sample_weight": weights})
+    with pytest.raises(TypeError, match="unexpected"):
+        detector.fit(X, y, sample_weight=weights)
 
 
 class Recorder:

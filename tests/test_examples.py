@@ -4,9 +4,14 @@ import importlib
 import os
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
+import sklearn
+import torch
 from joblib.externals.loky import get_reusable_executor
+
+import skad._learning
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {"epochs": 1, "tile_size": 32}
@@ -41,13 +46,35 @@ def test_example_pipeline_from_paths(example, capsys):
     assert capsys.readouterr().out.startswith("000.png: ")
 
 
-def test_example_search_thresholds(example, capsys):
-    search, n_fits, by_search, by_frozen = example("search_thresholds").main(**TINY)
+def test_example_search_thresholds(example, capsys, monkeypatch):
+    trainings, train = [], skad._learning.train
+
+    def counted(*args, **options):
+        trainings.append(args)
+        return train(*args, **options)
+
+    monkeypatch.setattr(skad._learning, "train", counted)
+    search, frozen, found, n_fits, n_trainings = example("search_thresholds").main(
+        **TINY
+    )
     assert n_fits == 8 * 3 + 1
-    assert by_search == 3 + 1
-    assert by_frozen == 0
+    assert n_trainings == [3 + 1, 0]
+    assert len(trainings) == 3 + 1
     assert len(set(search.cv_results_["mean_test_score"])) > 1  # thresholds did differ
+    assert len(frozen.cv_results_["params"]) == 8
+    assert found.value >= max(frozen.cv_results_["mean_test_score"]) - 1e-9
     assert "fits by the search: 25, trainings: 4" in capsys.readouterr().out
+
+
+def test_example_search_thresholds_takes_a_folder(example, tmp_path):
+    module = example("search_thresholds")
+    module.write_surfaces(tmp_path, tile_size=32)
+    (tmp_path / "test" / "defect").rename(tmp_path / "test" / "scratch")
+    files, y = module.labelled_files(tmp_path / "test")
+    assert [file.parent.name == "good" for file in files] == (y == 1).tolist()
+    assert set(y) == {-1, 1}
+    _, frozen, *_ = module.main(epochs=1, tile_size=32, root=tmp_path)
+    assert frozen.best_estimator_.predict(files).shape == (30,)
 
 
 def test_example_roc_curve(example, tmp_path):
@@ -96,20 +123,36 @@ def test_example_persistence(example, capsys):
     assert capsys.readouterr().out.count("scores are the same: True") == 2
 
 
-def test_example_parallel_search(example):
-    try:
-        search, threads, processes = example("parallel_search").main(**TINY)
-    finally:
-        get_reusable_executor().shutdown(wait=True)
-    assert set(processes) - {os.getpid()}
+@pytest.fixture
+def fresh_workers(monkeypatch):
+    """Workers whose threads nobody but joblib limits, as they are for a user."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    get_reusable_executor().shutdown(wait=True)
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
+def test_example_parallel_search(example, fresh_workers):
+    search, threads, processes = example("parallel_search").main(**TINY)
     assert os.getpid() not in processes
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 64
-    assert 2 * max(threads) <= max(n_cores, 2)
+    assert 2 * max(threads) <= max(joblib.cpu_count(), 2)
     assert search.best_estimator_.offset_ <= 0
 
 
-def test_example_metadata_routing(example):
-    search, best_scores = example("metadata_routing").main(**TINY)
-    assert best_scores[False] == best_scores[True]
-    assert 0 <= best_scores[True] <= 1
-    assert "mean_test_balanced_accuracy" in search.cv_results_
+def test_workers_with_more_threads_than_their_share_would_be_seen(fresh_workers):
+    n_cores = joblib.cpu_count()
+    with joblib.parallel_config("loky", inner_max_num_threads=n_cores):
+        ask = joblib.delayed(torch.get_num_threads)
+        threads = joblib.Parallel(2)(ask() for _ in range(2))
+    assert threads == [n_cores, n_cores]
+
+
+def test_example_metadata_routing(example, capsys):
+    searches = example("metadata_routing").main(**TINY)
+    off, on = (searches[routing].cv_results_ for routing in (False, True))
+    for name in ("auroc", "balanced_accuracy"):
+        column = f"mean_test_{name}"
+        np.testing.assert_array_equal(off[column], on[column])
+    assert not sklearn.get_config()["enable_metadata_routing"]  # left as it was
+    assert capsys.readouterr().out.count("shifts on both sides: none") == 2

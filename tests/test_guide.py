@@ -30,6 +30,7 @@ TOOLS = {
     "`clone`",
     "`set_output`",
     "joblib",
+    "metadata routing",
     "callbacks",
 }
 
@@ -70,11 +71,12 @@ def test_snippets_are_made_small():
 
 def test_snippets_train_as_often_as_the_guide_says(ran):
     _, trainings = ran
-    # Labels; a training a fold; the refit; the frozen one; known folds; nothing.
-    assert trainings[:3] == [0, 3, 1]
+    # Labels; a training a fold; the refit; calibration; the frozen one; …
+    assert trainings[:5] == [0, 3, 1, 0, 1]
     assert "# 13 fits, 1 training" in SNIPPETS[2]
-    assert trainings[3] == 1
-    assert trainings[-2] == 0
+    # … other images in each fold; tools for classifiers, twice.
+    assert trainings[5:8] == [3, 0, 0]
+    assert "check_image_detector" in SNIPPETS[8]
 
 
 def test_snippets_give_what_the_guide_says(ran):
@@ -90,6 +92,11 @@ def test_snippets_give_what_the_guide_says(ran):
         set(names["result"])
     )
     assert (names["result"]["test_cost"] <= 0).all()
+    found = names["found"]
+    assert found.detection_interval[0] <= found.detection_rate
+    assert found.false_alarm_rate <= found.false_alarm_interval[1]
+    thresholds = names["fixed"].cv_results_["param_threshold"]
+    assert names["fixed"].best_params_["threshold"] in thresholds
     assert len(names["passed"]) > 40
 
 
