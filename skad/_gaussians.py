@@ -250,7 +250,8 @@ def _by_place(z: Tensor, cell: int, inset: tuple[int, int] = (0, 0)) -> Tensor:
     top, left = inset
     rows, columns = -(-(top + h) // cell), -(-(left + w) // cell)
     bottom, right = rows * cell - top - h, columns * cell - left - w
-    z = F.pad(z, (0, 0, left, right, top, bottom))
+    if any((top, left, bottom, right)):
+        z = F.pad(z, (0, 0, left, right, top, bottom))
     z = z.reshape(n, rows, cell, columns, cell, k).permute(1, 3, 0, 2, 4, 5)
     return z.reshape(rows * columns, n * cell * cell, k)
 
