@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 _FEWEST_ROUNDS = 2  # of every size; in each, half of the images get a defect
 _COVERED = 0.06  # of an image, by the windows around the largest defects
-_LINES = 0.35  # share of the defects
 _SMALLEST = 2.0  # pixels
 _LINE_POINTS = 48
 _GRID = 32  # cells along each side of an image that defects are placed in
@@ -77,15 +76,34 @@ def simulate(
     defective = images.clone(memory_format=torch.channels_last)
     visibility = images.new_zeros(len(images), 1, *images.shape[2:])
     shown = _what_is_shown(images)
-    height, width = images.shape[2:]
+    height, width = size = (images.shape[2], images.shape[3])
     longest = _window_side(max(patch_sizes))
-    for sizes in _octaves(images.new_tensor(patch_sizes), max(height, width)):
-        side = _window_side(float(sizes[1].max()))
+    for family in _families(images.new_tensor(patch_sizes), max(size)):
+        side = _window_side(float(family.largest.max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
-        n_rounds = max(_FEWEST_ROUNDS, n_rounds)
-        windows = _windows(shown, (height, width), n_rounds, side, rng)
-        _paste(images, defective, visibility, windows, sizes, noise_level, rng)
+        windows = _windows(shown, size, max(_FEWEST_ROUNDS, n_rounds), side, rng)
+        _paste(images, defective, visibility, windows, family, noise_level, rng)
     return defective, visibility
+
+
+class _Family(NamedTuple):
+    smallest: Tensor  # (p,): sizes in pixels, one a patch size
+    largest: Tensor  # (p,)
+    lines: bool  # or blobs
+
+
+def _families(patch_sizes: Tensor, longest: int) -> Iterator[_Family]:
+    """Divide defects: blobs of about every octave of sizes, and lines.
+
+    Small blobs need small windows only, so there can be many of them.
+    """
+    smallest = torch.full_like(patch_sizes, _SMALLEST)
+    largest = patch_sizes.clamp(_SMALLEST, max(longest, _SMALLEST))
+    n = max(1, round(math.log2(float(largest.max()) / _SMALLEST)))
+    ratio = (largest / smallest) ** (1 / n)
+    for i in range(n):
+        yield _Family(smallest * ratio**i, smallest * ratio ** (i + 1), lines=False)
+    yield _Family(smallest, largest, lines=True)
 
 
 def _window_side(size: float) -> int:
@@ -93,41 +111,33 @@ def _window_side(size: float) -> int:
     return math.ceil(1.5 * size) + 4
 
 
-def _octaves(patch_sizes: Tensor, longest: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Divide the sizes of defects: the smallest and the largest of about every octave.
-
-    Small defects need small windows only, so there can be many of them.
-    """
-    largest = patch_sizes.clamp(_SMALLEST, max(longest, _SMALLEST))
-    n = max(1, round(math.log2(float(largest.max()) / _SMALLEST)))
-    ratio = (largest / _SMALLEST) ** (1 / n)
-    for i in range(n):
-        yield _SMALLEST * ratio**i, _SMALLEST * ratio ** (i + 1)
-
-
 def _paste(
     images: Tensor,
     defective: Tensor,
     visibility: Tensor,
     w: _Windows,
-    sizes: tuple[Tensor, Tensor],
+    family: _Family,
     noise_level: float,
     rng: torch.Generator,
 ) -> None:
-    """Paste defects of these sizes, from and to, one pair a patch size; in place."""
+    """Paste one defect of a family into every window, in place."""
     m, each_round = len(w.image), -(-len(images) // 2)
-    scale = _randint(m, len(sizes[0]), rng)
-    size = _log_uniform(m, sizes[0][scale], sizes[1][scale], rng)
-    is_line = _with_chance(m, _LINES, rng)
-    opacity = _shapes(size, is_line, w.offsets, rng)[:, None]  # m, 1, h, w
+    scale = _randint(m, len(family.largest), rng)
+    size = _log_uniform(m, family.smallest[scale], family.largest[scale], rng)
+    shapes = _lines if family.lines else _blobs
+    opacity = shapes(size, w.offsets, rng)[:, None]  # m, 1, h, w
 
     own = cut(images, w.image, w.top, w.left, w.shape)  # m, C, h, w
-    content = _content(images, own, w, size, is_line, rng)
-    seen = _visibility(opacity * (content - own), size, is_line, noise_level)
+    shares = _LINE_SHARES if family.lines else _BLOB_SHARES
+    content = _content(images, own, w, size, shares, rng)
+    # What is small is seen as a point, and a line by its length: they count for more.
+    plainer = 2 * torch.ones_like(size) if family.lines else (5 / size).clamp(min=1.0)
+    seen = _visibility(opacity * (content - own), plainer, noise_level)
     seen = torch.where(opacity > 0.05, seen, 0.0)
 
-    size_of_all = (images.shape[2], images.shape[3])
-    rows, columns = _window_index(size_of_all, w.top, w.left, w.shape)
+    rows, columns = _window_index(
+        (images.shape[2], images.shape[3]), w.top, w.left, w.shape
+    )
     for i in range(0, m, each_round):  # a round at a time: windows may overlap
         k = slice(i, i + each_round)
         index = (w.image[k, None, None], slice(None), rows[k], columns[k])
@@ -205,19 +215,6 @@ def _window_index(
     return rows[:, :, None], columns[:, None, :]
 
 
-def _shapes(
-    size: Tensor, is_line: Tensor, offsets: Tensor, rng: torch.Generator
-) -> Tensor:
-    """Opacity (m, h, w) of defects, 0 to 1."""
-    opacity = _blobs(size, offsets, rng)
-    k = is_line.nonzero()[:, 0]
-    if len(k):
-        longest = torch.full_like(size[k], 1.4 * max(offsets.shape[1:3]))
-        length = _log_uniform(len(k), 6.0, longest, rng)
-        opacity[k] = _lines(length, offsets[k], rng)
-    return opacity
-
-
 def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     """Ellipses with a wavy and more or less soft rim, ``size`` (m,) pixels long."""
     m = len(size)
@@ -232,9 +229,10 @@ def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     return torch.sigmoid(4 * depth / softness[:, None, None])
 
 
-def _lines(length: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random walks ``length`` (m,) pixels long, one to four wide: scratches, cracks."""
-    m, (h, w) = len(length), offsets.shape[1:3]
+def _lines(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+    """Random walks, up to across the window, one to four pixels wide: scratches."""
+    m, (h, w) = len(size), offsets.shape[1:3]
+    length = _log_uniform(m, 6.0, torch.full_like(size, 1.4 * max(h, w)), rng)
     turn = torch.randn(m, _LINE_POINTS, generator=rng, device=rng.device)
     bend = _log_uniform(m, 0.01, torch.full_like(length, 0.3), rng)
     start = _uniform(m, 0.0, 2 * math.pi, rng)
@@ -252,15 +250,13 @@ def _content(
     own: Tensor,
     windows: _Windows,
     size: Tensor,
-    is_line: Tensor,
+    shares: tuple[float, ...],
     rng: torch.Generator,
 ) -> Tensor:
     """Make what the defects show: (m, C, h, w)."""
     n, _, height, width = images.shape
     m, (h, w) = len(own), windows.shape
-    kind = torch.where(
-        is_line, _choose(m, _LINE_SHARES, rng), _choose(m, _BLOB_SHARES, rng)
-    )
+    kind = _choose(m, shares, rng)
     foreign, moved, shaded = kind == _FOREIGN, kind == _MOVED, kind == _SHADED
     donor = torch.where(foreign, _randint(m, n, rng), windows.image)
     nearby = (_normal(2, m, rng=rng) * size * moved).long()
@@ -307,18 +303,15 @@ def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
     return (patches - mean) * gain + mean + shade + tint
 
 
-def _visibility(
-    change: Tensor, size: Tensor, is_line: Tensor, noise_level: float
-) -> Tensor:
+def _visibility(change: Tensor, plainer: Tensor, noise_level: float) -> Tensor:
     """Tell how plain a change (m, C, h, w) is to see: (m, 1, h, w), 0 to 1.
 
-    A change that averages out over a few pixels is texture on texture. What is smaller
-    than that is seen as a point, and a line by its length: they count for more.
+    A change that averages out over a few pixels is texture on texture. One that is seen
+    better than its size lets expect is ``plainer`` (m,) by this factor.
     """
     change = change.contiguous()  # pooling few channels is slow in channels-last
     seen = F.avg_pool2d(change, 5, 1, padding=2).abs().amax(1, keepdim=True)
-    point = (5 / size).clamp(min=1.0)
-    seen = seen * _each(torch.where(is_line, 2.0, point))
+    seen = seen * _each(plainer)
     return (seen / (_PLAIN_TO_SEE * noise_level)).square().clamp(max=1.0)
 
 

@@ -14,7 +14,7 @@ from skad import __version__
 from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
 from skad._networks import new_network
 from skad._prefetch import batches_of
-from skad._training import Appearance, train
+from skad._training import Appearance, shades, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
 _EPOCH_FLOOR = 64  # images an epoch, at least …
@@ -175,7 +175,7 @@ def _look(
     images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
 ) -> Appearance:
     """Measure how good images differ from each other."""
-    means, deviations, noises, descriptors = [], [], [], []
+    means, deviations, noises, shading, descriptors = [], [], [], [], []
     for i in sample:
         x = preparation(images.take(np.array([i])), device)
         means.append(x.mean())
@@ -184,11 +184,13 @@ def _look(
             F.avg_pool2d(x, k, 1, k // 2, count_include_pad=False) for k in (3, 15)
         )
         noises.append((near - around).abs().median())
+        shading.append(shades(x))
         descriptors.append(torch.stack([_describe(x), *map(_describe, _mirrored(x))]))
     return Appearance(
         noise_level=float(torch.stack(noises).median()) + 0.02,
         brightness=_spread(means),
         contrast=_spread(deviations),
+        shading=float(torch.cat(shading).std(0, correction=0).mean()),
         flips=_allowed_flips(torch.stack(descriptors)),
     )
 

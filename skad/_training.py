@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from skad._defects import simulate
 
+_CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
 _ANOMALY_WEIGHT = 10.0  # brings both losses to one size
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
@@ -22,6 +23,7 @@ class Appearance(NamedTuple):
     noise_level: float  # of a pixel from its neighbourhood
     brightness: float  # standard deviation of the images' means
     contrast: float  # standard deviation of the images' standard deviations
+    shading: float  # standard deviation of a coarse cell's mean, the image's taken off
     flips: tuple[int, ...]  # axes, of 2 and 3, along which flipped images look good
 
 
@@ -137,7 +139,17 @@ def vary(
     light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1)
     colour = 0.03 * normal(n, c, 1, 1)
     varied.add_(_fine(varied) * sharpness)
+    shading = 0.5 * appearance.shading * normal(n, 1, _CELLS, _CELLS)
+    varied.add_(
+        F.interpolate(shading, (height, width), mode="bilinear", align_corners=True)
+    )
     return varied.mul_(contrast).add_(light + colour)
+
+
+def shades(images: Tensor) -> Tensor:
+    """Return the means (n, cells) of coarse cells of images, less the image's."""
+    cells = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _CELLS).flatten(1)
+    return cells - cells.mean(1, keepdim=True)
 
 
 def _fine(images: Tensor) -> Tensor:

@@ -82,8 +82,8 @@ def test_far_from_small_defects_every_bit_stays():
     images = textures(size=(128, 128))
     defective, visibility = simulated(images, (4,))
     untouched = (defective == images).all(1, keepdim=True)
-    # Windows of side 10 and 7 cover 0.06 and 0.042 of the image.
-    assert untouched.float().mean() > 0.89
+    # By the windows of blobs and of lines, of the same side.
+    assert untouched.float().mean() > 1 - 2 * _defects._COVERED
     assert (visibility[untouched] == 0).all()
 
 
@@ -133,8 +133,18 @@ def visible_area(patch_sizes):
     return float((visibility > 0.5).sum()) / len(images)
 
 
+def allow(monkeypatch, lines):
+    """Lets lines alone be simulated, or blobs alone."""
+    families = _defects._families
+    monkeypatch.setattr(
+        _defects,
+        "_families",
+        lambda *args: (f for f in families(*args) if f.lines is lines),
+    )
+
+
 def test_defects_grow_with_the_patch_size(monkeypatch):
-    monkeypatch.setattr(_defects, "_LINES", 0.0)
+    allow(monkeypatch, lines=False)
     monkeypatch.setattr(_defects, "_COVERED", 0.0)  # as many of every size
     areas = [visible_area((size,)) for size in (3, 10, 30, 90)]
     assert areas[0] > 0
@@ -162,6 +172,16 @@ def test_fainter_changes_count_less_where_good_images_are_noisy():
     assert noisy.sum() < calm.sum()
 
 
+def test_blobs_of_every_size_and_lines():
+    *blobs, lines = _defects._families(torch.tensor([40.0, 5.0]), 256)
+    assert lines.lines and not any(blob.lines for blob in blobs)
+    assert blobs[0].smallest.tolist() == lines.smallest.tolist() == [2.0, 2.0]
+    for before, after in pairwise(blobs):
+        torch.testing.assert_close(before.largest, after.smallest)
+    torch.testing.assert_close(blobs[-1].largest, torch.tensor([40.0, 5.0]))
+    assert lines.largest.tolist() == [40.0, 5.0]
+
+
 def kinds():
     return range(len(_defects._BLOB_SHARES))
 
@@ -169,18 +189,17 @@ def kinds():
 def test_every_kind_of_content_has_a_share():
     shares = zip(_defects._BLOB_SHARES, _defects._LINE_SHARES, strict=True)
     assert all(blob + line > 0 for blob, line in shares)
-    assert 0 < _defects._LINES < 1
     named = (_defects._FOREIGN, _defects._MOVED, _defects._BENT, _defects._PLAIN)
     assert sorted((*named, _defects._SHADED)) == list(kinds())
 
 
 @pytest.mark.parametrize("kind", kinds())
-@pytest.mark.parametrize("lines", [0.0, 1.0])
+@pytest.mark.parametrize("lines", [False, True])
 def test_every_kind_of_content_can_be_seen(monkeypatch, kind, lines):
     only = tuple(float(k == kind) for k in kinds())
     monkeypatch.setattr(_defects, "_BLOB_SHARES", only)
     monkeypatch.setattr(_defects, "_LINE_SHARES", only)
-    monkeypatch.setattr(_defects, "_LINES", lines)
+    allow(monkeypatch, lines=lines)
     assert simulated(textures(channels=3))[1].max() == 1
 
 
@@ -188,12 +207,13 @@ def test_lines_are_thinner_than_blobs(monkeypatch):
     """Of a blob, more survives when its rim is taken away."""
 
     def inner_share(lines):
-        monkeypatch.setattr(_defects, "_LINES", lines)
-        seen = (simulated(textures(), (40,))[1] > 0.5).float()
+        with monkeypatch.context() as patch:
+            allow(patch, lines=lines)
+            seen = (simulated(textures(), (40,))[1] > 0.5).float()
         inner = 1 - F.max_pool2d(1 - seen, 5, 1, 2)
         return float(inner.sum() / seen.sum())
 
-    assert inner_share(1.0) < inner_share(0.0)
+    assert inner_share(lines=True) < inner_share(lines=False)
 
 
 def test_cut_takes_windows_and_goes_on_beyond_the_edge():

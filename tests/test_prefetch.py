@@ -273,7 +273,7 @@ def test_training_that_is_given_up_ends_the_thread():
         batch_size=2,
         learning_rate=0.001,
         patch_sizes=(8,),
-        appearance=Appearance(0.1, 0.0, 0.0, ()),
+        appearance=Appearance(0.1, 0.0, 0.0, 0.0, ()),
         roi=None,
         generator=torch.Generator().manual_seed(0),
     )

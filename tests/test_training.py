@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from skad import _networks, _training
-from skad._training import Appearance, _batches, step, train, vary
+from skad._training import Appearance, _batches, shades, step, train, vary
 
-STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, flips=())
+STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
 
 def global_numpy_state():
@@ -235,6 +235,22 @@ def test_light_and_contrast_vary_as_good_images_do():
     rich = vary(images, STILL._replace(contrast=1.0), generator())
     assert bright.mean((1, 2, 3)).std() > 3 * plain.mean((1, 2, 3)).std()
     assert rich.std((1, 2, 3)).std() > 3 * plain.std((1, 2, 3)).std()
+
+
+def test_shading_varies_smoothly_from_side_to_side():
+    images = torch.zeros(200, 2, 32, 48)
+    varied = vary(images, STILL._replace(shading=4.0), generator())
+    assert float(shades(varied).std(0).mean()) == pytest.approx(1.0, abs=0.3)
+    steps = torch.cat([varied.diff(dim=2).flatten(), varied.diff(dim=3).flatten()])
+    assert steps.abs().max() < 1.0  # one part in 15 of 4 standard deviations of 2
+    tint = varied[:, 0] - varied[:, 1]  # the same in all channels, a colour aside
+    torch.testing.assert_close(tint, tint[:, :1, :1].expand_as(tint))
+
+
+def test_shades_are_means_of_cells_without_the_images():
+    images = torch.arange(3.0).repeat_interleave(4)[:, None].expand(2, 5, 12, 12)
+    below = torch.tensor([-1.0, -1, -1, 0, 0, 0, 1, 1, 1])
+    torch.testing.assert_close(shades(images + 7), below.expand(2, 9))
 
 
 def test_shifts_keep_the_place_within_a_few_pixels():

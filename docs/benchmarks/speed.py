@@ -25,7 +25,9 @@ from skad._networks import new_network
 from skad._training import Appearance, step, vary
 
 BATCH = 16
-LOOK = Appearance(noise_level=0.2, brightness=0.1, contrast=0.1, flips=(3,))
+LOOK = Appearance(
+    noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,)
+)
 
 
 class Ratio(NamedTuple):
