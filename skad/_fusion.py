@@ -1,9 +1,11 @@
 """Several kinds of evidence, brought to one scale and joined to one map.
 
-The scale is how rare a value is on good images. What is joined are the logarithms of
-1 + surprise: a kind that is blind on these images adds little noise, and kinds that
-agree say more than one that shouts. (Fisher's sum of the surprises themselves [1]_ lets
-the loudest kind decide alone.)
+The scale is how rare a value is on good images. In a view, the logarithms of
+1 + surprise are joined: a kind that is blind on these images adds little noise, and
+kinds that agree say more than one that shouts. (Fisher's sum of the surprises
+themselves [1]_ lets the loudest kind decide alone.) Views are brought to the same scale
+again, and the most surprising one is heard at every pixel: what is too small for most
+kinds to see is not outvoted by them.
 
 References
 ----------
@@ -56,16 +58,31 @@ def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
     return torch.stack([values, levels], 2).float().to(pixels.device)
 
 
-def combine(evidence: Tensor, tails: Tensor, weights: Sequence[float]) -> Tensor:
-    """Join evidence (n, kinds, h, w) to one map (n, h, w), >= 0, in nats.
+def combine(
+    evidence: Tensor, tails: Tensor, views: Sequence[Sequence[float]]
+) -> Tensor:
+    """Join evidence (n, kinds, h, w) to views (n, views, h, w), >= 0.
 
-    The weighted geometric mean of 1 + surprise over the kinds, less 1.
+    Each is a weighted geometric mean of 1 + surprise over the kinds, less 1; a view is
+    given as the weights of the kinds.
     """
-    total = torch.zeros_like(evidence[:, 0])
-    kinds = zip(evidence.movedim(1, 0), tails, weights, strict=True)
-    for kind, tail, weight in kinds:
-        total += weight * surprise(kind, tail).log1p()
-    return (total / sum(weights)).expm1()
+    n, _, height, width = evidence.shape
+    joined = evidence.new_zeros(n, len(views), height, width)
+    kinds = zip(evidence.movedim(1, 0), tails, strict=True)
+    for k, (kind, tail) in enumerate(kinds):
+        level = surprise(kind, tail).log1p()
+        for i, weights in enumerate(views):
+            if weights[k]:
+                joined[:, i] += weights[k] / sum(weights) * level
+    return joined.expm1()
+
+
+def most_surprising(views: Tensor, tails: Tensor) -> Tensor:
+    """Return the largest surprise (n, h, w), in nats, of views (n, views, h, w)."""
+    loudest = torch.zeros_like(views[:, 0])
+    for view, tail in zip(views.movedim(1, 0), tails, strict=True):
+        loudest = torch.maximum(loudest, surprise(view, tail))
+    return loudest
 
 
 def surprise(values: Tensor, tail: Tensor) -> Tensor:

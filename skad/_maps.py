@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad._fusion import N_KNOTS, combine, fit_tails
+from skad._fusion import N_KNOTS, combine, fit_tails, most_surprising
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise
 from skad._tiles import in_tiles
 
-# Of the anomaly decoder, which alone was trained to find defects, of the features at
-# every stride, and of the reconstruction.
-KIND_WEIGHTS = (3.0, *(1.0 for _ in FEATURE_STRIDES), 1.0)
+# What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
+# and the reconstruction.
+VIEWS = (
+    (3.0, 1.0, 1.0, 1.0, 1.0, 1.0),  # the decoder alone was trained to find defects
+    (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # what sees a few pixels
+)
+_N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
@@ -149,12 +153,15 @@ class AnomalyMapper(Mapper):
         Of the features at every stride in `FEATURE_STRIDES`.
     tails : Tensor of shape (kinds, k, 2)
         How surprising the values of every kind of evidence are, from `fit_tails`.
+    view_tails : Tensor of shape (views, k, 2)
+        The same of what is joined from them.
     """
 
     network: nn.Module
     preparation: Preparation
     gaussians: tuple[Gaussians, ...]
     tails: Tensor
+    view_tails: Tensor
 
     def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
@@ -163,6 +170,7 @@ class AnomalyMapper(Mapper):
             Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
         )
         self.tails = self.tails.to(device)
+        self.view_tails = self.view_tails.to(device)
         return self
 
     @torch.inference_mode()
@@ -171,7 +179,8 @@ class AnomalyMapper(Mapper):
 
         def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
             found = evidence(self.network, x, self.gaussians, corner, whole)
-            return combine(found, self.tails, KIND_WEIGHTS)
+            views = combine(found, self.tails, VIEWS)
+            return most_surprising(views, self.view_tails)
 
         x = self.preparation(batch, self.device)
         maps = in_tiles(join, x, MAP_STRIDE)  # k, h/2, w/2
@@ -208,7 +217,7 @@ def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
     tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
     for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
         tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
-    tensors["tails"] = mapper.tails
+    tensors |= {"tails": mapper.tails, "view_tails": mapper.view_tails}
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
     if mapper.preparation.roi is not None:
@@ -228,8 +237,11 @@ def array_shapes(
         c = state[f"down{stride}.0.0.weight"].shape[0]
         level = gaussians_shapes((height // stride, width // stride), c)
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
-    n_kinds = len(KIND_WEIGHTS)
-    return shapes | {"tails": (n_kinds, N_KNOTS, 2), "mean": (n_channels,)}
+    return shapes | {
+        "tails": (_N_KINDS, N_KNOTS, 2),
+        "view_tails": (len(VIEWS), N_KNOTS, 2),
+        "mean": (n_channels,),
+    }
 
 
 def from_arrays(
@@ -257,6 +269,7 @@ def from_arrays(
             for s in FEATURE_STRIDES
         ),
         tensors["tails"],
+        tensors["view_tails"],
     )
 
 
@@ -316,10 +329,17 @@ def fit_mapper(
     without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)
     every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
-    pixels, peaks = [], []
-    for i, x in enumerate(prepared()):
-        found = evidence(network, x, without[i % len(without)])[0, :, inside]
-        pixels.append(found[:, i % every :: every])  # kinds, m
-        peaks.append(found.amax(1))
-    tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
-    return AnomalyMapper(network, preparation, gaussians, tails)
+
+    def tails_of(compute: Callable[[Tensor], Tensor]) -> Tensor:
+        pixels, peaks = [], []
+        for i, x in enumerate(prepared()):
+            found = compute(evidence(network, x, without[i % len(without)]))
+            found = found[0, :, inside]
+            pixels.append(found[:, i % every :: every])  # kinds, m
+            peaks.append(found.amax(1))
+        n_pixels = int(inside.sum())
+        return fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), n_pixels)
+
+    tails = tails_of(lambda found: found)
+    view_tails = tails_of(lambda found: combine(found, tails, VIEWS))
+    return AnomalyMapper(network, preparation, gaussians, tails, view_tails)

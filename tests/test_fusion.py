@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._fusion import combine, fit_tails, surprise
+from skad._fusion import combine, fit_tails, most_surprising, surprise
 
 N_KINDS = 4
 EQUAL = (1.0,) * N_KINDS
@@ -38,21 +38,22 @@ def test_surprise_rises_with_the_value():
     assert (found.diff()[above_the_lowest] > 0).all()
 
 
-def test_kinds_are_joined_by_the_weighted_geometric_mean():
+@pytest.mark.parametrize("i", [0, 1])
+def test_kinds_are_joined_by_the_weighted_geometric_mean(i):
     found = tails()
     evidence = 3 * torch.randn(
         2, N_KINDS, 5, 6, generator=torch.Generator().manual_seed(1)
     )
     each = [1 + surprise(evidence[:, k], found[k]).numpy() for k in range(N_KINDS)]
-    weights = (3.0, 1.0, 0.5, 0.0)
-    powers = [value**weight for value, weight in zip(each, weights, strict=True)]
-    expected = np.prod(powers, axis=0) ** (1 / sum(weights)) - 1
-    joined = combine(evidence, found, weights)
+    views = (3.0, 1.0, 0.5, 0.0), (0.0, 1.0, 0.0, 1.0)
+    powers = [value**weight for value, weight in zip(each, views[i], strict=True)]
+    expected = np.prod(powers, axis=0) ** (1 / sum(views[i])) - 1
+    joined = combine(evidence, found, views)[:, i]
     np.testing.assert_allclose(joined, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_no_evidence_is_nothing():
-    assert (combine(torch.full((1, N_KINDS, 4, 4), -1e6), tails(), EQUAL) == 0).all()
+    assert (combine(torch.full((1, N_KINDS, 4, 4), -1e6), tails(), [EQUAL]) == 0).all()
 
 
 def test_kinds_that_agree_say_more_than_one_that_shouts():
@@ -60,7 +61,7 @@ def test_kinds_that_agree_say_more_than_one_that_shouts():
     usual, seen = found[:, 1, 0], found[:, 7, 0]  # one pixel in 2, one in 1000
     loud = torch.where(torch.arange(N_KINDS) == 0, 40.0, usual)
     agreed, alone = (
-        float(combine(v[None, :, None, None], found, EQUAL)) for v in (seen, loud)
+        float(combine(v[None, :, None, None], found, [EQUAL])) for v in (seen, loud)
     )
     assert agreed > alone
 
@@ -69,6 +70,17 @@ def test_kinds_that_agree_say_more_than_one_that_shouts():
 def test_tails_rise_even_where_good_images_are_all_alike(value):
     found = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
     assert (found.diff(dim=1) > 0).all()
-    assert (
-        combine(torch.full((1, 3, 2, 2), value + 1), found, EQUAL[:3]).isfinite().all()
+    views = combine(torch.full((1, 3, 2, 2), value + 1), found, [EQUAL[:3]] * 3)
+    assert views.isfinite().all()
+    assert most_surprising(views, found).isfinite().all()
+
+
+def test_the_most_surprising_view_is_heard_at_every_pixel():
+    found = tails()
+    views = 2 * torch.randn(
+        3, N_KINDS, 5, 6, generator=torch.Generator().manual_seed(1)
     )
+    each = [surprise(views[:, k], found[k]) for k in range(N_KINDS)]
+    loudest = most_surprising(views, found)
+    assert torch.equal(loudest, torch.stack(each).amax(0))
+    assert len({int(i) for i in torch.stack(each).argmax(0).flatten()}) == N_KINDS

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from skad import _networks
-from skad._fusion import combine
+from skad._fusion import combine, most_surprising
 from skad._maps import (
-    KIND_WEIGHTS,
+    VIEWS,
     Preparation,
     array_shapes,
     evidence,
@@ -220,9 +220,14 @@ def test_maps_rise_with_every_kind_of_evidence():
     images = draw(n_channels=3)
     mapper = fit(images)
     x = mapper.preparation(images, CPU)
+
+    def join(found):
+        views = combine(found, mapper.tails, VIEWS)
+        return most_surprising(views, mapper.view_tails)
+
     with torch.inference_mode():
         base = evidence(mapper.network, x, mapper.gaussians)
-        below = combine(base, mapper.tails, KIND_WEIGHTS)
+        below = join(base)
         assert below.shape == (6, 16, 24)
         assert (below >= 0).all()
         for kind in range(base.shape[1]):
@@ -230,7 +235,7 @@ def test_maps_rise_with_every_kind_of_evidence():
                 more = base.clone()
                 values = mapper.tails[kind, :, 0]
                 more[:, kind] += amount * (values[-1] - values[0])
-                above = combine(more, mapper.tails, KIND_WEIGHTS)
+                above = join(more)
                 assert (above >= below).all()
                 assert above.isfinite().all()
             assert (above > below).all()

@@ -1,9 +1,10 @@
 """Measure what each kind of evidence adds: python THIS_FILE ROOT --models FOLDER.
 
 ROOT holds categories in the layout of MVTec AD. Every detector is trained once, with
-default parameters, and stored in FOLDER, from where a further run takes it. Then maps
-are made from each kind of evidence alone, from all but one, and by other ways to join
-them; the table has the means over categories and seeds.
+default parameters, and stored in FOLDER, from where a further run takes it, as does one
+after `skad benchmark ROOT --models FOLDER`. Then maps are made from each kind of
+evidence alone, from all but one, and by other ways to join them; the table has the
+means over categories and seeds.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from torch import Tensor
 
 import skad
 from skad._evaluation import figures_of_pixels
-from skad._fusion import combine, surprise
-from skad._maps import KIND_WEIGHTS, AnomalyMapper, evidence
+from skad._fusion import combine, most_surprising, surprise
+from skad._maps import VIEWS, AnomalyMapper, evidence
 from skad._mvtec import Category, find_categories, load_category
 from skad._networks import FEATURE_STRIDES
 from skad.metrics import image_auroc_score
@@ -29,35 +30,41 @@ KINDS = (
     *(f"Gaussians at stride {stride}" for stride in FEATURE_STRIDES),
     "reconstruction",
 )
-Join = Callable[[Tensor, Tensor], Tensor]  # evidence and tails in, one map out
+Join = Callable[[Tensor, AnomalyMapper], Tensor]  # evidence in, one map out
+BROAD, FINE = (np.array(view) for view in VIEWS)
 
 
 def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
-    ways = {"all (the method)": _weighted(KIND_WEIGHTS)}
+    ways: dict[str, Join] = {
+        "the method: the more surprising of two views": _method,
+        "the broad view alone": _view(BROAD),
+        "the fine view alone": _view(FINE),
+    }
+    one = np.eye(len(KINDS))
     for i, kind in enumerate(KINDS):
-        ways[f"{kind} alone"] = _weighted(np.eye(len(KINDS))[i])
+        ways[f"{kind} alone"] = _view(one[i])
     for i, kind in enumerate(KINDS):
-        ways[f"without {kind}"] = _weighted(KIND_WEIGHTS * (np.arange(len(KINDS)) != i))
-    ways["all, equal weights"] = _weighted(np.ones(len(KINDS)))
-    return ways | {"all, sum (Fisher)": _sum, "all, maximum": _maximum}
+        ways[f"the broad view without {kind}"] = _view(BROAD * (1 - one[i]))
+    return ways | {
+        "the broad view, equal weights": _view(np.ones(len(KINDS))),
+        "sum of all (Fisher)": lambda found, mapper: _each(found, mapper).sum(0),
+        "maximum of all": lambda found, mapper: _each(found, mapper).amax(0),
+    }
 
 
-def _weighted(weights: ArrayLike) -> Join:
-    return lambda found, tails: combine(found, tails, np.asarray(weights).tolist())
+def _method(found: Tensor, mapper: AnomalyMapper) -> Tensor:
+    return most_surprising(combine(found, mapper.tails, VIEWS), mapper.view_tails)
 
 
-def _each(found: Tensor, tails: Tensor) -> Tensor:
-    kinds = zip(found.movedim(1, 0), tails, strict=True)
+def _view(weights: ArrayLike) -> Join:
+    view = np.asarray(weights).tolist()
+    return lambda found, mapper: combine(found, mapper.tails, [view])[:, 0]
+
+
+def _each(found: Tensor, mapper: AnomalyMapper) -> Tensor:
+    kinds = zip(found.movedim(1, 0), mapper.tails, strict=True)
     return torch.stack([surprise(kind, tail) for kind, tail in kinds])
-
-
-def _sum(found: Tensor, tails: Tensor) -> Tensor:
-    return _each(found, tails).sum(0)
-
-
-def _maximum(found: Tensor, tails: Tensor) -> Tensor:
-    return _each(found, tails).amax(0)
 
 
 def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
@@ -80,7 +87,7 @@ def figures(mapper: AnomalyMapper, category: Category) -> dict[str, tuple[float,
     found = [evidence(mapper.network, x, mapper.gaussians).half() for x in prepared]
     results = {}
     for name, join in joins().items():
-        joined = [join(one.float(), mapper.tails) for one in found]
+        joined = [join(one.float(), mapper) for one in found]
         maps = torch.cat([mapper.preparation.to_input(m) for m in joined]).numpy()
         pixels = figures_of_pixels(category.masks, maps)
         image_auroc = image_auroc_score(category.y, -maps.max((1, 2)))
