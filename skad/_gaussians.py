@@ -39,6 +39,11 @@ class Moments(NamedTuple):
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         return Moments(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def __iadd__(self, other: "Moments") -> "Moments":  # type: ignore[override]
+        for a, b in zip(self, other, strict=True):
+            a += b  # in place: there may be many places
+        return self
+
 
 class Gaussians(NamedTuple):
     """The state: everything that turns features into distances."""
