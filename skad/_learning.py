@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from skad import __version__
 from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
 from skad._networks import new_network
-from skad._prefetch import batches_of
+from skad._prefetch import batches_of, one_by_one
 from skad._training import Appearance, shades, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
@@ -154,8 +154,8 @@ def _prepare(
     """Mean and standard deviation of the pixels that count."""
     counts = slice(None) if roi is None else roi
     first, second = [], []
-    for i in sample:
-        image = to_unit_range(images.take(np.array([i])))[0]
+    for batch in one_by_one(images, sample):
+        image = to_unit_range(batch)[0]
         pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
         first.append(pixels.mean(0))
         second.append(np.square(pixels).mean(0))
@@ -176,8 +176,8 @@ def _look(
 ) -> Appearance:
     """Measure how good images differ from each other."""
     means, deviations, noises, shading, descriptors = [], [], [], [], []
-    for i in sample:
-        x = preparation(images.take(np.array([i])), device)
+    for image in one_by_one(images, sample):
+        x = preparation(image, device)
         means.append(x.mean())
         deviations.append(x.std())
         near, around = (

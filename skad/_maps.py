@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from skad._fusion import N_KNOTS, combine, fit_tails, most_surprising
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
-from skad._prefetch import batchwise
+from skad._prefetch import batchwise, one_by_one
 from skad._tiles import in_tiles
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
@@ -320,9 +321,9 @@ def fit_mapper(
     device = next(network.parameters()).device
 
     def prepared() -> Iterator[Tensor]:
-        return (
-            preparation(images.take(places[[i]]), device) for i in range(len(places))
-        )
+        with closing(one_by_one(images, places)) as read:
+            for image in read:
+                yield preparation(image, device)
 
     fitted = fit_gaussians(lambda: map(network.encode, prepared()))
     gaussians = tuple(level for level, _ in fitted)

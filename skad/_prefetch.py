@@ -43,6 +43,11 @@ def batches_of(
     return read_ahead(batches) if images.is_lazy else batches
 
 
+def one_by_one(images: Any, places: np.ndarray) -> Generator[np.ndarray, None, None]:
+    """Yield the image (1, H, W, C) at each of some places (k,), one after the other."""
+    return batches_of(images, places[:, np.newaxis])
+
+
 def batchwise(
     images: Any, size: int, compute: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from skad._files import make_room_for, write_atomically
+from skad._prefetch import read_ahead
+from skad._regions import find_regions
 from skad._threshold import conformal_p_value
 from skad.images import find_images, read_image
 from skad.overlays import heat_map_image
@@ -109,8 +112,11 @@ def score_files(
             total=len(waiting), unit="image", disable=None if verbose else True
         ) as bar,
     ):
-        for start in range(0, len(waiting), at_once):
-            for finding in _examine(detector, read, waiting[start : start + at_once]):
+        starts = range(0, len(waiting), at_once)
+        chunks = (_read_all(read, waiting[i : i + at_once]) for i in starts)
+        with closing(read_ahead(chunks)) as chunks_read:
+            findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
+            for finding in findings:
                 _write_down(finding, pictures, detector.pixel_threshold_, bar)
                 file.write(_as_csv([finding.row]))
                 file.flush()
@@ -234,21 +240,31 @@ def _write_down(
 # --- One batch --------------------------------------------------------------------
 
 
-def _examine(
-    detector: Any, read: Callable[[Path], NDArray], paths: Sequence[Path]
-) -> list[_Finding]:
-    """Read and judge some files; what goes wrong with one is told of that one."""
-    findings, images = {}, {}
+class _Chunk(NamedTuple):
+    paths: Sequence[Path]
+    images: dict[Path, NDArray]  # (H, W) or (H, W, 3), by path
+    unreadable: dict[Path, _Finding]
+
+
+def _read_all(read: Callable[[Path], NDArray], paths: Sequence[Path]) -> _Chunk:
+    """Read some files; what goes wrong with one is told of that one."""
+    chunk = _Chunk(paths, {}, {})
     for path in paths:
         try:
-            images[path] = read(path)
+            chunk.images[path] = read(path)
         except (OSError, ValueError) as error:
-            findings[path] = _unreadable(path, error)
+            chunk.unreadable[path] = _unreadable(path, error)
+    return chunk
+
+
+def _examine(detector: Any, chunk: _Chunk) -> list[_Finding]:
+    """Judge the images of some files, in the order of these."""
+    findings = dict(chunk.unreadable)
     # Integers are scaled by their type, so one array must not mix 8 and 16 bits.
-    for dtype in dict.fromkeys(image.dtype for image in images.values()):
-        same = {path: image for path, image in images.items() if image.dtype == dtype}
+    for dtype in dict.fromkeys(image.dtype for image in chunk.images.values()):
+        same = {p: image for p, image in chunk.images.items() if image.dtype == dtype}
         findings |= _judge(detector, same)
-    return [findings[path] for path in paths]
+    return [findings[path] for path in chunk.paths]
 
 
 def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
@@ -263,17 +279,16 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
     scores = -maps.max(axis=(1, 2)).astype(np.float64)  # what score_samples returns
     decisions = scores - detector.offset_
     p_values = conformal_p_value(scores, detector.calibration_scores_)
-    flagged = decisions < 0
-    regions = iter(detector.anomaly_regions(X[flagged]) if flagged.any() else ())
+    masks = maps > np.array([detector.pixel_threshold_])  # what predict_mask returns
     findings = {}
     for i, (path, image) in enumerate(images.items()):
-        areas = [int(region.area) for region in next(regions)] if flagged[i] else []
+        areas = [region.area for region in find_regions(maps[i], masks[i])]
         row = {
             "path": str(path),
             "score": float(scores[i]),
             "decision": float(decisions[i]),
             "p_value": float(p_values[i]),
-            "verdict": "anomalous" if flagged[i] else "good",
+            "verdict": "anomalous" if decisions[i] < 0 else "good",
             "n_regions": len(areas),
             "largest_area": max(areas, default=0),
         }

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.measure import label, regionprops
 
 from skad import _scoring
 from skad._scoring import COLUMNS, heat_map_files, list_files, score_files
@@ -33,11 +32,6 @@ class Darkness:
         top = np.iinfo(X.dtype).max
         gray = X if X.ndim == 3 else X.mean(axis=3)
         return (1 - gray / top).astype(np.float32)
-
-    def anomaly_regions(self, X):
-        return [
-            regionprops(label(m > self.pixel_threshold_)) for m in self.anomaly_map(X)
-        ]
 
 
 def image(level=200, *, spots=(), shape=(8, 10), dtype=np.uint8):
