@@ -3,9 +3,9 @@
 The scale is how rare a value is on good images. In a view, the logarithms of
 1 + surprise are joined: a kind that is blind on these images adds little noise, and
 kinds that agree say more than one that shouts. (Fisher's sum of the surprises
-themselves [1]_ lets the loudest kind decide alone.) Views are brought to the same scale
-again, and the most surprising one is heard at every pixel: what is too small for most
-kinds to see is not outvoted by them.
+themselves [1]_ lets the loudest kind decide alone.) Of several views, each in units of
+what it usually reaches in a good image, the largest is heard at every pixel: what is
+too small for most kinds to see is not outvoted by them.
 
 References
 ----------
@@ -77,12 +77,19 @@ def combine(
     return joined.expm1()
 
 
-def most_surprising(views: Tensor, tails: Tensor) -> Tensor:
-    """Return the largest surprise (n, h, w), in nats, of views (n, views, h, w)."""
-    loudest = torch.zeros_like(views[:, 0])
-    for view, tail in zip(views.movedim(1, 0), tails, strict=True):
-        loudest = torch.maximum(loudest, surprise(view, tail))
-    return loudest
+def view_scales(peaks: Tensor) -> Tensor:
+    """Return factors (views,) that bring views to the scale of the first one.
+
+    With them, the largest values (n, views) of good images have equal medians, of 1 nat
+    at least.
+    """
+    usual = peaks.double().quantile(0.5, dim=0).clamp(min=1.0)
+    return (usual[0] / usual).float()
+
+
+def loudest(views: Tensor, scales: Tensor) -> Tensor:
+    """Return the largest (n, h, w) of views (n, views, h, w) on one scale."""
+    return (views * scales[:, None, None]).amax(1)
 
 
 def surprise(values: Tensor, tail: Tensor) -> Tensor:

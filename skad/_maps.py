@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad._fusion import N_KNOTS, combine, fit_tails, most_surprising
+from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, one_by_one
@@ -154,15 +154,15 @@ class AnomalyMapper(Mapper):
         Of the features at every stride in `FEATURE_STRIDES`.
     tails : Tensor of shape (kinds, k, 2)
         How surprising the values of every kind of evidence are, from `fit_tails`.
-    view_tails : Tensor of shape (views, k, 2)
-        The same of what is joined from them.
+    view_scales : Tensor of shape (views,)
+        What brings the views to one scale.
     """
 
     network: nn.Module
     preparation: Preparation
     gaussians: tuple[Gaussians, ...]
     tails: Tensor
-    view_tails: Tensor
+    view_scales: Tensor
 
     def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
@@ -171,7 +171,7 @@ class AnomalyMapper(Mapper):
             Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
         )
         self.tails = self.tails.to(device)
-        self.view_tails = self.view_tails.to(device)
+        self.view_scales = self.view_scales.to(device)
         return self
 
     @torch.inference_mode()
@@ -180,8 +180,7 @@ class AnomalyMapper(Mapper):
 
         def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
             found = evidence(self.network, x, self.gaussians, corner, whole)
-            views = combine(found, self.tails, VIEWS)
-            return most_surprising(views, self.view_tails)
+            return loudest(combine(found, self.tails, VIEWS), self.view_scales)
 
         x = self.preparation(batch, self.device)
         maps = in_tiles(join, x, MAP_STRIDE)  # k, h/2, w/2
@@ -218,7 +217,7 @@ def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
     tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
     for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
         tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
-    tensors |= {"tails": mapper.tails, "view_tails": mapper.view_tails}
+    tensors |= {"tails": mapper.tails, "view_scales": mapper.view_scales}
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
     if mapper.preparation.roi is not None:
@@ -240,7 +239,7 @@ def array_shapes(
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
     return shapes | {
         "tails": (_N_KINDS, N_KNOTS, 2),
-        "view_tails": (len(VIEWS), N_KNOTS, 2),
+        "view_scales": (len(VIEWS),),
         "mean": (n_channels,),
     }
 
@@ -270,7 +269,7 @@ def from_arrays(
             for s in FEATURE_STRIDES
         ),
         tensors["tails"],
-        tensors["view_tails"],
+        tensors["view_scales"],
     )
 
 
@@ -331,16 +330,16 @@ def fit_mapper(
     inside = preparation.inside(MAP_STRIDE).to(device)
     every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
 
-    def tails_of(compute: Callable[[Tensor], Tensor]) -> Tensor:
-        pixels, peaks = [], []
+    def unseen() -> Iterator[Tensor]:
         for i, x in enumerate(prepared()):
-            found = compute(evidence(network, x, without[i % len(without)]))
-            found = found[0, :, inside]
-            pixels.append(found[:, i % every :: every])  # kinds, m
-            peaks.append(found.amax(1))
-        n_pixels = int(inside.sum())
-        return fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), n_pixels)
+            yield evidence(network, x, without[i % len(without)])  # 1, kinds, h/2, w/2
 
-    tails = tails_of(lambda found: found)
-    view_tails = tails_of(lambda found: combine(found, tails, VIEWS))
-    return AnomalyMapper(network, preparation, gaussians, tails, view_tails)
+    pixels, peaks = [], []
+    for i, found in enumerate(unseen()):
+        counts = found[0, :, inside]
+        pixels.append(counts[:, i % every :: every])  # kinds, m
+        peaks.append(counts.amax(1))
+    tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
+    reached = [combine(found, tails, VIEWS)[0, :, inside].amax(1) for found in unseen()]
+    scales = view_scales(torch.stack(reached))
+    return AnomalyMapper(network, preparation, gaussians, tails, scales)

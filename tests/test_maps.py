@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skad import _networks
-from skad._fusion import combine, most_surprising
+from skad._fusion import combine, loudest
 from skad._maps import (
     VIEWS,
     Preparation,
@@ -222,8 +222,7 @@ def test_maps_rise_with_every_kind_of_evidence():
     x = mapper.preparation(images, CPU)
 
     def join(found):
-        views = combine(found, mapper.tails, VIEWS)
-        return most_surprising(views, mapper.view_tails)
+        return loudest(combine(found, mapper.tails, VIEWS), mapper.view_scales)
 
     with torch.inference_mode():
         base = evidence(mapper.network, x, mapper.gaussians)
@@ -349,3 +348,17 @@ def test_the_tails_are_those_of_images_left_out():
         seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
     for kind in range(1, 1 + len(FEATURE_STRIDES)):
         assert mapper.tails[kind, -2, 0] > seen[:, kind].median()
+
+
+def test_the_views_of_images_left_out_reach_equally_far():
+    images = draw(9, (32, 32))
+    mapper = fit(images)
+    assert mapper.view_scales[0] == 1
+    assert (mapper.view_scales > 0).all()
+    with torch.inference_mode():
+        found = evidence(
+            mapper.network, mapper.preparation(images, CPU), mapper.gaussians
+        )
+        reached = combine(found, mapper.tails, VIEWS).amax((2, 3)).median(0).values
+    scaled = reached * mapper.view_scales  # of images that the Gaussians have seen
+    assert scaled.max() < 2 * scaled.min()

@@ -203,8 +203,8 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
         layer.register_forward_hook(note)
     for size in ((320, 320), (576, 320)):
         preparation = Preparation(np.full(1, 0.5), 0.2, size, size)
-        tails = fitted.tails, fitted.view_tails
-        mapper = AnomalyMapper(fitted.network, preparation, (), *tails)
+        scale = fitted.tails, fitted.view_scales
+        mapper = AnomalyMapper(fitted.network, preparation, (), *scale)
         largest.append(0)
         mapper.reconstruct(draw(1, size, 1))
     assert largest[0] == largest[1]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import skad
 from skad._evaluation import figures_of_pixels
-from skad._fusion import combine, most_surprising, surprise
+from skad._fusion import combine, loudest, surprise
 from skad._maps import VIEWS, AnomalyMapper, evidence
 from skad._mvtec import Category, find_categories, load_category
 from skad._networks import FEATURE_STRIDES
@@ -37,7 +37,7 @@ BROAD, FINE = (np.array(view) for view in VIEWS)
 def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
     ways: dict[str, Join] = {
-        "the method: the more surprising of two views": _method,
+        "the method: the larger of two views": _method,
         "the broad view alone": _view(BROAD),
         "the fine view alone": _view(FINE),
     }
@@ -54,7 +54,7 @@ def joins() -> dict[str, Join]:
 
 
 def _method(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-    return most_surprising(combine(found, mapper.tails, VIEWS), mapper.view_tails)
+    return loudest(combine(found, mapper.tails, VIEWS), mapper.view_scales)
 
 
 def _view(weights: ArrayLike) -> Join:

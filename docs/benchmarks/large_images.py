@@ -63,8 +63,7 @@ def new_mapper(size: tuple[int, int]):
         name: np.asarray(0.1 * rng.random(shape) + 0.01, np.float32)
         for name, shape in array_shapes(3, size).items()
     }
-    for name in ("tails", "view_tails"):
-        arrays[name].sort(axis=1)
+    arrays["tails"].sort(axis=1)
     arrays["mean"] = np.full(3, 0.5)
     return from_arrays(arrays, std=0.3, input_size=size, working_size=size)
 
