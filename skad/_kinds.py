@@ -84,6 +84,8 @@ def _check_patch_arrays(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if name.endswith("running_var") and array.min() < 0:
             raise Unfit(f"{name} has negative values")
+    if arrays["view_scales"].min() <= 0:
+        raise Unfit("view_scales has values that are not above 0")
     if "roi" in arrays and not (arrays["roi"] > 0).any():
         raise Unfit("roi leaves nothing to look at")
 

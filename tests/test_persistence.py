@@ -721,6 +721,7 @@ def test_arrays_hold_finite_numbers(stored, path, value):
     ("name", "change", "match"),
     [
         ("network.down2.0.1.running_var", lambda a: -a - 1, "negative"),
+        ("view_scales", lambda a: 0 * a, "view_scales.*not above 0"),
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
         ("calibration_scores", lambda a: a[:0], "sorted list"),
         ("calibration_scores", lambda a: a[:, None], "where .* belongs"),
