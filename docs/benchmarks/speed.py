@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
@@ -99,7 +100,7 @@ def resnet_18() -> nn.Sequential:
 
 def detector_for(images: np.ndarray) -> PatchAutoencoderDetector:
     """Return a detector that has seen enough to score, and no more."""
-    settings = {"epochs": 1, "batch_size": 2, "target_fpr": 0.3, "random_state": 0}
+    settings = {"epochs": 1, "batch_size": 2, "target_fpr": 0.5, "random_state": 0}
     return PatchAutoencoderDetector(**settings).fit(images)
 
 
@@ -253,6 +254,22 @@ def measure(ratio: Ratio, rounds: int) -> tuple[float, float]:
     )
 
 
+def share_of_peak(shape: tuple[int, int, int, int], rounds: int) -> float:
+    """Compare the network's arithmetic, forward, with that of a large product."""
+    network = new_network(shape[1], torch.Generator().manual_seed(0)).eval()
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    a = torch.randn(2048, 2048)
+
+    def rate(what: Callable[[], object]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            what()
+        times = [seconds(what) for _ in range(rounds)]
+        return counter.get_total_flops() / statistics.median(times)
+
+    with torch.inference_mode():
+        return rate(lambda: network(x)) / rate(lambda: a @ a)
+
+
 def wanted(ratio: Ratio) -> str:
     """Say what a ratio should be."""
     if ratio.at_least:
@@ -279,6 +296,8 @@ def main() -> None:
             beyond += not ratio.at_least <= value <= ratio.at_most
             row = f"| {ratio.name} | {value:.2f} | {wanted(ratio)} | {of:.3f} |"
             print(row, flush=True)
+    share = share_of_peak((1, 3, 256, 256), args.rounds)
+    print(f"\nThe network reaches {share:.0%} of the rate of a large matrix product.")
     sys.exit(1 if args.check and beyond else 0)
 
 
