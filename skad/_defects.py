@@ -2,8 +2,8 @@
 
 A defect has a shape (blob or line), a content (what the shape shows) and a change of
 colour, drawn independently of each other. The material comes from the good images
-themselves, as in CutPaste [1]_ and NSA [2]_. All windows around the defects of a batch
-are made at once.
+themselves, as in CutPaste [1]_ and NSA [2]_. All windows around defects of about one
+size are made at once, for the whole batch.
 
 References
 ----------
@@ -62,7 +62,7 @@ def simulate(
         Good images, standardised.
     patch_sizes : tuple of int
         The largest defects, in pixels: sizes run from 2 pixels to one of these, evenly
-        on a log scale in each half of it; small ones are more in number.
+        on a log scale within an octave; the smaller the octave, the more there are.
     noise_level : float
         What pixels of good images differ by from their neighbourhood.
     rng : torch.Generator

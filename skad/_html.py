@@ -3,6 +3,8 @@
 from html import escape
 from typing import Any
 
+from skad._threshold import conformal_rank
+
 
 def fitted_html(detector: Any) -> str:
     """Return a table of the fitted state, as HTML.
@@ -38,7 +40,7 @@ def _promise(detector: Any) -> str:
             f"none: set by labels, for the best {detector.labelled_threshold_.metric}"
         )
     scores, n = detector.calibration_scores_, len(detector.calibration_scores_)
-    rank = int(detector.target_fpr * (n + 1) + 1e-9)  # as conformal_threshold counts
+    rank = conformal_rank(n, detector.target_fpr)
     if detector.offset_ == scores[min(max(rank, 1), n) - 1]:
         share = max(detector.target_fpr, 1 / (n + 1))
     elif detector.contamination != "auto":

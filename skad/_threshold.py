@@ -63,7 +63,7 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
             "0.05 promises at most 5 false alarms in 100 good images."
         )
     m = len(scores)
-    k = _floor(target_fpr * (m + 1))
+    k = conformal_rank(m, target_fpr)
     if k == 0:
         needed = math.ceil(1 / target_fpr - 1e-9) - 1
         warnings.warn(
@@ -75,6 +75,14 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
             stacklevel=2,
         )
     return float(scores[min(max(k, 1), m) - 1])
+
+
+def conformal_rank(m: int, target_fpr: float) -> int:
+    """Return which of `m` calibration scores, from 1 upwards, promises `target_fpr`.
+
+    0 where none does.
+    """
+    return _floor(target_fpr * (m + 1))
 
 
 def conformal_p_value(

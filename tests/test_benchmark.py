@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_figures import FIGURES
 from PIL import Image
 
 import skad
@@ -14,26 +15,6 @@ from skad import __version__, _benchmark
 from skad._benchmark import run, run_one
 
 QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
-FIGURES = {
-    "n_train": 10,
-    "image_auroc": 0.75,
-    "n_good": 4,
-    "n_defective": 2,
-    "false_alarms": 1,
-    "detections": 2,
-    "false_alarm_rate": 0.25,
-    "detection_rate": 1.0,
-    "pixel_auroc": 0.9,
-    "au_pro": 0.8,
-    "threshold": 0.5,
-    "target_fpr": 0.05,
-    "promised_fpr": 0.05,
-    "n_calibration": 30,
-    "training_seconds": 1.5,
-    "images_per_second": 100.0,
-    "peak_memory_mb": 500.0,
-    "notes": [],
-}
 
 
 def write(path, pixels):

@@ -1,24 +1,9 @@
 import statistics
 
+from benchmark_figures import FIGURES
+
 from skad._benchmark_table import _COLUMNS, table
 from skad.metrics import wilson_interval
-
-FIGURES = {
-    "image_auroc": 0.75,
-    "n_good": 4,
-    "n_defective": 2,
-    "false_alarms": 1,
-    "detections": 2,
-    "false_alarm_rate": 0.25,
-    "detection_rate": 1.0,
-    "pixel_auroc": 0.9,
-    "au_pro": 0.8,
-    "target_fpr": 0.05,
-    "promised_fpr": 0.05,
-    "training_seconds": 1.5,
-    "images_per_second": 100.0,
-    "peak_memory_mb": 500.0,
-}
 
 
 def result(category, seed, **figures):

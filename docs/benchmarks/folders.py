@@ -37,11 +37,11 @@ def write_folder(folder: Path, n: int, side: int) -> Path:
     return folder
 
 
-def train(folder: Path, model: Path, epochs: int = 1) -> None:
-    """Fit on the folder, and store the detector."""
+def train(folder: Path, model: Path) -> None:
+    """Fit on the folder for one epoch, and store the detector."""
     import skad
 
-    detector = skad.PatchAutoencoderDetector(epochs=epochs, random_state=0)
+    detector = skad.PatchAutoencoderDetector(epochs=1, random_state=0)
     skad.save(detector.fit(skad.ImageFolder(folder)), model)
 
 
