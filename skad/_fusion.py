@@ -70,11 +70,11 @@ def combine(
     joined = evidence.new_zeros(n, len(views), height, width)
     kinds = zip(evidence.movedim(1, 0), tails, strict=True)
     for k, (kind, tail) in enumerate(kinds):
-        level = surprise(kind, tail).log1p()
+        level = surprise(kind, tail).log1p_()
         for i, weights in enumerate(views):
             if weights[k]:
-                joined[:, i] += weights[k] / sum(weights) * level
-    return joined.expm1()
+                joined[:, i].add_(level, alpha=weights[k] / sum(weights))
+    return joined.expm1_()
 
 
 def view_scales(peaks: Tensor) -> Tensor:
@@ -97,8 +97,9 @@ def surprise(values: Tensor, tail: Tensor) -> Tensor:
 
     Between the knots, and beyond the last two, lines give the surprise.
     """
-    values = values.contiguous()
     knots, levels = tail.T.contiguous()
-    k = torch.bucketize(values, knots[1:-1])  # which line
-    slopes = levels.diff() / knots.diff()
-    return (levels[k] + (values - knots[k]) * slopes[k]).clamp(min=0.0)
+    lines = torch.stack([knots[:-1], levels[:-1], levels.diff() / knots.diff()])
+    flat = values.flatten()
+    which = torch.bucketize(flat, knots[1:-1])
+    start, level, slope = (line.index_select(0, which) for line in lines)
+    return level.addcmul_(flat - start, slope).clamp_(min=0.0).reshape(values.shape)

@@ -93,8 +93,8 @@ def fit_gaussians(
     Parameters
     ----------
     features : callable
-        Gives, each time it is called, the same batches: for every level the features
-        (n, c, h, w).
+        Gives, each time it is called, the same images one after the other: for every
+        level the features (n, c, h, w) of n looks at an image.
 
     Returns
     -------
@@ -145,9 +145,9 @@ def project(features: Tensor, projection: Tensor) -> Tensor:
     return x if len(projection) == x.shape[3] else x @ projection.T
 
 
-def _principal_components(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+def _principal_components(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     """For every level, the directions (k, c) in which features vary most."""
-    sums = [[_first_two(x) for x in levels] for levels in batches]
+    sums = [[_first_two(x) for x in levels] for levels in images]
     return [_directions(torch.stack(level).sum(0)) for level in zip(*sums, strict=True)]
 
 
@@ -166,20 +166,17 @@ def _directions(sums: Tensor) -> Tensor:
 
 
 def _moments(
-    batches: Iterable[tuple[Tensor, ...]], projections: list[Tensor]
+    images: Iterable[tuple[Tensor, ...]], projections: list[Tensor]
 ) -> list[list[Moments]]:
     """For every level, the moments of every place in every fold that has images."""
     levels: list[list[Moments]] = [[] for _ in projections]
-    i = 0
-    for batch in batches:
-        for image in zip(*batch, strict=True):  # c, h, w at every level
-            for folds, x, projection in zip(levels, image, projections, strict=True):
-                moments = _moments_of(project(x[None], projection))
-                if i < N_FOLDS:
-                    folds.append(moments)
-                else:
-                    folds[i % N_FOLDS] += moments
-            i += 1
+    for i, image in enumerate(images):
+        for folds, x, projection in zip(levels, image, projections, strict=True):
+            moments = _moments_of(project(x, projection))
+            if i < N_FOLDS:
+                folds.append(moments)
+            else:
+                folds[i % N_FOLDS] += moments
     return levels
 
 

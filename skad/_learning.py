@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from skad._training import Appearance, shades, train
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
 _EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
+_AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
 
 
@@ -107,7 +109,7 @@ def learn(
         generator=generator,
     )
     history = collect(losses, settings.epochs, n_steps, progress)
-    mapper = fit_mapper(network, preparation, images, sample)
+    mapper = fit_mapper(network, preparation, images, sample, _looks(appearance.flips))
     scores, means = score_images(mapper, images.subset(calibration))
     return Learned(mapper, scores, means, history)
 
@@ -185,18 +187,15 @@ def _look(
         )
         noises.append((near - around).abs().median())
         shading.append(shades(x))
-        descriptors.append(torch.stack([_describe(x), *map(_describe, _mirrored(x))]))
+        flipped = [preparation.flipped(x, (axis,)) for axis in _AXES]
+        descriptors.append(torch.stack([_describe(look) for look in (x, *flipped)]))
     return Appearance(
         noise_level=float(torch.stack(noises).median()) + 0.02,
         brightness=_spread(means),
         contrast=_spread(deviations),
         shading=float(torch.cat(shading).std(0, correction=0).mean()),
-        flips=_allowed_flips(torch.stack(descriptors)),
+        flips=tuple(filter(preparation.is_symmetric, _good_flips(descriptors))),
     )
-
-
-def _mirrored(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.flip(2), x.flip(3)
 
 
 def _spread(values: list[Tensor]) -> float:
@@ -213,16 +212,21 @@ def _describe(x: Tensor) -> Tensor:
     return torch.cat(views)
 
 
-def _allowed_flips(descriptors: Tensor) -> tuple[int, ...]:
-    """Axes along which images (n, 1 + 2, k) may be mirrored and still look good.
+def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
+    """Axes along which images, n times (1 + 2, k), look good when they are flipped.
 
-    They may where a mirrored image is typically no farther from the others than one
-    in ten of the pairs of images are from each other.
+    They do where a flipped image is typically no farther from the others than one in
+    ten of the pairs of images are from each other.
     """
-    plain = descriptors[:, 0]
+    plain, *flipped = torch.stack(descriptors, 1)
     other = ~torch.eye(len(plain), dtype=torch.bool, device=plain.device)
     if not other.any():
         return ()
     usual = torch.cdist(plain, plain)[other].quantile(_FLIP_QUANTILE)
-    mirrored = {a: torch.cdist(descriptors[:, a - 1], plain)[other] for a in (2, 3)}
-    return tuple(a for a, apart in mirrored.items() if apart.median() <= usual)
+    apart = (torch.cdist(images, plain)[other].median() for images in flipped)
+    return tuple(a for a, far in zip(_AXES, apart, strict=True) if far <= usual)
+
+
+def _looks(flips: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return all combinations of flips, none first."""
+    return [axes for k in range(len(flips) + 1) for axes in combinations(flips, k)]

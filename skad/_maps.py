@@ -1,7 +1,8 @@
 """From images to anomaly maps: preparation, kinds of evidence, one map."""
 
 import copy
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
@@ -27,7 +28,8 @@ _N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
-_VALUES_AT_ONCE = 2**22  # that are standardised, in float64
+_VALUES_AT_ONCE = 2**22  # that are standardised
+_SCALED = (np.uint8, np.uint16)  # by what the type can hold
 
 
 @dataclass
@@ -60,6 +62,15 @@ class Preparation:
             x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
         return _pad(x).contiguous(memory_format=torch.channels_last)
 
+    def flipped(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Flip prepared images (k, C, h, w); what was filled up stays at the end."""
+        height, width = self.working_size
+        return _pad(x[..., :height, :width].flip(axes)) if axes else x
+
+    def is_symmetric(self, axis: int) -> bool:
+        """Tell whether the roi of an image flipped along this axis is the same."""
+        return self.roi is None or torch.equal(self.roi.flip(axis - 2), self.roi)
+
     def undo(self, images: Tensor) -> Tensor:
         """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
         images = self._resize(images).permute(0, 2, 3, 1) * self.std
@@ -83,14 +94,24 @@ class Preparation:
         return F.max_pool2d(roi, stride)[0, 0] > 0
 
     def _standardise(self, batch: np.ndarray) -> np.ndarray:
-        """Standardise images (k, H, W, C): float32, of which a few rows as float64."""
-        x = np.empty(batch.shape, np.float32)
-        n_rows = max(1, _VALUES_AT_ONCE // batch[:, 0].size)
-        for top in range(0, batch.shape[1], n_rows):
-            rows = slice(top, top + n_rows)
-            unit = (to_unit_range(batch[:, rows]) - self.mean) / self.std
-            x[:, rows] = unit.clip(-_FARTHEST, _FARTHEST)
-        return x
+        """Standardise images (k, H, W, C): float32, a few rows at a time."""
+        top = _top(batch.dtype)
+        # A float32 holds every number of 16 bits; others may need a float64.
+        exact = np.float32 if batch.dtype in _SCALED else np.float64
+        limits = np.finfo(exact)
+        mean = np.tile(self.mean * top, batch.shape[2])  # W C: of a row
+        mean = mean.clip(limits.min, limits.max).astype(exact)
+        std = exact(np.clip(self.std * top, limits.tiny, limits.max))
+        values = batch.reshape(*batch.shape[:2], -1)  # k, H, W C
+        x = np.empty(values.shape, np.float32)
+        n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].size)
+        for start in range(0, values.shape[1], n_rows):
+            rows = slice(start, start + n_rows)
+            unit = np.subtract(values[:, rows], mean, dtype=exact)
+            with np.errstate(over="ignore"):  # what is too far off is clipped
+                unit /= std
+            np.clip(unit, -_FARTHEST, _FARTHEST, out=x[:, rows], casting="same_kind")
+        return x.reshape(batch.shape)
 
     def _resize(self, x: Tensor) -> Tensor:
         x = x[..., : self.working_size[0], : self.working_size[1]]
@@ -101,8 +122,12 @@ class Preparation:
 
 def to_unit_range(batch: np.ndarray) -> np.ndarray:
     """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
-    top = np.iinfo(batch.dtype).max if batch.dtype in (np.uint8, np.uint16) else 1
-    return batch.astype(np.float64) / top
+    return batch.astype(np.float64) / _top(batch.dtype)
+
+
+def _top(dtype: np.dtype) -> int:
+    """Return what a number of this type is divided by."""
+    return np.iinfo(dtype).max if dtype in _SCALED else 1
 
 
 def _pad(x: Tensor) -> Tensor:
@@ -296,14 +321,27 @@ def evidence(
         place, of = ([side // stride for side in pair] for pair in (corner, whole))
         distance = level.distance(f, place, of)[:, None].log1p()  # n, 1, h', w'
         far.append(F.interpolate(distance, size, mode="bilinear"))
-    off = (x - reconstruction).abs().mean(1, keepdim=True)  # n, 1, h, w
-    off = F.avg_pool2d(off, MAP_STRIDE).log1p()  # n, 1, h/2, w/2
+    off = _cell_means((x - reconstruction).abs_()).log1p_()  # n, 1, h/2, w/2
     return torch.cat([logits[:, None], *far, off], 1)
+
+
+def _cell_means(x: Tensor) -> Tensor:
+    """Return means (n, 1, h/2, w/2) of cells of images (n, C, h, w), all channels.
+
+    By a convolution, which is quicker than pooling where the channels come last.
+    """
+    shape = (1, x.shape[1], MAP_STRIDE, MAP_STRIDE)
+    mean = x.new_full(shape, 1 / math.prod(shape))
+    return F.conv2d(x, mean, stride=MAP_STRIDE)
 
 
 @torch.inference_mode()
 def fit_mapper(
-    network: PatchAutoencoder, preparation: Preparation, images, places: np.ndarray
+    network: PatchAutoencoder,
+    preparation: Preparation,
+    images,
+    places: np.ndarray,
+    looks: Sequence[tuple[int, ...]] = ((),),
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 
@@ -316,6 +354,8 @@ def fit_mapper(
     images : Images
     places : ndarray of int
         Which of the images.
+    looks : sequence of tuples of int
+        The Gaussians see every image flipped along each of these sets of axes.
     """
     device = next(network.parameters()).device
 
@@ -324,7 +364,12 @@ def fit_mapper(
             for image in read:
                 yield preparation(image, device)
 
-    fitted = fit_gaussians(lambda: map(network.encode, prepared()))
+    def seen() -> Iterator[tuple[Tensor, ...]]:
+        for x in prepared():
+            flipped = [preparation.flipped(x, axes) for axes in looks]
+            yield network.encode(torch.cat(flipped))
+
+    fitted = fit_gaussians(seen)
     gaussians = tuple(level for level, _ in fitted)
     without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)

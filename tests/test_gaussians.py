@@ -18,9 +18,9 @@ def draw(*shape, seed=0, scale=1.0, offset=0.0):
     return torch.from_numpy((scale * x + offset).astype(np.float32))
 
 
-def fit(features, batch_size=2):
-    """Fit to one level of features."""
-    (level,) = fit_gaussians(lambda: ((x,) for x in features.split(batch_size)))
+def fit(features, n_looks=1):
+    """Fit to one level of features, of so many looks at each image."""
+    (level,) = fit_gaussians(lambda: ((x,) for x in features.split(n_looks)))
     return level
 
 
@@ -87,7 +87,7 @@ def test_distances_in_shared_cells_agree_with_a_slow_oracle(monkeypatch):
 
 def test_levels_are_fitted_each_for_itself():
     levels = draw(7, 4, 3, 3), draw(7, 6, 2, 5, seed=1)
-    together = fit_gaussians(lambda: zip(*(x.split(2) for x in levels), strict=True))
+    together = fit_gaussians(lambda: zip(*(x.split(1) for x in levels), strict=True))
     for (gaussians, without), features in zip(together, levels, strict=True):
         alone, alone_without = fit(features)
         for a, b in zip((gaussians, *without), (alone, *alone_without), strict=True):
@@ -106,12 +106,15 @@ def test_distances_of_a_part_are_those_of_the_whole_there(monkeypatch, most_plac
         np.testing.assert_allclose(part, whole[here], rtol=1e-5)
 
 
-def test_batches_do_not_matter():
-    train, test = draw(11, 4, 3, 3), draw(2, 4, 3, 3, seed=1)
-    expected = fit(train, 11)[0].distance(test)
-    for batch_size in (1, 3, 4):
-        found = fit(train, batch_size)[0].distance(test)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+def test_looks_at_an_image_are_left_out_together(monkeypatch):
+    monkeypatch.setattr(_gaussians, "_choose_shrinkages", lambda folds: (0.3, 0.5))
+    looks, test = draw(12, 4, 3, 3), draw(2, 4, 3, 3, seed=1)
+    _, without = fit(looks, n_looks=2)
+    assert len(without) == N_FOLDS
+    for i, gaussians in enumerate(without):
+        rest = [j for j in range(12) if j // 2 % N_FOLDS != i]
+        expected = fit(looks[rest])[0].distance(test)
+        np.testing.assert_allclose(gaussians.distance(test), expected, rtol=2e-3)
 
 
 def test_projection_keeps_the_components_that_vary_most():
@@ -163,8 +166,8 @@ def folds_of(features):
 
 def test_moments_are_sums_over_the_images_of_a_fold():
     features = draw(7, 3, 4, 5)
-    batches = ((x,) for x in features.split(2))
-    (found,) = _gaussians._moments(batches, [torch.eye(3)])
+    images = ((x,) for x in features.split(1))
+    (found,) = _gaussians._moments(images, [torch.eye(3)])
     for moments, expected in zip(found, folds_of(features), strict=True):
         for a, b in zip(moments, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -243,7 +246,7 @@ def test_constant_features_give_finite_distances(value, n):
     """Rounding leaves variances a little below zero where features are large."""
     channels = value * torch.rand(40, generator=torch.Generator().manual_seed(0))
     train = channels[None, :, None, None].expand(n, 40, 5, 5)
-    gaussians, without = fit(train, batch_size=50)
+    gaussians, without = fit(train)
     for found in (gaussians, *without):
         assert found.distance(train[:1]).max() < 10
         assert found.distance(draw(2, 40, 5, 5)).isfinite().all()

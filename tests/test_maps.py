@@ -114,6 +114,18 @@ def test_sizes_are_padded_by_the_edge_to_multiples_of_the_stride(size):
     assert torch.equal(right, x[:, :, :, width - 1 : width].expand_as(right))
 
 
+@pytest.mark.parametrize("size", [(32, 48), (20, 19)])
+def test_flipped_images_are_filled_up_at_the_same_end(size):
+    images = draw(2, size)
+    preparation = prepare(images)
+    x = preparation(images, CPU)
+    for axes in ((2,), (3,), (2, 3)):
+        flipped = np.flip(images, [axis - 1 for axis in axes])
+        expected = preparation(flipped.copy(), CPU)
+        torch.testing.assert_close(preparation.flipped(x, axes), expected)
+    assert preparation.flipped(x, ()) is x
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
 @pytest.mark.parametrize("size", [(32, 48), (20, 19)])
 def test_undo_gives_the_images_back(dtype, size):
@@ -348,6 +360,18 @@ def test_the_tails_are_those_of_images_left_out():
         seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
     for kind in range(1, 1 + len(FEATURE_STRIDES)):
         assert mapper.tails[kind, -2, 0] > seen[:, kind].median()
+
+
+def test_the_gaussians_see_flipped_images_too():
+    images = draw(9, (32, 48))
+    images[:, :16] //= 4  # dark above: upside down they are odd
+    preparation, network = prepare(images), new_network(1)
+    plain, both = (
+        fit_mapper(network, preparation, Stack(images), np.arange(9), looks)
+        for looks in ([()], [(), (2,)])
+    )
+    upside_down = images[:, ::-1].copy()
+    assert plain(upside_down).mean() > 1.2 * both(upside_down).mean()
 
 
 def test_the_views_of_images_left_out_reach_equally_far():

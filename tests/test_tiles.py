@@ -1,6 +1,7 @@
 """Large images by tiles: the same maps as in one piece, in the memory of a tile."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -211,18 +212,18 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
     assert 0 < largest[1] <= 24 * (SMALL + 2 * MARGIN) ** 2 // 4  # 24 channels, halved
 
 
-def test_images_are_standardised_a_few_rows_at_a_time(monkeypatch):
-    images = draw(2, (50, 40), 3)
-    preparation = Preparation(np.array([0.1, 0.5, 0.6]), 0.2, (50, 40), (50, 40))
-    expected, most = preparation(images, CPU), []
-    plain = _maps.to_unit_range
-
-    def spy(batch):
-        most.append(batch.size)
-        return plain(batch)
-
-    monkeypatch.setattr(_maps, "to_unit_range", spy)
-    monkeypatch.setattr(_maps, "_VALUES_AT_ONCE", 1000)
-    assert torch.equal(preparation(images, CPU), expected)
-    assert max(most) <= 1000
-    assert sum(most) == images.size
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_images_are_standardised_a_few_rows_at_a_time(monkeypatch, dtype):
+    size = (300, 400)
+    images = draw(1, size, 3).astype(dtype)
+    preparation = Preparation(np.array([0.1, 0.5, 0.6]), 0.2, size, size)
+    expected = preparation._standardise(images)
+    monkeypatch.setattr(_maps, "_VALUES_AT_ONCE", 10_000)
+    tracemalloc.start()
+    try:
+        standardised = preparation._standardise(images)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(standardised, expected)
+    assert standardised.nbytes <= peak < 1.2 * standardised.nbytes

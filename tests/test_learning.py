@@ -1,0 +1,72 @@
+"""How good images differ, as far as it is learned from them alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from skad._learning import _look, _looks
+from skad._maps import Preparation
+
+CPU = torch.device("cpu")
+
+
+class Stack:
+    """Images in memory, as `skad._inputs.Images` gives them."""
+
+    is_lazy = False
+
+    def __init__(self, images):
+        self.images = images
+
+    def take(self, places):
+        return self.images[places]
+
+
+def slope(axis, size=(40, 56), n=12, seed=0):
+    """Noisy images that rise along one axis of (n, H, W, C)."""
+    ramp = np.linspace(0, 2, size[axis - 1])
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    noise = np.random.default_rng(seed).normal(0, 1, (n, *size, 1))
+    return ramp.reshape(shape) + noise
+
+
+def flips(images, roi=None):
+    size = images.shape[1:3]
+    preparation = Preparation(np.zeros(1), 1.0, size, size, roi)
+    return _look(Stack(images), np.arange(len(images)), preparation, CPU).flips
+
+
+def test_images_that_rise_are_not_turned_upside_down():
+    assert flips(slope(axis=1)) == (3,)
+    assert flips(slope(axis=2)) == (2,)
+    assert flips(slope(axis=1) + slope(axis=2, seed=1)) == ()
+
+
+def test_images_without_direction_may_be_flipped():
+    assert flips(np.random.default_rng(0).normal(size=(12, 40, 56, 1))) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "allowed"),
+    [
+        ((slice(None), slice(0, 28)), (2,)),
+        ((slice(0, 20), slice(None)), (3,)),
+        ((slice(10, 30), slice(14, 42)), (2, 3)),
+    ],
+)
+def test_flips_keep_the_roi_in_its_place(counts, allowed):
+    images = np.random.default_rng(0).normal(size=(12, 40, 56, 1))
+    roi = torch.zeros(40, 56)
+    roi[counts] = 1.0
+    assert set(flips(images, roi)) <= set(allowed)
+
+
+def test_a_single_image_says_nothing_of_flips():
+    assert flips(slope(axis=1, n=1)) == ()
+
+
+def test_looks_are_all_combinations_of_flips():
+    assert _looks(()) == [()]
+    assert _looks((3,)) == [(), (3,)]
+    assert _looks((2, 3)) == [(), (2,), (3,), (2, 3)]
