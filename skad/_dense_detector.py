@@ -13,6 +13,7 @@ from skad._image_detector import ImageDetector
 from skad._inputs import Format, as_images, unflagged
 from skad._parameters import CONSTRAINTS, generator, resolve_device, split
 from skad._progress import following, with_callbacks
+from skad._threads import within_quota
 
 _AS_IN_THE_OTHER = (
     "image_shape",
@@ -191,7 +192,7 @@ class DenseAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
         seed = rng.randint(2**31 - 1)
-        with following(self, X, y) as progress:
+        with within_quota(), following(self, X, y) as progress:
             learned = learn(network, images, *places, settings, seed, progress)
             self._take_over(X, images, good, learned)
         return self

@@ -18,6 +18,7 @@ from skad._parameters import (
     split,
 )
 from skad._progress import Progress, following, with_callbacks
+from skad._threads import within_quota
 
 
 class PatchAutoencoderDetector(ImageDetector):
@@ -173,7 +174,7 @@ class PatchAutoencoderDetector(ImageDetector):
         rng = generator(self.random_state)
         training, calibration = split(rng.permutation(good), self.validation_fraction)
         seed = rng.randint(2**31 - 1)
-        with following(self, X, y) as progress:
+        with within_quota(), following(self, X, y) as progress:
             learned = self._learn(images, training, calibration, seed, progress)
             self._take_over(X, images, good, learned)
         return self

@@ -16,6 +16,7 @@ from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, one_by_one
+from skad._threads import within_quota
 from skad._tiles import in_tiles
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
@@ -163,7 +164,7 @@ class Mapper:
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to images of so many pixels in the network."""
         most = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
-        return batchwise(images, max(1, most // pixels), compute)
+        return batchwise(images, max(1, most // pixels), within_quota()(compute))
 
 
 @dataclass
