@@ -16,7 +16,6 @@ from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, one_by_one
-from skad._threads import within_quota
 from skad._tiles import in_tiles
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
@@ -26,7 +25,9 @@ VIEWS = (
     (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # what sees a few pixels
 )
 _N_KINDS = len(VIEWS[0])
-_PIXELS_A_PASS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
+_PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …
+_PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
+_PIXELS_A_PASS_ON_GPU = 64 * 256 * 256
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
 _VALUES_AT_ONCE = 2**22  # that are standardised
@@ -163,8 +164,10 @@ class Mapper:
         self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to images of so many pixels in the network."""
-        most = _PIXELS_A_PASS.get(self.device.type, 256 * 256)
-        return batchwise(images, max(1, most // pixels), within_quota()(compute))
+        on_cpu = self.device.type == "cpu"
+        size = max(1, (_PIXELS_A_PASS if on_cpu else _PIXELS_A_PASS_ON_GPU) // pixels)
+        at_a_time = max(1, _PIXELS_AT_A_TIME // (size * pixels)) if on_cpu else 1
+        return batchwise(images, size, compute, at_a_time)
 
 
 @dataclass

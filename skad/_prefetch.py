@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from skad._threads import side_by_side
+
 T = TypeVar("T")
 _END: Any = object()
 
@@ -49,16 +51,22 @@ def one_by_one(images: Any, places: np.ndarray) -> Generator[np.ndarray, None, N
 
 
 def batchwise(
-    images: Any, size: int, compute: Callable[[np.ndarray], np.ndarray]
+    images: Any,
+    size: int,
+    compute: Callable[[np.ndarray], np.ndarray],
+    at_a_time: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Apply a function of batches (k, H, W, C) to all images, `size` at a time.
+    """Apply a function of batches (k, H, W, C) to all images, `size` in a batch.
 
     The last batch is filled up, so that what comes out of a computation in float32
-    does not depend on what else is in X.
+    does not depend on what else is in X. Up to so many batches are computed with at a
+    time.
     """
     n = len(images)
     starts = range(0, n, size)
     places = (np.resize(np.arange(i, min(i + size, n)), size) for i in starts)
+    at_a_time = min(at_a_time, len(starts))
     with closing(batches_of(images, places)) as batches:
-        for start, batch in zip(starts, batches, strict=True):
-            yield compute(batch)[: n - start]
+        computed = side_by_side(compute, batches, at_a_time)
+        for start, values in zip(starts, computed, strict=True):
+            yield values[: n - start]

@@ -1,12 +1,18 @@
-"""No more threads than the processors that this process may use."""
+"""Threads of torch: no more than pay, and each with work of its own."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
+from typing import TypeVar
 
 import joblib
 import torch
 
+T = TypeVar("T")
+U = TypeVar("U")
 _usable = cache(joblib.cpu_count)  # which asks the system each time
 
 
@@ -27,3 +33,31 @@ def within_quota() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(wanted)
+
+
+def side_by_side(
+    compute: Callable[[T], U], items: Iterable[T], most: int
+) -> Iterator[U]:
+    """Apply a function to items, at most so many at a time; results in their order.
+
+    Each item has a share of torch's threads to itself: threads that work on different
+    images wait for each other less than threads that work on the same one.
+    """
+    threads = torch.get_num_threads()
+    n = min(most, threads, _usable())
+    if n < 2:
+        yield from map(within_quota()(compute), items)
+        return
+    share = min(threads, _usable()) // n
+    with ThreadPoolExecutor(n, "skad-compute", torch.set_num_threads, (share,)) as pool:
+        waiting: deque[Future[U]] = deque()
+        try:
+            for item in items:
+                # Settings as those of np.errstate belong to a context.
+                waiting.append(pool.submit(copy_context().run, compute, item))
+                if len(waiting) == n:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            torch.set_num_threads(threads)  # also of threads that are yet to come

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from skad import PatchAutoencoderDetector, _threads
-from skad._threads import within_quota
+from skad._threads import side_by_side, within_quota
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_training_and_scoring_keep_within_the_quota(monkeypatch, three_threads):
     detector.fit(images)
     assert seen == {2}
     seen.clear()
-    detector.anomaly_map(images)
+    detector.anomaly_map(images[:1])
     assert seen == {2}
     assert torch.get_num_threads() == 3
 
@@ -75,3 +77,73 @@ def test_jobs_of_joblib_share_the_processors():
     """A worker's torch gets its share, as joblib's workers limit their threads."""
     with Parallel(n_jobs=2, backend="loky", inner_max_num_threads=1) as parallel:
         assert parallel(delayed(torch.get_num_threads)() for _ in range(4)) == [1] * 4
+
+
+# Several images at a time, each with its share of the threads.
+
+
+@pytest.mark.parametrize(
+    ("most", "usable", "at_a_time", "share"),
+    [(1, 16, 1, 3), (2, 16, 2, 1), (8, 16, 3, 1), (8, 2, 2, 1), (8, 1, 1, 1)],
+)
+def test_work_and_threads_are_shared_out(
+    monkeypatch, three_threads, most, usable, at_a_time, share
+):
+    monkeypatch.setattr(_threads, "_usable", lambda: usable)
+    busy, most_busy, threads = set(), [0], set()
+
+    def compute(item):
+        busy.add(item)
+        time.sleep(0.02)
+        most_busy[0] = max(most_busy[0], len(busy))
+        threads.add(torch.get_num_threads())
+        busy.remove(item)
+        return 2 * item
+
+    assert list(side_by_side(compute, range(12), most)) == list(range(0, 24, 2))
+    assert most_busy == [at_a_time]
+    assert threads == {share}
+    assert torch.get_num_threads() == 3
+
+
+def test_threads_that_come_later_have_all_again(monkeypatch, three_threads):
+    monkeypatch.setattr(_threads, "_usable", lambda: 16)
+    list(side_by_side(lambda item: item, range(4), 3))
+    found = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert found == [3]
+
+
+def test_an_error_comes_where_its_result_would_have(monkeypatch, three_threads):
+    monkeypatch.setattr(_threads, "_usable", lambda: 16)
+    results = side_by_side(lambda item: 1 / (item - 3), range(9), 2)
+    assert [next(results) for _ in range(3)] == [-1 / 3, -1 / 2, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert not [t for t in threading.enumerate() if t.name.startswith("skad-compute")]
+
+
+def test_what_is_given_up_ends(monkeypatch, three_threads):
+    monkeypatch.setattr(_threads, "_usable", lambda: 16)
+    results = side_by_side(lambda item: item, iter(range(1000)), 2)
+    assert next(results) == 0
+    results.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("skad-compute")]
+    assert torch.get_num_threads() == 3
+
+
+def test_settings_of_numpy_hold_in_every_thread(monkeypatch, three_threads):
+    monkeypatch.setattr(_threads, "_usable", lambda: 16)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        list(side_by_side(lambda item: np.ones(1) / item, [np.zeros(1)] * 2, 2))
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(three_threads):
+    images = np.random.default_rng(0).integers(0, 255, (9, 256, 256), dtype=np.uint8)
+    settings = {"epochs": 1, "batch_size": 2, "target_fpr": 0.5, "random_state": 0}
+    detector = PatchAutoencoderDetector(**settings).fit(images[:4])
+    several = detector.score_samples(images)
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(detector.score_samples(images), several, rtol=1e-5)
