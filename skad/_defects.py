@@ -212,18 +212,18 @@ def _content(
 
 
 def _part(
-    images: Tensor, w: Windows, kind: Tensor, size: Tensor, rng: torch.Generator
+    images: Tensor, windows: Windows, kind: Tensor, size: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Take parts (m, C, h, w) of images, from elsewhere or from here."""
     n, _, height, width = images.shape
-    m, h, w_ = w.pixels.shape
+    m, h, w = windows.pixels.shape
     foreign = kind == _FOREIGN
-    donor = torch.where(foreign, randint(m, n, rng), w.image)
+    donor = torch.where(foreign, randint(m, n, rng), windows.image)
     nearby = (normal(2, m, rng=rng) * size * (kind == _MOVED)).long()
-    top = torch.where(foreign, randint(m, height - h + 1, rng), w.top)
-    left = torch.where(foreign, randint(m, width - w_ + 1, rng), w.left)
-    part = cut(images, donor, top + nearby[0], left + nearby[1], (h, w_))
-    return _warp(part, w, ~foreign, rng)
+    top = torch.where(foreign, randint(m, height - h + 1, rng), windows.top)
+    left = torch.where(foreign, randint(m, width - w + 1, rng), windows.left)
+    part = cut(images, donor, top + nearby[0], left + nearby[1], (h, w))
+    return _warp(part, windows, ~foreign, rng)
 
 
 def _any_pixels(images: Tensor, m: int, rng: torch.Generator) -> Tensor:

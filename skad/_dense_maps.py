@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad._dense_network import DenseAutoencoder, from_state, state_shapes
-from skad._maps import Mapper, to_unit_range
+from skad._maps import Mapper
+from skad._preparation import to_unit_range
 
 _WINDOW = 9  # pixels; of the windows tried, the best on real images
 _PREFIX = "network."

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad import __version__
-from skad._maps import AnomalyMapper, Preparation, fit_mapper, to_unit_range
+from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
+from skad._preparation import Preparation, to_unit_range
 from skad._training import Appearance, shades, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skad._learning import _look, _looks
-from skad._maps import Preparation
+from skad._preparation import Preparation
 
 CPU = torch.device("cpu")
 

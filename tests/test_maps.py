@@ -11,15 +11,14 @@ from skad import _networks
 from skad._fusion import combine, loudest
 from skad._maps import (
     VIEWS,
-    Preparation,
     array_shapes,
     evidence,
     fit_mapper,
     from_arrays,
     to_arrays,
-    to_unit_range,
 )
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
+from skad._preparation import Preparation, to_unit_range
 
 CPU = torch.device("cpu")
 

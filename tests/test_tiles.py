@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skad import _maps, _tiles
+from skad import _preparation, _tiles
 from skad._gaussians import _cell
-from skad._maps import AnomalyMapper, Preparation, fit_mapper
+from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._preparation import Preparation
 from skad._tiles import MARGIN, in_tiles
 
 CPU = torch.device("cpu")
@@ -218,7 +219,7 @@ def test_images_are_standardised_a_few_rows_at_a_time(monkeypatch, dtype):
     images = draw(1, size, 3).astype(dtype)
     preparation = Preparation(np.array([0.1, 0.5, 0.6]), 0.2, size, size)
     expected = preparation._standardise(images)
-    monkeypatch.setattr(_maps, "_VALUES_AT_ONCE", 10_000)
+    monkeypatch.setattr(_preparation, "_VALUES_AT_ONCE", 10_000)
     tracemalloc.start()
     try:
         standardised = preparation._standardise(images)
