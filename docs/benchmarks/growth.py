@@ -18,7 +18,7 @@ import numpy as np
 
 from skad import PatchAutoencoderDetector
 
-SIDE, N, CHANNELS = 128, 64, 3  # of the images, where they are not varied
+SIDE, N, CHANNELS = 128, 100, 3  # of the images, where they are not varied
 EPOCHS = 4
 
 
@@ -32,7 +32,7 @@ class Growth(NamedTuple):
 
 
 GROWTHS = (
-    Growth("images", (64, 128, 256, 512), lambda n: (n, SIDE, SIDE, CHANNELS)),
+    Growth("images", (100, 200, 400, 800), lambda n: (n, SIDE, SIDE, CHANNELS)),
     Growth(
         "pixels of an image",
         (64**2, 128**2, 256**2, 512**2),
