@@ -43,13 +43,14 @@ def side_by_side(
     Each item has a share of torch's threads to itself: threads that work on different
     images wait for each other less than threads that work on the same one.
     """
-    threads = torch.get_num_threads()
-    n = min(most, threads, _usable())
+    wanted = torch.get_num_threads()
+    threads = min(wanted, _usable())
+    n = min(most, threads)
     if n < 2:
         yield from map(within_quota()(compute), items)
         return
-    share = min(threads, _usable()) // n
-    with ThreadPoolExecutor(n, "skad-compute", torch.set_num_threads, (share,)) as pool:
+    share = (threads // n,)
+    with ThreadPoolExecutor(n, "skad-compute", torch.set_num_threads, share) as pool:
         waiting: deque[Future[U]] = deque()
         try:
             for item in items:
@@ -60,4 +61,4 @@ def side_by_side(
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            torch.set_num_threads(threads)  # also of threads that are yet to come
+            torch.set_num_threads(wanted)  # also of threads that are yet to come

@@ -7,7 +7,6 @@ twice as long. Images are random: the time does not depend on what they show.
 """
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from speed import seconds
 
 from skad import PatchAutoencoderDetector
 
@@ -46,13 +46,6 @@ GROWTHS = (
         lambda n: tuple(range(40, 40 - 4 * n, -4)),
     ),
 )
-
-
-def seconds(what: Callable[[], object]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    what()
-    return time.perf_counter() - start
 
 
 def measure(growth: Growth, rounds: int) -> np.ndarray:

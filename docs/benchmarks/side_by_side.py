@@ -7,11 +7,8 @@ turn. Images are random.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.model_selection import cross_val_score
+from speed import Ratio, measure, wanted
 
 import skad
 
@@ -46,18 +44,6 @@ def validate(images: np.ndarray, labels: np.ndarray, n_jobs: int) -> None:
     cross_val_score(detector, images, labels, cv=4, scoring="roc_auc", n_jobs=n_jobs)
 
 
-def ratio(of: Callable[[], object], to: Callable[[], object], rounds: int) -> float:
-    """Return the median over the rounds of the ratio of two times."""
-    of(), to()
-    return statistics.median(_seconds(of) / _seconds(to) for _ in range(rounds))
-
-
-def _seconds(what: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    what()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,12 +58,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = skad.ImageFolder(write_folder(Path(temporary)))
         images = np.stack(list(folder))
-        decoding = ratio(partial(fit, folder, 4), partial(fit, images, 4), args.rounds)
-    print(f"| fit on a folder / in memory | {decoding:.2f} | ≤ 1.15 |", flush=True)
-    labels = np.where(np.arange(N) % 4, 1, -1)
-    one, two = (partial(validate, images, labels, n) for n in (1, 2))
-    jobs = ratio(two, one, args.rounds)
-    print(f"| cross-validation, n_jobs=2 / n_jobs=1 | {jobs:.2f} | ≤ 1 |")
+        labels = np.where(np.arange(N) % 4, 1, -1)
+        one, two = (partial(validate, images, labels, n) for n in (1, 2))
+        read, held = (partial(fit, where, 4) for where in (folder, images))
+        for ratio in (
+            Ratio("fit on a folder / in memory", read, held, 1.15),
+            Ratio("cross-validation, n_jobs=2 / n_jobs=1", two, one, 1.0),
+        ):
+            value, _ = measure(ratio, args.rounds)
+            print(f"| {ratio.name} | {value:.2f} | {wanted(ratio)} |", flush=True)
 
 
 if __name__ == "__main__":
