@@ -24,6 +24,7 @@ from skad._tiles import in_tiles
 VIEWS = (
     (3.0, 1.0, 1.0, 1.0, 1.0, 1.0),  # the decoder alone was trained to find defects
     (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # what sees a few pixels
+    (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # the decoder again: where the others are blind
 )
 _N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …

@@ -31,13 +31,15 @@ KINDS = (
     "reconstruction",
 )
 Join = Callable[[Tensor, AnomalyMapper], Tensor]  # evidence in, one map out
-BROAD, FINE = (np.array(view) for view in VIEWS)
+BROAD, FINE, _ = (np.array(view) for view in VIEWS)
 
 
 def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
     ways: dict[str, Join] = {
-        "the method: the larger of two views": _method,
+        "the method: the largest of three views": _largest(0, 1, 2),
+        "the larger of the broad and the fine view": _largest(0, 1),
+        "the larger of the broad view and the decoder": _largest(0, 2),
         "the broad view alone": _view(BROAD),
         "the fine view alone": _view(FINE),
     }
@@ -53,8 +55,14 @@ def joins() -> dict[str, Join]:
     }
 
 
-def _method(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-    return loudest(combine(found, mapper.tails, VIEWS), mapper.view_scales)
+def _largest(*which: int) -> Join:
+    views, places = [VIEWS[i] for i in which], list(which)
+
+    def join(found: Tensor, mapper: AnomalyMapper) -> Tensor:
+        joined = combine(found, mapper.tails, views)
+        return loudest(joined, mapper.view_scales[places])
+
+    return join
 
 
 def _view(weights: ArrayLike) -> Join:
