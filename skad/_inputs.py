@@ -274,6 +274,16 @@ def _as_array(X: Any) -> np.ndarray:
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
+    if np.ma.is_masked(X):
+        raise ValueError(
+            "X must be images without masks, which would be ignored; got a masked array. "
+            "Pass X.data, and what is not to count in all images as roi of the detector."
+        )
+    if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
+        raise ValueError(
+            f"X must be images; got {type(X).__name__}. Pass an array (n, H, W) or "
+            "(n, H, W, C), a list of images or a skad.ImageFolder."
+        )
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects

