@@ -276,8 +276,8 @@ def _as_array(X: Any) -> np.ndarray:
         )
     if np.ma.is_masked(X):
         raise ValueError(
-            "X must be images without masks, which would be ignored; got a masked array. "
-            "Pass X.data, and what is not to count in all images as roi of the detector."
+            "X must be images without masks, which would be ignored; got a masked "
+            "array. Pass X.data, and roi to the detector: where all images count."
         )
     if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
         raise ValueError(

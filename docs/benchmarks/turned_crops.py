@@ -1,9 +1,9 @@
 """Cut turned crops out of images, as parts in any pose: python THIS_FILE ROOT OUTPUT.
 
-ROOT holds categories in the layout of MVTec AD; OUTPUT gets the same of squares, one out
-of every image, turned by a random angle about a random place. A defective image gives
-one that shows at least half of its defect, or is left out. On what comes out,
-`skad benchmark OUTPUT` measures parts that lie in no pose of their own.
+ROOT holds categories in the layout of MVTec AD; OUTPUT gets the same of squares, one
+out of every image, turned by a random angle about a random place. A defective image
+gives one that shows at least half of its defect, or a tenth of a square full of it; or
+none. On what comes out, `skad benchmark OUTPUT` measures parts that lie in no pose.
 """
 
 import argparse
@@ -32,7 +32,9 @@ def pose(shape: tuple[int, ...], rng: np.random.Generator) -> SimilarityTransfor
 
 def crop(image: NDArray, where: SimilarityTransform, order: int) -> NDArray:
     """Cut a crop out of an image, or, with order 0, out of a mask."""
-    cut = warp(image, where, output_shape=(SIDE, SIDE), order=order, preserve_range=True)
+    cut = warp(
+        image, where, output_shape=(SIDE, SIDE), order=order, preserve_range=True
+    )
     return cut.round().clip(0, 255).astype(np.uint8)
 
 
