@@ -277,18 +277,18 @@ def _as_array(X: Any) -> np.ndarray:
     if np.ma.is_masked(X):
         raise ValueError(
             "X must be images without masks, which would be ignored; got a masked "
-            "array. Pass X.data, and roi to the detector: where all images count."
-        )
-    if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
-        raise ValueError(
-            f"X must be images; got {type(X).__name__}. Pass an array (n, H, W) or "
-            "(n, H, W, C), a list of images or a skad.ImageFolder."
+            "array. Pass X.data; what to leave out of all images is the detector's roi."
         )
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
     if isinstance(X, (list, tuple)):
         X = _stack(X)
+    elif not hasattr(X, "__array__") and np.ndim(X) == 0:
+        raise ValueError(
+            f"X must be images; got {type(X).__name__}. Pass an array (n, H, W) or "
+            "(n, H, W, C), a list of images or a skad.ImageFolder."
+        )
     return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
 
 
