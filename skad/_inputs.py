@@ -274,11 +274,7 @@ def _as_array(X: Any) -> np.ndarray:
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
-    if np.ma.is_masked(X):
-        raise ValueError(
-            "X must be images without masks, which would be ignored; got a masked "
-            "array. Pass X.data; what to leave out of all images is the detector's roi."
-        )
+    _refuse_mask(X, "X")
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
@@ -321,7 +317,16 @@ def _stack(X: Sequence) -> Any:
     return np.stack(images)
 
 
+def _refuse_mask(array: Any, name: str) -> None:
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} must have no mask, which would be ignored; got a masked array. "
+            "Pass its data, as in X.data; what never counts is the detector's roi."
+        )
+
+
 def _as_image(item: Any, i: int) -> np.ndarray:
+    _refuse_mask(item, f"image {i} of X")
     try:
         image = np.asarray(item)
     except ValueError:
