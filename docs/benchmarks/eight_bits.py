@@ -1,23 +1,23 @@
 """Measure what 8-bit integers would save on the CPU: python THIS_FILE.
 
 The encoder alone, with random weights, against the same with its convolutions, batch
-normalisation folded into them, in 8 bits. Each time is a ratio of medians of calls made
-in turn, on one image of 256 x 256 with one thread. The error is that of the last
+normalisation folded into them, in 8 bits. The ratio is the median over calls made in
+turn, on one image of 256 x 256 with one thread. The error is that of the last
 features, as a share of their standard deviation; the ranges come from the same image.
 """
 
 import copy
-import time
 import warnings
+from functools import partial
 
-import numpy as np
 import torch
+from speed import Ratio, measure
 from torch import nn
 from torch.ao import quantization
 
 from skad._networks import new_network
 
-N_CALLS = 25
+ROUNDS = 25
 
 
 def in_eight_bits(encoder: nn.Module, x: torch.Tensor) -> nn.Module:
@@ -35,17 +35,6 @@ def in_eight_bits(encoder: nn.Module, x: torch.Tensor) -> nn.Module:
     return quantization.convert(quantized, inplace=True)
 
 
-def median_seconds(models: list[nn.Module], x: torch.Tensor) -> list[float]:
-    """Call the models in turn; return the median time of each."""
-    times: list[list[float]] = [[] for _ in models]
-    for _ in range(N_CALLS):
-        for model, taken in zip(models, times, strict=True):
-            start = time.perf_counter()
-            model(x)
-            taken.append(time.perf_counter() - start)
-    return [float(np.median(taken)) for taken in times]
-
-
 @torch.inference_mode()
 def main() -> None:
     """Print the ratio and the error."""
@@ -59,10 +48,11 @@ def main() -> None:
     x = torch.randn(1, 3, 256, 256, generator=generator)
     x = x.contiguous(memory_format=torch.channels_last)
     quantized = in_eight_bits(encoder, x)
-    exact, rounded = median_seconds([encoder, quantized], x)
+    name = "encoder in float32 / in 8 bits"
+    ratio = Ratio(name, partial(encoder, x), partial(quantized, x))
+    print(f"{name}: {measure(ratio, ROUNDS)[0]:.1f}")
     features = encoder(x)
     error = float((quantized(x) - features).std() / features.std())
-    print(f"encoder in float32 / in 8 bits: {exact / rounded:.1f}")
     print(f"error of the last features: {error:.3f} of their standard deviation")
 
 
