@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from skad.images import ImageFolder
 
 _BYTES_IN_MEMORY = 2**30  # of training images, at most
+# Told in one line; torch raises a RuntimeError where memory runs out.
+_ERRORS = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("skad: stopped", file=sys.stderr)
             return 130
-        except (ValueError, OSError, ImportError) as error:
+        except _ERRORS as error:
             if args.debug:
                 raise
             print(f"skad: error: {_one_line(error)}", file=sys.stderr)

@@ -256,4 +256,9 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def _auto_or_float(text: str) -> str | float:
-    return text if text == "auto" else float(text)
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it must be auto or a number above 0 and up to 0.5; got {text!r}"
+        ) from None

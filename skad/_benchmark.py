@@ -152,7 +152,8 @@ def run(
     fresh : bool, default=False
         Start the file over instead.
     models : path, default=None
-        A folder to store the detectors in, as CATEGORY-SEED.safetensors.
+        A folder to store the detectors in, as CATEGORY-SEED.safetensors. A run whose
+        file is not there is not taken from `output`.
     verbose : int, default=0
         1 shows a progress bar and names failed runs at once.
 
@@ -177,14 +178,14 @@ def run(
         for folder, seed in bar:
             bar.set_postfix_str(f"{folder.name}, seed {seed}")
             settings = _settings(folder, seed, parameters or {})
-            result = _stored_result(stored, settings)
-            if result is None:
-                name = f"{folder.name}-{seed}.safetensors"
-                model = None if models is None else Path(models) / name
+            result = next((r for r in stored if _is_of(r, settings)), None)
+            name = f"{folder.name}-{seed}.safetensors"
+            model = None if models is None else Path(models) / name
+            if result is None or (model is not None and not model.exists()):
                 outcome = _run_in_a_process(folder, seed, parameters or {}, model)
                 result = settings | outcome
                 if output is not None and "error" not in result:
-                    stored.append(result)
+                    stored = [r for r in stored if not _is_of(r, settings)] + [result]
                     write_atomically(output, json.dumps(stored, indent=1) + "\n")
             results.append(result)
             for line in _complaints(result) if verbose else ():
@@ -215,11 +216,8 @@ def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
     return json.loads(json.dumps(settings))
 
 
-def _stored_result(stored: list[Result], settings: Result) -> Result | None:
-    for result in stored:
-        if all(result.get(key) == value for key, value in settings.items()):
-            return result
-    return None
+def _is_of(result: Result, settings: Result) -> bool:
+    return all(result.get(key) == value for key, value in settings.items())
 
 
 def _complaints(result: Result) -> list[str]:

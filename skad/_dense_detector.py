@@ -9,9 +9,10 @@ from sklearn.utils._param_validation import Interval
 from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
+from skad._division import are_new, check_any_is_new, divide
 from skad._image_detector import ImageDetector
 from skad._inputs import Format, as_images, unflagged
-from skad._parameters import CONSTRAINTS, generator, resolve_device, split
+from skad._parameters import CONSTRAINTS, generator, resolve_device
 from skad._progress import following, with_callbacks
 from skad._threads import within_quota
 
@@ -172,19 +173,21 @@ class DenseAutoencoderDetector(ImageDetector):
         self._validate_params()
         images = as_images(X, self.image_shape)
         good = unflagged(y, len(images))
-        goes_on = self.warm_start and hasattr(self, "_mapper")
-        network = copy_of(self.network_) if goes_on else self._read_network()
+        network = copy_of(self.network_) if self._goes_on else self._read_network()
         _check_channels(images.format, network)
-        rng = generator(self.random_state)
-        if self.epochs:
-            places = split(rng.permutation(good), self.validation_fraction)
-        elif len(good):
-            places = good[:0], good
-        else:
+        if not len(good):
             raise ValueError(
                 "fit needs at least 1 good image, to calibrate the threshold; all of X "
                 "are labelled -1. Add images."
             )
+        rng, before = generator(self.random_state), self._trained_before()
+        shuffled = rng.permutation(good) if self.epochs else good
+        new = are_new(images, shuffled, before)
+        if self.epochs:
+            training, calibration = divide(shuffled, new, self.validation_fraction)
+        else:
+            training, calibration = good[:0], good[new]
+            check_any_is_new(calibration)
         settings = Settings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -193,8 +196,10 @@ class DenseAutoencoderDetector(ImageDetector):
         )
         seed = rng.randint(2**31 - 1)
         with within_quota(), following(self, X, y) as progress:
-            learned = learn(network, images, *places, settings, seed, progress)
-            self._take_over(X, images, good, learned)
+            learned = learn(
+                network, images, training, calibration, settings, seed, progress
+            )
+            self._take_over(X, images, good, learned, before)
         return self
 
     def read_model(self):

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from skad._division import are_new, divide
 from skad._image_detector import ImageDetector
 from skad._inputs import Format, Images, as_images, unflagged
 from skad._learning import Learned, Settings, learn
@@ -15,7 +16,6 @@ from skad._parameters import (
     open_memory,
     patch_sizes,
     resolve_device,
-    split,
 )
 from skad._progress import Progress, following, with_callbacks
 from skad._threads import within_quota
@@ -47,6 +47,7 @@ class PatchAutoencoderDetector(ImageDetector):
         Passes over the training images. An epoch shows at least 64 images (fewer, if
         images have less than 16,384 pixels), so that few images are shown more often.
     batch_size : int, default=16
+        1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule.
     validation_fraction : float in (0, 1), default=0.3
@@ -68,7 +69,8 @@ class PatchAutoencoderDetector(ImageDetector):
         once, so that a search over thresholds trains nothing again. Needs an int
         `random_state`.
     warm_start : bool, default=False
-        A further `fit` goes on from the fitted network.
+        A further `fit` goes on from the fitted network. Images that it was trained on
+        before do not set the threshold.
     random_state : int, RandomState instance or None, default=None
         The only source of randomness.
     verbose : int, default=0
@@ -165,23 +167,26 @@ class PatchAutoencoderDetector(ImageDetector):
         Raises
         ------
         ValueError
-            For a parameter out of its range; for fewer than 2 good images; for images
-            with NaN or infinity, of differing shapes, or without batch axis.
+            For a parameter out of its range; for fewer than 2 good images, or, with
+            `warm_start`, none that an earlier fit has not trained on; for images with
+            NaN or infinity, of differing shapes, or without batch axis.
         """
         self._validate_params()
         images = as_images(X, self.image_shape)
         good = unflagged(y, len(images))
         rng = generator(self.random_state)
-        training, calibration = split(rng.permutation(good), self.validation_fraction)
+        shuffled, before = rng.permutation(good), self._trained_before()
+        new = are_new(images, shuffled, before)
+        training, calibration = divide(shuffled, new, self.validation_fraction)
         seed = rng.randint(2**31 - 1)
         with within_quota(), following(self, X, y) as progress:
             learned = self._learn(images, training, calibration, seed, progress)
-            self._take_over(X, images, good, learned)
+            self._take_over(X, images, good, learned, before)
         return self
 
     def _start(self, format: Format) -> dict | None:
         """Return the state of the network that training goes on from, if it does."""
-        if not (self.warm_start and hasattr(self, "_mapper")):
+        if not self._goes_on:
             return None
         channels = format.image_shape[2], self._format.image_shape[2]
         if channels[0] != channels[1]:

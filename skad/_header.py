@@ -12,7 +12,7 @@ import numpy as np
 from skad._inputs import Format
 from skad._threshold import LabelledThreshold
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
 

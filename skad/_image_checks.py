@@ -250,6 +250,15 @@ def _check_threads(subject: Subject) -> None:
     _assert_close(found, [work(seed) for seed in range(4)])
 
 
+def _check_device(subject: Subject) -> None:
+    """Expect device="cpu" to work, and a ValueError for a device that is none."""
+    model = subject.copy().set_params(device="cpu").fit(_GRAY.good())
+    decisions = model.decision_function(_GRAY.mixed())
+    npt.assert_(np.isfinite(decisions).all(), f"on the CPU it decides {decisions}")
+    wrong = subject.copy().set_params(device="abacus")
+    npt.assert_raises_regex(ValueError, "device.*abacus", wrong.fit, _GRAY.good())
+
+
 class _LazySequence:
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
@@ -328,4 +337,5 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "joblib": partial(_check_storage, storage=(joblib.dump, joblib.load)),
     "storage": _check_storage,
     "threads": _check_threads,
+    "device": _check_device,
 }

@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
+from skad._division import NONE, Digests
 from skad._html import fitted_html
 from skad._inputs import (
     NOT_LABELS,
@@ -96,12 +97,11 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
         Higher = worse, on one absolute scale, in the unit that the class names.
         """
-        images = self._check_images(X)
-        return np.concatenate(list(self._mapper.over(images, self._mapper)))
+        return np.concatenate(list(self._maps(X)))
 
     def predict_mask(self, X):
         """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
-        return self._above(self.anomaly_map(X))
+        return np.concatenate([self._above(maps) for maps in self._maps(X)])
 
     def anomaly_regions(self, X):
         """Return the connected regions that deviate, the worst first.
@@ -112,7 +112,11 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
             ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
         """
-        return [find_regions(amap, self._above(amap)) for amap in self.anomaly_map(X)]
+        return [
+            find_regions(one, self._above(one))
+            for maps in self._maps(X)
+            for one in maps
+        ]
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
@@ -162,10 +166,22 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """The trained network, a torch.nn.Module in evaluation mode."""
         return self._mapper.network
 
-    def _take_over(self, X: Any, images: Images, good, learned: Learned) -> None:
+    @property
+    def _goes_on(self) -> bool:
+        """Tell whether a fit goes on from the network of an earlier one."""
+        return self.warm_start and hasattr(self, "_mapper")
+
+    def _trained_before(self) -> Digests:
+        """Return the digests of the images that the network of a fit knows already."""
+        return self._trained_on if self._goes_on else NONE
+
+    def _take_over(
+        self, X: Any, images: Images, good, learned: Learned, before: Digests
+    ) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
-        `good` are the places of the images that are not labelled -1.
+        `good` are the places of the images that are not labelled -1; `before` are the
+        digests of those that the network was trained on earlier.
         """
         scores = learned.calibration_scores
         if self.contamination == "auto":
@@ -174,11 +190,15 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             all_scores, _ = score_images(learned.mapper, images.subset(good))
             offset = np.percentile(all_scores, 100 * self.contamination)
         _check_feature_names(self, X, reset=True)
-        self._set_fitted(learned.mapper, images.format, learned.history)
+        trained_on = np.union1d(before, learned.trained_on)
+        self._set_fitted(learned.mapper, images.format, learned.history, trained_on)
         self._set_calibrated(offset, scores, learned.calibration_means)
 
-    def _set_fitted(self, mapper, format: Format, history: list[dict]) -> None:
+    def _set_fitted(
+        self, mapper, format: Format, history: list[dict], trained_on: Digests = NONE
+    ) -> None:
         self._mapper = mapper
+        self._trained_on = trained_on
         self._format = format
         self.history_ = history
         self.image_shape_in_ = format.shape
@@ -198,8 +218,13 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self.offset_ = float(offset)
         self.pixel_threshold_ = -self.offset_
 
+    def _maps(self, X):
+        """Yield the maps (k, H, W) of some images after the other."""
+        images = self._check_images(X)
+        return self._mapper.over(images, self._mapper)
+
     def _above(self, maps):
-        # An array and not a scalar: NumPy 1 would round a scalar to float32.
+        # An array and not a float, which NumPy would round to the maps' float32.
         return maps > np.array([self.pixel_threshold_])
 
     def _check_images(self, X: Any) -> Images:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-_MOST_ROWS_OF_A_GLANCE = 16  # (H, W, 3) with H, W above this is one colour image
+_MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
+_MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
 _TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
 NOT_LABELS = (
     "Labels must be +1 (good) or -1 (anomalous). If 1 means anomalous, pass "
@@ -350,9 +351,9 @@ def _refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
             "if each row is a flattened image."
         )
     big = X.ndim == 3 and min(X.shape[:2]) > _MOST_ROWS_OF_A_GLANCE
-    if big and X.shape[2] in (3, 4):
+    if big and X.shape[2] <= _MOST_CHANNELS:
         raise ValueError(
-            f"X of shape {X.shape} looks like one colour image without a batch axis. "
+            f"X of shape {X.shape} looks like one image without a batch axis. "
             "Pass X[None] for one image (or X[..., None] if these really are "
             f"{X.shape[0]} gray images {X.shape[2]} pixels wide)."
         )

@@ -55,8 +55,8 @@ class Kind(NamedTuple):
 
 
 def kind_of(description: Description) -> Kind:
-    """Return the kind that a header names; those of skad 0.1 name none."""
-    name = description.get("kind", PatchAutoencoderDetector.__name__)
+    """Return the kind that a header names."""
+    name = description.get("kind")
     if not isinstance(name, str) or name not in KINDS:
         raise Unfit(
             f"kind in its header is {str(name)[:60]!r}, which is none of skad's"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad import __version__
+from skad._division import Digests, as_digests, digest
 from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
@@ -46,6 +47,7 @@ class Learned:
     calibration_scores: np.ndarray  # (m,), higher = more normal
     calibration_means: np.ndarray  # (m,), mean values of their maps
     history: list[dict[str, float]]
+    trained_on: Digests
 
 
 def learn(
@@ -90,19 +92,26 @@ def learn(
     preparation = _prepare(images, sample, settings.working_size, roi)
     appearance = _look(images, sample, preparation, device)
 
+    seen: set[int] = set()
+
     def read(places: np.ndarray) -> Iterator[Tensor]:
         with closing(batches_of(images, training[places])) as batches:
             for batch in batches:
+                if len(seen) < len(training):
+                    seen.update(map(digest, batch))
                 yield preparation(batch, device)
 
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
-    n_steps = -(-n_an_epoch // settings.batch_size)
+    batch_size = max(
+        2, min(settings.batch_size, n_an_epoch)
+    )  # batch normalisation needs 2
+    n_steps = -(-n_an_epoch // batch_size)
     losses = train(
         network,
         read,
         len(training),
         n_steps=settings.epochs * n_steps,
-        batch_size=min(settings.batch_size, n_an_epoch),
+        batch_size=batch_size,
         learning_rate=settings.learning_rate,
         patch_sizes=settings.patch_sizes,
         appearance=appearance,
@@ -112,7 +121,7 @@ def learn(
     history = collect(losses, settings.epochs, n_steps, progress)
     mapper = fit_mapper(network, preparation, images, sample, _looks(appearance.flips))
     scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history)
+    return Learned(mapper, scores, means, history, as_digests(seen))
 
 
 def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -115,17 +115,3 @@ def generator(random_state: Any) -> np.random.RandomState:
     if random_state is None:
         return np.random.RandomState()
     return check_random_state(random_state)
-
-
-def split(
-    shuffled: np.ndarray, validation_fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the shuffled places of good images into training and calibration."""
-    n = len(shuffled)
-    if n < 2:
-        raise ValueError(
-            "fit needs at least 2 good images, one to train and one to calibrate "
-            f"the threshold; got n_samples = {n}. Add images."
-        )
-    held_out = min(max(1, round(validation_fraction * n)), n - 1)
-    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])

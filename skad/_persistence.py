@@ -66,6 +66,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     _check_consistent(detector, kind, description)
     arrays = kind.to_arrays(detector._mapper)
     arrays["calibration_scores"] = getattr(detector, "calibration_scores_", np.empty(0))
+    arrays["trained_on"] = detector._trained_on
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
@@ -120,8 +121,8 @@ def load(path: str | os.PathLike) -> ImageDetector:
     except (SafetensorError, Unfit) as error:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
-            f"{error}. Store the detector again with skad.save; a file written by "
-            "joblib is read by joblib.load."
+            f"{error}. Train and store the detector again; a file written by joblib is "
+            "read by joblib.load."
         ) from error
 
 
@@ -154,8 +155,9 @@ def _check_layout(
 ) -> None:
     """Compare the arrays' names, shapes and types with those that belong here."""
     shapes = kind.shapes(description, set(layout))
-    n_scores, _ = layout.get("calibration_scores", ((), ""))
-    shapes["calibration_scores"] = n_scores[:1]
+    for name in ("calibration_scores", "trained_on"):  # of any length
+        length, _ = layout.get(name, ((), ""))
+        shapes[name] = length[:1]
     expected = {name: (shape, _type_of(name)) for name, shape in shapes.items()}
     for name in sorted(expected.keys() | layout.keys()):
         found, right = layout.get(name, "missing"), expected.get(name, "nothing")
@@ -167,6 +169,8 @@ def _type_of(name: str) -> str:
     """Name the type of an array as safetensors does."""
     if name.endswith("num_batches_tracked"):
         return "I64"
+    if name == "trained_on":
+        return "U64"
     return "F64" if name in ("mean", "calibration_scores") else "F32"
 
 
@@ -183,6 +187,9 @@ def _check_numbers(
         raise Unfit("calibration_scores are not a sorted list of numbers")
     elif description["offset"] is None:
         raise Unfit("it has calibration_scores and no offset")
+    trained_on = arrays["trained_on"]
+    if (trained_on[1:] <= trained_on[:-1]).any():
+        raise Unfit("trained_on is not a sorted list of numbers, each once")
     kind.check_arrays(arrays)
 
 
@@ -195,11 +202,13 @@ def _build(
         _check_consistent(detector, kind, description)
     except ValueError as error:
         raise Unfit(str(error)) from None
-    calibration_scores = arrays.pop("calibration_scores")
+    calibration_scores, trained_on = map(
+        arrays.pop, ("calibration_scores", "trained_on")
+    )
     mapper = kind.from_arrays(arrays, description)
     mapper.to(device_at_hand(detector.device))
     format = _format_in(description)
-    detector._set_fitted(mapper, format, description["history"])
+    detector._set_fitted(mapper, format, description["history"], trained_on)
     if description["offset"] is not None:
         detector.calibration_scores_ = calibration_scores
         detector.mean_map_ = float(description["mean_map"])

@@ -72,8 +72,9 @@ def score_files(
     heat_maps : bool, default=True
         Write a picture for each image.
     resume : bool, default=False
-        Keep what the table holds already and score the rest; files that could not be
-        read are tried again. False starts the table over.
+        Keep what the table holds already, also of files that were changed since, and
+        score the rest; files that could not be read are tried again. False starts the
+        table over.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -89,8 +90,9 @@ def score_files(
         If a source does not exist.
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
-        the detector's images have other channels than files do, it has no threshold,
-        or the table to go on with is of another model or threshold.
+        the detector's images are no files', it has no threshold, or the table to go on
+        with is none, is of another model or threshold, or, with heat maps, of files
+        that are not among these.
     """
     if not hasattr(detector, "offset_"):
         raise ValueError(
@@ -98,13 +100,14 @@ def score_files(
             "--good FOLDER, or call its calibrate with good images and save it"
         )
     paths = list_files(sources)
-    pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
+    places = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
+    pictures = {os.path.abspath(path): place for path, place in places.items()}
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
     rows = _rows_to_keep(table, detector, pictures) if resume else []
     verdicts = Counter(row["verdict"] for row in rows)
-    held = {row["path"] for row in rows}
-    waiting = [path for path in paths if str(path) not in held]
+    held = {os.path.abspath(row["path"]) for row in rows}
+    waiting = [path for path in paths if os.path.abspath(path) not in held]
     write_atomically(table, _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
     with (
         table.open("ab") as file,
@@ -177,13 +180,13 @@ def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
 def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
     """How to read a file for a detector, and how many files at a time."""
     shape = tuple(detector.image_shape_in_)
-    if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
         raise ValueError(
             f"the model was fitted on images of shape {shape}, but files are gray "
             "(height, width) or colour (height, width, 3); score arrays in Python "
             "instead: skad.load(model).score_samples(X)"
         )
-    read = partial(read_image, image_size=shape[:2], gray=len(shape) == 2)
+    read = partial(read_image, image_size=shape[:2], gray=shape[2:] != (3,))
     at_once = _PIXELS_AT_ONCE // (shape[0] * shape[1])
     return read, max(1, min(_AT_ONCE, at_once))
 
@@ -208,18 +211,32 @@ def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list
         raise ValueError(
             f"{table} is not a table of scores; start it over, without resume"
         )
-    rows = [row for row in reader if row["verdict"] != "unreadable"]
-    for row in rows:
-        if float(row["score"]) - float(detector.offset_) != float(row["decision"]):
+    kept = []
+    for row in reader:
+        if row["verdict"] == "unreadable":
+            continue
+        try:
+            score, decision = float(row["score"]), float(row["decision"])
+        except (TypeError, ValueError):  # too short a row, or no number
+            raise ValueError(
+                f"{table} has a row that is none: {list(row.values())}; mend it, or "
+                "start the table over, without resume"
+            ) from None
+        if score - float(detector.offset_) != decision:
             raise ValueError(
                 f"{table} was made with another model or threshold: the row of "
                 f"{row['path']} shows it; start it over, without resume"
             )
-    return [
-        row
-        for row in rows
-        if row["path"] not in pictures or pictures[row["path"]].exists()
-    ]
+        path = os.path.abspath(row["path"])
+        if pictures and path not in pictures and os.path.exists(path):
+            raise ValueError(
+                f"{table} holds {row['path']}, which is not among the files to score "
+                "now, and whose heat map one of theirs could replace; name it, too, or "
+                "another output folder"
+            )
+        if path not in pictures or pictures[path].exists():
+            kept.append(row)
+    return kept
 
 
 def _write_down(
@@ -229,12 +246,13 @@ def _write_down(
     path = finding.row["path"]
     if finding.image is None or finding.anomaly_map is None:
         bar.write(f"skad: unreadable: {path}: {finding.reason}", file=sys.stderr)
-    elif path in pictures:
+    elif pictures:
+        picture = pictures[os.path.abspath(path)]
         rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, "PNG")
-        pictures[path].parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(pictures[path], png.getvalue())
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(picture, png.getvalue())
 
 
 # --- One batch --------------------------------------------------------------------

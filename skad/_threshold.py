@@ -248,6 +248,8 @@ def _candidate_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     margin = (levels[-1] - levels[0]) / (2 * max(len(levels) - 1, 1))
     below = np.nextafter(levels[0] - margin, -np.inf)
     above = np.nextafter(levels[-1] + margin, np.inf)
+    if levels[-1] < 0:  # scores from maps >= 0: what has no evidence is not flagged
+        above = min(above, 0.0)
     return np.concatenate([[below], middle, [above]])
 
 

@@ -74,7 +74,6 @@ def train(
         network, multi_avg_fn=_moving_average, use_buffers=True
     )
     network.train()
-    batch_size = max(batch_size, 2)  # batch normalisation needs more than one value
     known = _batches(n_images, n_steps, batch_size, generator)
     for images in chain.from_iterable(map(read, known)):
         good = vary(images, appearance, generator)

@@ -288,16 +288,17 @@ class AD:
 
     def _load(self, stored: Path | Pair) -> None:
         if isinstance(stored, Pair):
-            old = Dense(stored.weights, random_state=0)
-            self.detector = old.read_model()
+            self.detector = Dense(stored.weights, random_state=0).read_model()
         else:
             self.detector = _persistence.load(stored)
         shape = tuple(self.detector.image_shape_in_)
-        if len(shape) < 2 or shape[2:] not in ((), (3,)):
-            rule = "AD needs a model of images (H, W) or (H, W, 3)"
-            raise ValueError(f"{rule}; {stored} has {shape}. Load it with skad.load.")
+        kind = self.detector._format.kind
+        if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)) or kind != "integer":
+            rule = "AD needs a model of uint8 or uint16 images (H, W) or (H, W, 3)"
+            found = f"{stored} has {kind} ones of {shape}"
+            raise ValueError(f"{rule}; {found}. Load it with skad.load.")
         patch_size = getattr(self.detector, "patch_size", self.patch_size)
-        held = (len(shape) == 2, shape[:2], patch_size)
+        held = (shape[2:] != (3,), shape[:2], patch_size)
         for (name, default), value in zip(_DEFAULTS.items(), held, strict=True):
             if getattr(self, name) not in (default, value):
                 warnings.warn(
@@ -362,7 +363,7 @@ def _find_stored_model(name: str) -> Path | Pair | None:
     if pair is not None:
         return pair
     names = ", ".join(_PRESETS)
-    if Path(name).suffix or "/" in name or "\\" in name:
+    if "/" in name or "\\" in name or Path(name).suffix in (*SUFFIXES, ".safetensors"):
         raise FileNotFoundError(
             f"No stored model: looked for {name} and {name}.safetensors, and for the "
             "old script's two files, .json and .h5. To make a new model, give one of "

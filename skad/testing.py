@@ -88,6 +88,7 @@ def image_checks(estimator, *, lazy=True, labels=False, storage=None):
         raise TypeError(f"estimator must be an instance; got the class {estimator!r}.")
     applies = {"lazy_sequence": lazy, "labels_kept_out": labels, "storage": storage}
     applies |= {name: hasattr(estimator, name) for name in MORE}
+    applies["device"] = hasattr(estimator, "device")
     subject = Subject(estimator, storage)
     for name, check in CHECKS.items():
         if applies.get(name, True):

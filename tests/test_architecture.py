@@ -42,6 +42,7 @@ LEVELS = {
     "_header": 1,
     "_html": 1,
     "_prefetch": 1,
+    "_division": 2,
     "_preparation": 1,
     "_maps": 2,
     "_scorers": 1,

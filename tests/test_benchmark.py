@@ -230,6 +230,21 @@ def test_detectors_are_stored_where_asked(root, tmp_path):
     assert detector.random_state == 3
 
 
+def test_what_is_stored_is_run_again_for_a_detector_that_is_not(root, calls, tmp_path):
+    options = {
+        "categories": ["disc"],
+        "seeds": [0],
+        "output": tmp_path / "results.json",
+    }
+    run(root, **options)
+    run(root, **options, models=tmp_path)
+    assert calls == [("disc", 0)] * 2
+    assert len(json.loads(options["output"].read_text())) == 1
+    (tmp_path / "disc-0.safetensors").touch()
+    run(root, **options, models=tmp_path)
+    assert calls == [("disc", 0)] * 2
+
+
 @pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh"])
 def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     output = tmp_path / "results.json"

@@ -203,6 +203,21 @@ def test_a_warm_start_goes_on_and_a_cold_one_reads_the_files_again(model, fitted
     assert detector.history_ == first
 
 
+def test_a_warm_start_calibrates_on_images_it_was_not_trained_on(model):
+    images = draw()
+    detector = DenseAutoencoderDetector(
+        model, epochs=1, target_fpr=0.2, random_state=0, warm_start=True
+    ).fit(images)
+    held_out = detector.calibration_scores_
+    detector.set_params(epochs=0).fit(images)
+    np.testing.assert_array_equal(detector.calibration_scores_, held_out)
+    known = ~np.isin(detector.score_samples(images), held_out)
+    with pytest.raises(ValueError, match="trained on all of X"):
+        detector.fit(images[known])
+    detector.set_params(warm_start=False).fit(images[known])
+    assert len(detector.calibration_scores_) == known.sum()
+
+
 # --- Errors -----------------------------------------------------------------------
 
 

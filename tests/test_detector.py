@@ -22,6 +22,7 @@ from sklearn.model_selection import GridSearchCV
 import skad._detector
 import skad._learning
 from skad import ImageFolder, PatchAutoencoderDetector
+from skad._division import digest
 from skad._threshold import conformal_threshold, labelled_threshold
 
 SIZE = (32, 28)
@@ -696,6 +697,34 @@ def test_a_first_warm_start_is_a_cold_one(good):
     assert same_weights(weights(cold), weights(warm))
 
 
+def test_a_warm_start_calibrates_on_images_it_was_not_trained_on():
+    X = good_images(24)
+    detector = fit(X[:20], warm_start=True, validation_fraction=0.25)
+    for seed in (None, 1):
+        detector.set_params(random_state=seed).fit(X[:20])
+        assert trained_on(detector, X[:20]).sum() == 15
+    known = trained_on(detector, X)
+    with pytest.raises(ValueError, match=r"trained on all of X\. Add images, or set"):
+        detector.fit(X[known])
+    detector.fit(X)  # 6 are held out, of 9 that it does not know
+    assert trained_on(detector, X).sum() == 18
+    calibrating = np.isin(detector.score_samples(X), detector.calibration_scores_)
+    assert calibrating.sum() == 6
+    assert not (calibrating & known).any()
+
+
+def test_a_cold_start_forgets_what_was_trained_on(good):
+    detector = fit(good[:10], warm_start=True)
+    assert trained_on(detector, good[:10]).sum() == 7
+    detector.set_params(warm_start=False).fit(good[10:20])
+    assert not trained_on(detector, good[:10]).any()
+
+
+def trained_on(detector, X):
+    digests = [digest(image[..., np.newaxis]) for image in X]
+    return np.isin(np.array(digests, np.uint64), detector._trained_on)
+
+
 def test_a_warm_start_needs_as_many_channels(detector):
     detector.set_params(warm_start=True)
     with pytest.raises(ValueError, match=r"network for 1 channels; X has 3\. Set"):
@@ -917,6 +946,11 @@ def test_a_stored_detector_loads_where_its_device_is_not(trained, mixed):
 
 
 # Lazy sequences.
+
+
+def test_a_batch_of_1_is_one_of_2_for_batch_normalisation():
+    X = good_images(10, size=(16, 16))
+    assert same_weights(*(weights(fit(X, batch_size=size)) for size in (1, 2)))
 
 
 class Lazy:

@@ -19,7 +19,6 @@ from sklearn.exceptions import NotFittedError
 
 from skad import (
     DenseAutoencoderDetector,
-    PatchAutoencoderDetector,
     ScoreDisplay,
     load,
     save,
@@ -135,18 +134,6 @@ def test_only_detectors_with_a_network_are_stored(path):
 def test_other_classes_are_refused(path):
     with pytest.raises(TypeError, match=r"PatchAuto\w+ or a DenseAuto.*got ScoreDisp"):
         save(ScoreDisplay([1, -1], [0.0, -1.0], -0.5), path)
-
-
-def test_files_of_skad_0_1_name_no_kind(path):
-    images = draw(20)
-    detector = PatchAutoencoderDetector(6, epochs=1, target_fpr=0.3, random_state=0)
-    save(detector.fit(images), path)
-    arrays, description = opened(path.read_bytes())
-    del description["kind"]
-    write(path, arrays, description)
-    loaded = load(path)
-    assert type(loaded) is PatchAutoencoderDetector
-    np.testing.assert_array_equal(loaded.predict(images), detector.predict(images))
 
 
 # Files that look like a model

@@ -19,7 +19,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from skad import AD, read_image
+from skad import AD, PatchAutoencoderDetector, read_image, save
 from skad.legacy import Result
 
 SIZE = (32, 32)
@@ -138,9 +138,10 @@ def test_the_patch_size_goes_to_the_detector():
     assert AD("AD1", patch_size=(8, 40)).detector.patch_size == (8, 40)
 
 
-def test_another_name_warns_and_is_ad1():
-    with pytest.warns(UserWarning, match="Unknown model name 'AD7'.*using AD1"):
-        ad = AD("AD7")
+@pytest.mark.parametrize("name", ["AD7", "bottle_v1.2"])
+def test_another_name_warns_and_is_ad1(name):
+    with pytest.warns(UserWarning, match=f"Unknown model name '{name}'.*using AD1"):
+        ad = AD(name)
     assert (ad.img_size, ad.gray_scale) == ((200, 200), True)
 
 
@@ -298,13 +299,30 @@ def test_what_a_stored_model_was_trained_with_holds(root):
         assert AD(root / "Models" / "model", gray_scale=False).gray_scale
 
 
-@pytest.mark.parametrize("shape", [(64,), (32, 32, 2)])
-def test_models_of_other_images_are_refused(tmp_path, monkeypatch, shape):
-    stored = SimpleNamespace(image_shape_in_=shape, patch_size=8)
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((64,), "integer"), ((32, 32, 2), "integer"), ((32, 32), "float")],
+)
+def test_models_of_other_images_are_refused(tmp_path, monkeypatch, shape, kind):
+    format = SimpleNamespace(kind=kind)
+    stored = SimpleNamespace(image_shape_in_=shape, patch_size=8, _format=format)
     monkeypatch.setattr("skad._persistence.load", lambda path: stored)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"AD needs .* \(H, W\) or .*skad\.load"):
         AD("model")
+
+
+def test_models_of_gray_images_with_an_axis_of_channels_will_do(tmp_path):
+    images = np.stack([good_image(i) for i in range(12)])[..., np.newaxis]
+    options = {"epochs": 1, "target_fpr": 0.3, "random_state": 0}
+    detector = PatchAutoencoderDetector(8, **options).fit(images)
+    save(detector, tmp_path / "model.safetensors")
+    write(images[0, ..., 0], tmp_path / "parts" / "0.png")
+    ad = AD(str(tmp_path / "model"))
+    assert (ad.gray_scale, ad.img_size) == (True, SIZE)
+    (result,) = ad.predict(tmp_path / "parts", save=False)
+    assert result.score == pytest.approx(detector.score_samples(images[:1])[0])
+    assert ad.test_img(tmp_path / "parts" / "0.png").shape == (32, 64)
 
 
 def test_a_loaded_model_goes_on_training(root, ad):

@@ -320,6 +320,24 @@ def test_a_wrong_parameter_is_an_error_of_one_line(good, tmp_path, capsys):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_no_memory_is_an_error_of_one_line(kind, monkeypatch, capsys):
+    def allocate(args):
+        raise kind("not enough memory:\n  you tried to allocate 9 bytes")
+
+    monkeypatch.setitem(command_line._COMMANDS, "demo", allocate)
+    assert main(["demo"]) == 2
+    said = "skad: error: not enough memory: you tried to allocate 9 bytes\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_argument_that_is_no_number_is_told_in_words(good, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", str(good), "--model", "a", "--contamination", "x"])
+    assert stop.value.code == 2
+    assert "it must be auto or a number above 0" in capsys.readouterr().err
+
+
 def test_debug_shows_where_an_error_comes_from():
     with pytest.raises(FileNotFoundError):
         main(["benchmark", "absent", "--debug"])

@@ -192,6 +192,8 @@ def test_a_loaded_detector_goes_on(fitted, path):
     loaded = load(path).set_params(warm_start=True)
     images = draw((16, 16), seed=4)
     before = loaded.anomaly_map(images)
+    np.testing.assert_array_equal(loaded._trained_on, fitted._trained_on)
+    assert len(loaded._trained_on)
     loaded.calibrate(images)
     assert not hasattr(loaded, "labelled_threshold_")
     loaded.fit(images)
@@ -357,7 +359,7 @@ def refused(path, match=None):
     assert time.monotonic() - start < LOADS_QUICKLY
     message = str(raised.value)
     assert re.match(rf"{path.name!r}|'.*{path.name}' is not a model file", message)
-    assert "Store the detector again with skad.save" in message
+    assert "Train and store the detector again" in message
     return message
 
 
@@ -473,12 +475,12 @@ def test_files_of_other_programs(path):
     refused(path, "no header of skad, so another program wrote it")
 
 
-@pytest.mark.parametrize("version", [2, 0, -1, 10**400])
+@pytest.mark.parametrize("version", [1, 3, 0, -1, 10**400])
 def test_other_versions_are_named(stored, path, version):
     arrays, description = opened(stored)
     write(path, arrays, description | {"format_version": version})
     message = refused(path, "it has format version")
-    assert "this is version 1" in message
+    assert "this is version 2" in message
     assert str(version)[:10] in message
     assert len(message) < 1000
 
@@ -500,8 +502,8 @@ def test_versions_are_numbers(stored, path, version):
         "1",
         '"text"',
         "{}",
-        "{'format_version': 1}",
-        '{"format_version": 1}',
+        "{'format_version': 2}",
+        '{"format_version": 2}',
         "NaN",
         "1" * 5000,
         '{"format_version": ' + "1" * 5000 + "}",
@@ -725,6 +727,8 @@ def test_arrays_hold_finite_numbers(stored, path, value):
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
         ("calibration_scores", lambda a: a[:0], "sorted list"),
         ("calibration_scores", lambda a: a[:, None], "where .* belongs"),
+        ("trained_on", lambda a: a[::-1], "sorted list"),
+        ("trained_on", lambda a: a[:, None], "where .* belongs"),
         ("roi", lambda a: a * 0, "nothing to look at"),
         ("roi", lambda a: a[:, :-1], "where .* belongs"),
     ],

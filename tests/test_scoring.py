@@ -222,6 +222,42 @@ def test_resume_refuses_the_table_of_another_threshold(stopped):
         score_files(detector, [stopped / "parts"], stopped / "out", resume=True)
 
 
+def test_resume_knows_a_file_by_another_name(stopped, monkeypatch):
+    monkeypatch.chdir(stopped)
+    detector = Darkness()
+    assert score_files(detector, ["parts"], "out", resume=True) == {"good": 5}
+    assert detector.batches == [2, 1]
+    paths = [row["path"] for row in rows_of(stopped / "out")]
+    assert paths[:2] == [str(stopped / "parts" / f"{i}.png") for i in range(2)]
+    assert paths[2:] == ["parts/2.png", "parts/3.png", "parts/4.png"]
+
+
+def test_resume_refuses_files_whose_heat_maps_could_be_replaced(stopped):
+    write(stopped / "others" / "0.png", image(100))
+    table = (stopped / "out" / "scores.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"holds .*parts.0\.png, which is not among"):
+        score_files(Darkness(), [stopped / "others"], stopped / "out", resume=True)
+    assert (stopped / "out" / "scores.csv").read_bytes() == table
+
+
+def test_resume_keeps_rows_of_files_that_are_gone(stopped):
+    (stopped / "parts" / "0.png").unlink()
+    verdicts = score_files(
+        Darkness(), [stopped / "parts"], stopped / "out", resume=True
+    )
+    assert verdicts == {"good": 5}
+
+
+@pytest.mark.parametrize("row", ["parts/x.png\n", "x.png,,,,good,0,0\n"])
+def test_resume_names_a_row_that_is_none(stopped, row):
+    with (stopped / "out" / "scores.csv").open("a") as file:
+        file.write(row)
+    with pytest.raises(
+        ValueError, match=r"scores\.csv has a row that is none: .*x\.png"
+    ):
+        score_files(Darkness(), [stopped / "parts"], stopped / "out", resume=True)
+
+
 def test_resume_refuses_another_file(parts, tmp_path):
     (tmp_path / "scores.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="not a table of scores"):

@@ -325,6 +325,38 @@ def failures(estimator, **options):
     return found
 
 
+class TakesADevice(PixelStatisticsDetector):
+    def __init__(self, contamination=0.1, device="auto"):
+        super().__init__(contamination)
+        self.device = device
+
+    def fit(self, X, y=None):
+        if self.device not in ("auto", "cpu"):
+            raise ValueError(f"device must be 'auto' or 'cpu'; got {self.device!r}.")
+        return super().fit(X)
+
+
+class TakesAnyDevice(TakesADevice):
+    def fit(self, X, y=None):
+        return PixelStatisticsDetector.fit(self, X)
+
+
+class KnowsNoCPU(TakesADevice):
+    def fit(self, X, y=None):
+        if self.device == "cpu":
+            raise ValueError(f"device must be 'auto'; got {self.device!r}.")
+        return super().fit(X)
+
+
+def test_devices_are_checked_where_there_is_such_a_parameter():
+    assert "device" not in dict(image_checks(PixelStatisticsDetector()))
+    assert "device" in check_image_detector(TakesADevice())
+    found = {kind: failures(kind()) for kind in (TakesAnyDevice, KnowsNoCPU)}
+    assert all(set(names) == {"device"} for names in found.values())
+    assert "ValueError not raised by fit" in found[TakesAnyDevice]["device"]
+    assert "got 'cpu'" in found[KnowsNoCPU]["device"]
+
+
 class TrainsInPredict(skad.PatchAutoencoderDetector):
     def predict(self, X):
         labels = super().predict(X)

@@ -167,6 +167,13 @@ def test_flagging_all_or_nothing_is_among_the_candidates(size):
     assert (scores < every.offset).all()
 
 
+def test_flagging_all_flags_no_pixel_without_evidence():
+    scores, y = np.array([-6.0, -1.3]), [1, -1]
+    every = labelled_threshold(scores, y, "cost", cost_miss=1e4)
+    assert (scores < every.offset).all()
+    assert every.offset <= 0  # what a roi leaves out has a map of 0
+
+
 def test_intervals_are_those_of_clopper_and_pearson():
     scores, y = [0.0] * 7 + [2.0] * 3 + [1.0] * 2 + [3.0] * 18, [-1] * 10 + [1] * 20
     chosen = labelled_threshold(scores, y, "cost", cost_miss=1, cost_false_alarm=2)
