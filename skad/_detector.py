@@ -48,7 +48,7 @@ class PatchAutoencoderDetector(ImageDetector):
         images have less than 16,384 pixels), so that few images are shown more often.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
-    learning_rate : float, default=0.003
+    learning_rate : float, default=0.01
         Peak of the one-cycle schedule.
     validation_fraction : float in (0, 1), default=0.3
         Share of the good images that is held out from training and used for nothing
@@ -119,7 +119,7 @@ class PatchAutoencoderDetector(ImageDetector):
         image_shape=None,
         epochs=75,
         batch_size=16,
-        learning_rate=0.003,
+        learning_rate=0.01,
         validation_fraction=0.3,
         contamination="auto",
         target_fpr=0.05,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skad._defects import simulate
+from skad._optimizer import Optimizer
 
 _CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
@@ -64,12 +65,7 @@ def train(
     ------
     dict with keys "loss", "reconstruction_loss" and "anomaly_loss"
     """
-    optimizer = torch.optim.AdamW(
-        network.parameters(), learning_rate, weight_decay=0.01
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=n_steps + 1, pct_start=0.1
-    )
+    optimizer = Optimizer(network, learning_rate, n_steps)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=_moving_average, use_buffers=True
     )
@@ -83,10 +79,7 @@ def train(
         if roi is not None:
             good, defective, visibility = good * roi, defective * roi, visibility * roi
         losses = step(network, good, defective, visibility)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        optimizer.step()
-        schedule.step()
+        optimizer.step(losses["loss"])
         average.update_parameters(network)
         yield {name: float(value.detach()) for name, value in losses.items()}
     network.load_state_dict(average.module.state_dict())

@@ -33,7 +33,7 @@ def discs(n=12, size=(32, 32), n_channels=1):
 def run(network, images, *, n_steps=3, seed=0, **options):
     settings = {
         "batch_size": 4,
-        "learning_rate": 0.003,
+        "learning_rate": 0.01,
         "patch_sizes": (12,),
         "appearance": STILL,
         "roi": None,

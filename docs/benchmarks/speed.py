@@ -28,6 +28,7 @@ from skad import PatchAutoencoderDetector
 from skad._defects import simulate
 from skad._dense_network import DenseAutoencoder
 from skad._networks import new_network
+from skad._optimizer import Optimizer
 from skad._training import Appearance, step, vary
 
 BATCH = 16
@@ -153,14 +154,12 @@ def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
     rng = torch.Generator().manual_seed(0)
     network = new_network(shape[0], rng).train()
     images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    optimizer = Optimizer(network, 0.01, 10_000)
 
     def once() -> None:
         good = vary(images, LOOK, rng)
         losses = step(network, good, *simulate(good, (40,), LOOK.noise_level, rng))
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        optimizer.step()
+        optimizer.step(losses["loss"])
 
     return once
 

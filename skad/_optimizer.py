@@ -1,0 +1,74 @@
+"""How training moves the weights: kernels by Muon, the few other numbers by AdamW.
+
+Muon [1]_ takes the mean gradient of a kernel as a matrix, of output channels by all
+that they see, and makes its singular values about equal: directions that few images ask
+for are followed as far as those that all ask for. With its steps scaled as in [2]_, one
+learning rate does for both. It needs fewer images than AdamW alone: see docs/method.md.
+
+References
+----------
+.. [1] Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural
+   networks. https://kellerjordan.github.io/posts/muon/
+.. [2] Liu, J. et al. (2025). Muon is scalable for LLM training. arXiv:2502.16982.
+"""
+
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon
+from torch.optim.lr_scheduler import OneCycleLR
+
+
+class Optimizer:
+    """Moves the weights of a network, with a one-cycle schedule of the learning rate.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The kernels of its convolutions lie in memory with their channels last.
+    learning_rate : float
+        The peak, after a tenth of the steps.
+    n_steps : int
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float, n_steps: int) -> None:
+        self._network = network
+        self._kernels = [p for p in network.parameters() if p.ndim == 4]
+        others = [p for p in network.parameters() if p.ndim != 4]
+        # Views: what moves a matrix moves its kernel.
+        self._matrices = [
+            nn.Parameter(_channels_last(p.detach()).view(len(p), -1))
+            for p in self._kernels
+        ]
+        self._muon = Muon(
+            self._matrices,
+            learning_rate,
+            weight_decay=0.1,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adam = AdamW(others, learning_rate, weight_decay=0.01)
+        self._schedules = [
+            OneCycleLR(
+                optimizer,
+                learning_rate,
+                total_steps=n_steps + 1,
+                pct_start=0.1,
+                cycle_momentum=optimizer is self._adam,
+            )
+            for optimizer in (self._muon, self._adam)
+        ]
+
+    def step(self, loss: Tensor) -> None:
+        """Move the weights against the gradient of a loss."""
+        self._network.zero_grad(set_to_none=True)
+        loss.backward()
+        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
+            if kernel.grad is not None:
+                matrix.grad = _channels_last(kernel.grad).flatten(1)
+        self._muon.step()
+        self._adam.step()
+        for schedule in self._schedules:
+            schedule.step()
+
+
+def _channels_last(kernel: Tensor) -> Tensor:
+    """View a kernel (c_out, c_in, h, w) as (c_out, h, w, c_in)."""
+    return kernel.movedim(1, 3)
