@@ -543,7 +543,7 @@ def test_any_number_of_channels(n_channels):
 )
 def test_reconstructions_have_shape_type_and_range_of_the_input(dtype):
     X = good_images(16, dtype=dtype)
-    detector = fit(X, epochs=25)
+    detector = fit(X, epochs=40)
     agree(detector, X)
     rebuilt = detector.reconstruct(X)
     assert (rebuilt.shape, rebuilt.dtype) == (X.shape, X.dtype)
