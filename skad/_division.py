@@ -40,7 +40,7 @@ def are_new(images: Any, places: np.ndarray, trained_on: Digests) -> NDArray[np.
 
 
 def divide(
-    shuffled: np.ndarray, are_new: np.ndarray, validation_fraction: float
+    shuffled: np.ndarray, may_calibrate: np.ndarray, validation_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the places of good images into training and calibration.
 
@@ -48,10 +48,10 @@ def divide(
     ----------
     shuffled : ndarray of int of shape (n,)
         Places in a random order.
-    are_new : ndarray of bool of shape (n,)
-        Which of them may calibrate.
+    may_calibrate : ndarray of bool of shape (n,)
+        Those that are new to the network.
     validation_fraction : float
-        The share of all that calibrates, if so many are new.
+        The share of all that calibrates, if so many may.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def divide(
     ValueError
         For fewer than 2 images, and where none is new.
     """
-    n, new = len(shuffled), shuffled[are_new]
+    n, new = len(shuffled), shuffled[may_calibrate]
     if n < 2:
         raise ValueError(
             "fit needs at least 2 good images, one to train and one to calibrate "

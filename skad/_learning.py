@@ -102,9 +102,8 @@ def learn(
                 yield preparation(batch, device)
 
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
-    batch_size = max(
-        2, min(settings.batch_size, n_an_epoch)
-    )  # batch normalisation needs 2
+    # Batch normalisation needs two images.
+    batch_size = max(2, min(settings.batch_size, n_an_epoch))
     n_steps = -(-n_an_epoch // batch_size)
     losses = train(
         network,
