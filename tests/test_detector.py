@@ -577,7 +577,7 @@ def test_regions_of_a_map_drawn_by_hand(detector, monkeypatch):
     maps[0, 0, 7] = 2.0  # exactly the threshold: no region
     maps[2] = 3.0
     detector._set_offset(-2.0)
-    monkeypatch.setattr(detector, "anomaly_map", lambda X: maps)
+    monkeypatch.setattr(detector, "_maps", lambda X: iter([maps[:2], maps[2:]]))
     first, second, third = detector.anomaly_regions(None)
     assert [region._asdict() for region in first] == [
         {"bbox": (6, 8, 7, 9), "area": 1, "peak": 9.0, "centroid": (6.0, 8.0)},
@@ -748,7 +748,7 @@ def test_equal_trainings_run_once(good, trainings, tmp_path):
     for other in (
         {"epochs": 1},
         {"patch_size": 4},
-        {"learning_rate": 0.01},
+        {"learning_rate": 0.003},
         {"batch_size": 4},
         {"image_size": 20},
         {"random_state": 1},

@@ -683,7 +683,7 @@ def test_wrong_types_are_named(stored, path, dtype):
     n_header = struct.unpack("<Q", stored[:8])[0]
     header = json.loads(stored[8 : 8 + n_header])
     names = ("tails", "mean", "gaussians4.mean", "roi", "calibration_scores")
-    for name in (*names, "network.down2.0.1.num_batches_tracked"):
+    for name in (*names, "trained_on", "network.down2.0.1.num_batches_tracked"):
         if header[name]["dtype"] == dtype:
             continue
         arrays, description = opened(stored)
@@ -697,7 +697,7 @@ def retyped(arrays, description, name, dtype, itemsize):
     data = b""
     for key, array in arrays.items():
         content = bytes(itemsize * array.size) if key == name else array.tobytes()
-        kind = {"f4": "F32", "f8": "F64", "i8": "I64"}[array.dtype.str[1:]]
+        kind = {"f4": "F32", "f8": "F64", "i8": "I64", "u8": "U64"}[array.dtype.str[1:]]
         header[key] = {
             "dtype": dtype if key == name else kind,
             "shape": list(array.shape),
