@@ -180,9 +180,9 @@ class DenseAutoencoderDetector(ImageDetector):
                 "fit needs at least 1 good image, to calibrate the threshold; all of X "
                 "are labelled -1. Add images."
             )
-        rng, before = generator(self.random_state), self._trained_before()
+        rng = generator(self.random_state)
         shuffled = rng.permutation(good) if self.epochs else good
-        new = are_new(images, shuffled, before)
+        new = are_new(images, shuffled, self._trained_before())
         if self.epochs:
             training, calibration = divide(shuffled, new, self.validation_fraction)
         else:
@@ -199,7 +199,7 @@ class DenseAutoencoderDetector(ImageDetector):
             learned = learn(
                 network, images, training, calibration, settings, seed, progress
             )
-            self._take_over(X, images, good, learned, before)
+            self._take_over(X, images, good, learned)
         return self
 
     def read_model(self):

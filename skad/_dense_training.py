@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
-from skad._division import as_digests, digest
+from skad._division import Shown
 from skad._keras import PathLike, find_pair, read_pair
 from skad._learning import Learned, collect, score_images
 from skad._prefetch import batches_of
@@ -83,13 +83,12 @@ def learn(
     mapper: Any = DenseMapper(network, images.format.image_shape[:2])
     mapper.to(settings.device)
 
-    seen: set[int] = set()
+    shown = Shown(len(training))
 
     def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
         with closing(batches_of(images, (training[i] for i in places))) as batches:
             for batch in batches:
-                if len(seen) < len(training):
-                    seen.update(map(digest, batch))
+                shown.note(batch)
                 yield mapper.prepare(batch)
 
     n_steps = -(-len(training) // settings.batch_size)
@@ -105,4 +104,4 @@ def learn(
     steps = ({"loss": loss} for loss in losses)
     history = collect(steps, settings.epochs, n_steps, progress)
     scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history, as_digests(seen))
+    return Learned(mapper, scores, means, history, shown.digests())

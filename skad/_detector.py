@@ -175,13 +175,13 @@ class PatchAutoencoderDetector(ImageDetector):
         images = as_images(X, self.image_shape)
         good = unflagged(y, len(images))
         rng = generator(self.random_state)
-        shuffled, before = rng.permutation(good), self._trained_before()
-        new = are_new(images, shuffled, before)
+        shuffled = rng.permutation(good)
+        new = are_new(images, shuffled, self._trained_before())
         training, calibration = divide(shuffled, new, self.validation_fraction)
         seed = rng.randint(2**31 - 1)
         with within_quota(), following(self, X, y) as progress:
             learned = self._learn(images, training, calibration, seed, progress)
-            self._take_over(X, images, good, learned, before)
+            self._take_over(X, images, good, learned)
         return self
 
     def _start(self, format: Format) -> dict | None:

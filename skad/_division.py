@@ -4,7 +4,6 @@ An image that a network was trained on looks too good to it. Where training goes
 an earlier fit, such images are known by digests of their pixels.
 """
 
-from collections.abc import Iterable
 from contextlib import closing
 from hashlib import blake2b
 from typing import Any
@@ -19,15 +18,28 @@ Digests = NDArray[np.uint64]  # sorted, (n,)
 NONE: Digests = np.empty(0, np.uint64)
 
 
+class Shown:
+    """Notes what training is shown: all of its n images once, before any again."""
+
+    def __init__(self, n: int) -> None:
+        self._seen: set[int] = set()
+        self._n_waiting = n
+
+    def note(self, batch: np.ndarray) -> None:
+        """Note the images (k, H, W, C) that were not shown before."""
+        new = batch[: self._n_waiting]
+        self._seen.update(map(digest, new))
+        self._n_waiting -= len(new)
+
+    def digests(self) -> Digests:
+        """Return the digests of all that was shown."""
+        return np.unique(np.fromiter(self._seen, np.uint64))
+
+
 def digest(image: np.ndarray) -> int:
     """Return a number that tells an image, (H, W, C), from others."""
     pixels = np.ascontiguousarray(image).data
     return int.from_bytes(blake2b(pixels, digest_size=8).digest(), "little")
-
-
-def as_digests(seen: Iterable[int]) -> Digests:
-    """Sort digests, each once."""
-    return np.unique(np.fromiter(seen, np.uint64))
 
 
 def are_new(images: Any, places: np.ndarray, trained_on: Digests) -> NDArray[np.bool_]:

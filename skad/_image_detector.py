@@ -175,13 +175,10 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Return the digests of the images that the network of a fit knows already."""
         return self._trained_on if self._goes_on else NONE
 
-    def _take_over(
-        self, X: Any, images: Images, good, learned: Learned, before: Digests
-    ) -> None:
+    def _take_over(self, X: Any, images: Images, good, learned: Learned) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
-        `good` are the places of the images that are not labelled -1; `before` are the
-        digests of those that the network was trained on earlier.
+        `good` are the places of the images that are not labelled -1.
         """
         scores = learned.calibration_scores
         if self.contamination == "auto":
@@ -190,7 +187,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             all_scores, _ = score_images(learned.mapper, images.subset(good))
             offset = np.percentile(all_scores, 100 * self.contamination)
         _check_feature_names(self, X, reset=True)
-        trained_on = np.union1d(before, learned.trained_on)
+        trained_on = np.union1d(self._trained_before(), learned.trained_on)
         self._set_fitted(learned.mapper, images.format, learned.history, trained_on)
         self._set_calibrated(offset, scores, learned.calibration_means)
 

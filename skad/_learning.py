@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad import __version__
-from skad._division import Digests, as_digests, digest
+from skad._division import Digests, Shown
 from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
@@ -92,13 +92,12 @@ def learn(
     preparation = _prepare(images, sample, settings.working_size, roi)
     appearance = _look(images, sample, preparation, device)
 
-    seen: set[int] = set()
+    shown = Shown(len(training))
 
     def read(places: np.ndarray) -> Iterator[Tensor]:
         with closing(batches_of(images, training[places])) as batches:
             for batch in batches:
-                if len(seen) < len(training):
-                    seen.update(map(digest, batch))
+                shown.note(batch)
                 yield preparation(batch, device)
 
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
@@ -120,7 +119,7 @@ def learn(
     history = collect(losses, settings.epochs, n_steps, progress)
     mapper = fit_mapper(network, preparation, images, sample, _looks(appearance.flips))
     scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history, as_digests(seen))
+    return Learned(mapper, scores, means, history, shown.digests())
 
 
 def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:

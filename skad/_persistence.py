@@ -202,9 +202,8 @@ def _build(
         _check_consistent(detector, kind, description)
     except ValueError as error:
         raise Unfit(str(error)) from None
-    calibration_scores, trained_on = map(
-        arrays.pop, ("calibration_scores", "trained_on")
-    )
+    calibration_scores = arrays.pop("calibration_scores")
+    trained_on = arrays.pop("trained_on")
     mapper = kind.from_arrays(arrays, description)
     mapper.to(device_at_hand(detector.device))
     format = _format_in(description)

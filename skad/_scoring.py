@@ -20,7 +20,7 @@ from skad._files import make_room_for, write_atomically
 from skad._prefetch import read_ahead
 from skad._regions import find_regions
 from skad._threshold import conformal_p_value
-from skad.images import find_images, read_image
+from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import heat_map_image
 
 PathLike = str | os.PathLike[str]
@@ -100,8 +100,7 @@ def score_files(
             "--good FOLDER, or call its calibrate with good images and save it"
         )
     paths = list_files(sources)
-    places = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
-    pictures = {os.path.abspath(path): place for path, place in places.items()}
+    pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
     rows = _rows_to_keep(table, detector, pictures) if resume else []
@@ -147,9 +146,9 @@ def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     Returns
     -------
     dict of str to pathlib.Path
-        From an image's path to its heat map's. Names are those of the images, in
-        their folders relative to the one that holds all; a name that is taken already
-        gets a number.
+        From an image's absolute path to its heat map's. Names are those of the images,
+        in their folders relative to the one that holds all; a name that is taken
+        already gets a number.
 
     Raises
     ------
@@ -173,14 +172,14 @@ def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
                 "another output folder"
             )
         taken.add(str(target).casefold())
-        found[str(path)] = target
+        found[os.path.abspath(path)] = target
     return found
 
 
 def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
     """How to read a file for a detector, and how many files at a time."""
     shape = tuple(detector.image_shape_in_)
-    if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
+    if not is_shape_of_files(shape):
         raise ValueError(
             f"the model was fitted on images of shape {shape}, but files are gray "
             "(height, width) or colour (height, width, 3); score arrays in Python "

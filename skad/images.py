@@ -72,6 +72,11 @@ def find_images(path: PathLike | Iterable[PathLike]) -> list[Path]:
     return paths
 
 
+def is_shape_of_files(shape: tuple[int, ...]) -> bool:
+    """Tell whether images of this shape come from files: gray, or in three colours."""
+    return len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+
+
 def _search(folder: Path) -> list[Path]:
     # Not is_file: a broken link must be named later as unreadable, not vanish.
     found = [

@@ -23,7 +23,7 @@ from skad._files import make_room_for, write_atomically
 from skad._image_detector import ImageDetector
 from skad._keras import SUFFIXES, Pair, find_pair
 from skad._regions import Region, find_regions, marked_patches
-from skad.images import find_images, read_image
+from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
 PathLike = str | os.PathLike[str]
@@ -293,7 +293,7 @@ class AD:
             self.detector = _persistence.load(stored)
         shape = tuple(self.detector.image_shape_in_)
         kind = self.detector._format.kind
-        if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)) or kind != "integer":
+        if kind != "integer" or not is_shape_of_files(shape):
             rule = "AD needs a model of uint8 or uint16 images (H, W) or (H, W, 3)"
             found = f"{stored} has {kind} ones of {shape}"
             raise ValueError(f"{rule}; {found}. Load it with skad.load.")
