@@ -50,7 +50,7 @@ class Gaussians(NamedTuple):
 
     projection: Tensor  # (k, c): the first principal components of the features
     mean: Tensor  # (P, k): places are square cells, row by row
-    whitening: Tensor  # (P, k, k): W with W' W = inverse covariance
+    whitening: Tensor  # (P, k, k): W with W W' = inverse covariance
 
     def distance(
         self,
@@ -78,7 +78,7 @@ class Gaussians(NamedTuple):
         top, left = (at % cell for at in corner)  # within the first cell
         z = _by_place(project(features, self.projection), cell, (top, left))
         z = z - mean.flatten(0, 1)[:, None]  # z may show the features themselves
-        distance = (z @ whitening.flatten(0, 1).mT).norm(dim=2)  # P, n cell cell
+        distance = (z @ whitening.flatten(0, 1)).norm(dim=2)  # P, n cell cell
         distance = distance.reshape(n_rows, n_columns, n, cell, cell)
         distance = distance.permute(2, 0, 3, 1, 4)
         distance = distance.reshape(n, n_rows * cell, n_columns * cell)
@@ -118,7 +118,7 @@ def _fit_level(
         mean, covariance = _shrink(moments, means, covariances)
         lower = torch.linalg.cholesky(covariance)
         eye = torch.eye(lower.shape[-1], device=lower.device, dtype=lower.dtype)
-        whitening = torch.linalg.solve_triangular(lower, eye, upper=False)
+        whitening = torch.linalg.solve_triangular(lower, eye, upper=False).mT
         whitening = whitening.float().contiguous()  # stored and loaded: the same bits
         return Gaussians(projection, mean.float(), whitening)
 
