@@ -10,7 +10,8 @@ STRIDE = 16  # the encoder halves the resolution four times
 FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` returns
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _FIRST_LOGIT = -3.0  # few pixels are anomalous
-_WIDTHS = (24, 32, 64, 96)  # channels at strides 2, 4, 8 and 16
+_WIDTHS = (24, 32, 64, 96)  # channels of the encoder at strides 2, 4, 8 and 16
+_MARKING_WIDTH = 48  # channels of the anomaly decoder; parts in any pose ask for many
 
 
 def _block(n_in: int, n_out: int, *, side: int = 3, stride: int = 1) -> nn.Sequential:
@@ -73,12 +74,15 @@ class PatchAutoencoder(nn.Module):
             nn.Conv2d(b, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
         )
 
-        self.mark8 = _block(d + c, b)
+        m = _MARKING_WIDTH
+        self.mark8 = nn.Sequential(_block(d + c, m), _block(m, m))
         self.residual4 = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(16 * n_channels, b // 2, 1)
         )
-        self.mark4 = nn.Sequential(_block(2 * b + b // 2, b), _block(b, b))
-        self.to_logit = nn.Sequential(nn.Conv2d(b, 4, 3, padding=1), nn.PixelShuffle(2))
+        self.mark4 = nn.Sequential(
+            _block(m + b + b // 2, m), _block(m, m), _block(m, m)
+        )
+        self.to_logit = nn.Sequential(nn.Conv2d(m, 4, 3, padding=1), nn.PixelShuffle(2))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,7 +100,7 @@ class PatchAutoencoder(nn.Module):
         y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
         reconstruction = self.to_image(y)  # n, C, H, W
 
-        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, b, H/8, W/8
+        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, m, H/8, W/8
         residual = self.residual4(x - reconstruction.detach())
-        y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, b, H/4, W/4
+        y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, m, H/4, W/4
         return reconstruction, self.to_logit(y)[:, 0], features

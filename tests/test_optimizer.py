@@ -39,7 +39,7 @@ def test_steps_of_kernels_have_about_equal_singular_values(network):
     for way in kernels:
         values = torch.linalg.svdvals(way.flatten(1))
         assert values[0] < 1.3 * values[3], way.shape
-    gradient = network.mark4[1][0].weight.grad.flatten(1)
+    gradient = network.mark4[2][0].weight.grad.flatten(1)
     values = torch.linalg.svdvals(gradient)  # in which they differ
     assert values[0] > 2 * values[3]
 
