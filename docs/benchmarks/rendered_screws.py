@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter
+from turned_crops import write
 
 SIDE = 256  # pixels, of an image
 HEAD, NECK, LENGTH = 22, 60, 170  # pixels along the screw, from its end
@@ -126,12 +126,6 @@ def _spot(
     return u**2 + v**2 < 1
 
 
-def write(image: NDArray, folder: Path, number: int, ending: str = "") -> None:
-    """Write a numbered image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(folder / f"{number:03d}{ending}.png")
-
-
 def main() -> None:
     """Write the category."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -147,8 +141,7 @@ def main() -> None:
         while mask.sum() < LEAST:
             image, mask = render(defect, rng)
         write(image, root / "test" / defect, i)
-        white = mask.astype(np.uint8) * 255
-        write(white, root / "ground_truth" / defect, i, "_mask")
+        write(mask.astype(np.uint8) * 255, root / "ground_truth" / defect, i)
     print(f"{root}: {N_TRAIN} good to train, {N_GOOD} good and {N_DEFECTIVE} to test")
 
 
