@@ -71,7 +71,7 @@ def simulate(
     shown = what_is_shown(images)
     height, width = size = (images.shape[2], images.shape[3])
     longest = _window_side(max(patch_sizes))
-    for family in _families(images.new_tensor(patch_sizes), max(size)):
+    for family in _families(torch.tensor(patch_sizes).to(images.dtype), max(size)):
         side = _window_side(float(family.largest.max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
         windows = place(shown, size, max(_FEWEST_ROUNDS, n_rounds), side, rng)
@@ -81,7 +81,7 @@ def simulate(
 
 
 class _Family(NamedTuple):
-    smallest: Tensor  # (p,): sizes in pixels, one a patch size
+    smallest: Tensor  # (p,): sizes in pixels, one a patch size, on the CPU
     largest: Tensor  # (p,)
     lines: bool  # or blobs
 
@@ -120,7 +120,8 @@ def _paste(
     """
     m, each_round = len(w.image), -(-len(images) // 2)
     scale = randint(m, len(family.largest), rng)
-    size = log_uniform(m, family.smallest[scale], family.largest[scale], rng)
+    smallest, largest = (t.to(images.device)[scale] for t in family[:2])
+    size = log_uniform(m, smallest, largest, rng)
     shapes = _lines if family.lines else _blobs
     opacity = shapes(size, w.offsets, rng)[:, None]  # m, 1, h, w
 

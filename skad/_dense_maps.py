@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,6 +31,15 @@ class DenseMapper(Mapper):
 
     network: DenseAutoencoder
     input_size: tuple[int, int]
+
+    def __reduce__(self) -> tuple:
+        """Pickle arrays: a machine without the device can read them."""
+        rebuild = partial(
+            from_arrays,
+            input_shape=self.network.input_shape,
+            input_size=self.input_size,
+        )
+        return rebuild, (to_arrays(self),)
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""

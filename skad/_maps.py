@@ -1,10 +1,10 @@
 """From images to anomaly maps: kinds of evidence, joined to one map."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -30,11 +30,12 @@ _N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …
 _PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
 _PIXELS_A_PASS_ON_GPU = 64 * 256 * 256
+_PASSES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
 
 
 class Mapper:
-    """What has a network that may be on any device, and is pickled from the CPU."""
+    """What has a network that may be on any device."""
 
     network: nn.Module
 
@@ -42,12 +43,6 @@ class Mapper:
         """Move everything to a device, in place."""
         self.network.to(device)
         return self
-
-    def __getstate__(self) -> dict:
-        """Pickle from any device so that a machine without it can read it."""
-        if self.device.type == "cpu":
-            return vars(self)
-        return vars(copy.deepcopy(self).to("cpu"))
 
     @property
     def device(self) -> torch.device:
@@ -58,9 +53,11 @@ class Mapper:
         self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to images of so many pixels in the network."""
-        on_cpu = self.device.type == "cpu"
-        size = max(1, (_PIXELS_A_PASS if on_cpu else _PIXELS_A_PASS_ON_GPU) // pixels)
-        at_a_time = max(1, _PIXELS_AT_A_TIME // (size * pixels)) if on_cpu else 1
+        if self.device.type == "cpu":
+            size = max(1, _PIXELS_A_PASS // pixels)
+            at_a_time = max(1, _PIXELS_AT_A_TIME // (size * pixels))
+        else:
+            size, at_a_time = max(1, _PIXELS_A_PASS_ON_GPU // pixels), _PASSES_ON_GPU
         return batchwise(images, size, compute, at_a_time)
 
 
@@ -96,6 +93,17 @@ class AnomalyMapper(Mapper):
         self.tails = self.tails.to(device)
         self.view_scales = self.view_scales.to(device)
         return self
+
+    def __reduce__(self) -> tuple:
+        """Pickle arrays: a machine without the device can read them."""
+        seen = self.preparation
+        rebuild = partial(
+            from_arrays,
+            std=seen.std,
+            input_size=seen.input_size,
+            working_size=seen.working_size,
+        )
+        return rebuild, (to_arrays(self),)
 
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Preparation:
 
     def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
         """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
-        x = torch.from_numpy(self._standardise(batch)).to(device)  # k, H, W, C
+        x = self._standardise(batch, device)  # k, H, W, C
         if self.roi is not None:
             x *= self.roi.to(device)[:, :, None]
         x = x.permute(0, 3, 1, 2)  # k, C, H, W in channels-last order
@@ -75,25 +75,24 @@ class Preparation:
         roi = F.pad(roi, (0, right, 0, bottom))
         return F.max_pool2d(roi, stride)[0, 0] > 0
 
-    def _standardise(self, batch: np.ndarray) -> np.ndarray:
-        """Standardise images (k, H, W, C): float32, a few rows at a time."""
+    def _standardise(self, batch: np.ndarray, device: torch.device) -> Tensor:
+        """Standardise images (k, H, W, C), there: float32, a few rows at a time."""
         top = _top(batch.dtype)
         # A float32 holds every number of 16 bits; others may need a float64.
         exact = np.float32 if batch.dtype in _SCALED else np.float64
         limits = np.finfo(exact)
-        mean = np.tile(self.mean * top, batch.shape[2])  # W C: of a row
-        mean = mean.clip(limits.min, limits.max).astype(exact)
-        std = exact(np.clip(self.std * top, limits.tiny, limits.max))
-        values = batch.reshape(*batch.shape[:2], -1)  # k, H, W C
-        x = np.empty(values.shape, np.float32)
-        n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].size)
-        for start in range(0, values.shape[1], n_rows):
-            rows = slice(start, start + n_rows)
-            unit = np.subtract(values[:, rows], mean, dtype=exact)
-            with np.errstate(over="ignore"):  # what is too far off is clipped
-                unit /= std
-            np.clip(unit, -_FARTHEST, _FARTHEST, out=x[:, rows], casting="same_kind")
-        return x.reshape(batch.shape)
+        mean = (self.mean * top).clip(limits.min, limits.max).astype(exact)
+        std = float(exact(np.clip(self.std * top, limits.tiny, limits.max)))
+        values = _send(batch, device).flatten(2)  # k, H, W C
+        means = torch.from_numpy(mean).to(device).repeat(batch.shape[2])  # of a row
+        x = torch.empty(values.shape, device=device)
+        n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].numel())
+        for some, standardised in zip(
+            values.split(n_rows, 1), x.split(n_rows, 1), strict=True
+        ):
+            unit = some.to(means.dtype, copy=True).sub_(means).div_(std)
+            standardised.copy_(unit.clamp_(-_FARTHEST, _FARTHEST))
+        return x.view(batch.shape)
 
     def _resize(self, x: Tensor) -> Tensor:
         x = x[..., : self.working_size[0], : self.working_size[1]]
@@ -105,6 +104,16 @@ class Preparation:
 def to_unit_range(batch: np.ndarray) -> np.ndarray:
     """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
     return batch.astype(np.float64) / _top(batch.dtype)
+
+
+def _send(batch: np.ndarray, device: torch.device) -> Tensor:
+    """Copy images to a device as they are, which takes least time where it is far."""
+    if batch.dtype.itemsize > 8:  # torch has no such numbers
+        batch = batch.astype(np.float64)
+    images = torch.from_numpy(batch)
+    if device.type == "cpu":
+        return images
+    return images.pin_memory().to(device, non_blocking=True)
 
 
 def _top(dtype: np.dtype) -> int:

@@ -1,7 +1,7 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from skad._optimizer import Optimizer
 _CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
 _ANOMALY_WEIGHT = 10.0  # brings both losses to one size
+_BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
 
 
@@ -71,17 +72,18 @@ def train(
     )
     network.train()
     known = _batches(n_images, n_steps, batch_size, generator)
-    for images in chain.from_iterable(map(read, known)):
-        good = vary(images, appearance, generator)
-        defective, visibility = simulate(
-            good, patch_sizes, appearance.noise_level, generator
-        )
-        if roi is not None:
-            good, defective, visibility = good * roi, defective * roi, visibility * roi
-        losses = step(network, good, defective, visibility)
-        optimizer.step(losses["loss"])
-        average.update_parameters(network)
-        yield {name: float(value.detach()) for name, value in losses.items()}
+
+    images = chain.from_iterable(map(read, known))
+    at_once = 1 if generator.device.type == "cpu" else _BATCHES_ON_GPU
+    for several in _together(images, at_once):
+        good = vary(several, appearance, generator)
+        changed = simulate(good, patch_sizes, appearance.noise_level, generator)
+        seen = (good, *changed) if roi is None else [x * roi for x in (good, *changed)]
+        for batch in zip(*(x.split(batch_size) for x in seen), strict=True):
+            losses = step(network, *batch)
+            optimizer.step(losses["loss"])
+            average.update_parameters(network)
+            yield {name: float(value.detach()) for name, value in losses.items()}
     network.load_state_dict(average.module.state_dict())
     network.eval()
 
@@ -169,6 +171,13 @@ def _batches(
         known, waiting = waiting.split([m * batch_size, len(waiting) - m * batch_size])
         yield known.reshape(m, batch_size).cpu().numpy()
         n_steps -= m
+
+
+def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
+    """Put n batches at a time into one; those that are left over at the end, too."""
+    batches = iter(batches)
+    while several := list(islice(batches, n)):
+        yield torch.cat(several)
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def test_the_threshold_is_that_of_all_good_images(model, fitted):
 
 def test_the_network_is_that_of_the_files(fitted, model):
     kernel = random_weights()["dense"][0]
-    found = fitted.network_.dense[0].weight.detach().numpy()
+    found = fitted.network_.dense[0].weight.detach().cpu().numpy()
     np.testing.assert_array_equal(found, kernel.T)
     named = DenseAutoencoderDetector(f"{model}.h5", target_fpr=0.1).fit(draw())
     np.testing.assert_array_equal(named.calibration_scores_, fitted.calibration_scores_)

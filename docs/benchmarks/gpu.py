@@ -1,0 +1,132 @@
+"""Measure training and scoring on a GPU, against what it can do: python THIS_FILE.
+
+Images of 256 x 256 in colour, in the memory of the computer; weights and images are
+random, since the time does not depend on them. The share is that of the arithmetic
+rate of a large bfloat16 matrix product. Then a detector is trained on the GPU, and its
+maps there are compared with those that it gives on the CPU.
+"""
+
+import argparse
+import copy
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from speed import LOOK, detector_for, seconds
+from torch.utils.flop_counter import FlopCounterMode
+
+from skad import PatchAutoencoderDetector
+from skad._networks import new_network
+from skad._training import train
+from skad.datasets import load_surfaces
+
+STEPS = 40  # of training, that are timed after as many others
+
+
+def duration(what: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Return the median seconds until a device has done what it was told."""
+
+    def finish() -> None:
+        what()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    finish()
+    return statistics.median(seconds(finish) for _ in range(rounds))
+
+
+def peak(device: torch.device, rounds: int, side: int) -> float:
+    """Return the operations a second of a large matrix product in bfloat16."""
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / duration(lambda: a @ a, device, rounds)
+
+
+def seconds_of_training(
+    images: np.ndarray, batch_size: int, device: torch.device, steps: int
+) -> float:
+    """Return the seconds of a whole step, from reading to the moved weights."""
+    preparation = detector_for(images[:8])._mapper.preparation
+    losses = train(
+        new_network(3, torch.Generator().manual_seed(0)).to(device),
+        lambda batches: (preparation(images[k], device) for k in batches),
+        len(images),
+        n_steps=2 * steps,
+        batch_size=batch_size,
+        learning_rate=0.01,
+        patch_sizes=(40,),
+        appearance=LOOK,
+        roi=None,
+        generator=torch.Generator(device).manual_seed(0),
+    )
+    for _ in range(steps):
+        next(losses)
+    return seconds(lambda: list(losses)) / steps
+
+
+def compare_with_cpu(device: str, epochs: int) -> None:
+    """Print how far the maps of one detector are apart on the two devices."""
+    tiles = load_surfaces("brick", random_state=0)
+    detector = PatchAutoencoderDetector(epochs=epochs, random_state=0, device=device)
+    time = seconds(lambda: detector.fit(tiles.train))
+    there = detector._mapper
+    here = copy.deepcopy(there).to("cpu")
+    images = tiles.test[..., np.newaxis]
+    expected = here(images)
+    peaks = expected.max((1, 2))
+    print(f"\nTraining on {len(tiles.train)} tiles: {time:.1f} s")
+    for allowed in (True, False):
+        torch.backends.cudnn.allow_tf32 = allowed
+        maps = there(images)
+        of_scores = np.abs(maps.max((1, 2)) / peaks - 1).max()
+        of_maps = np.abs(maps - expected).max() / np.median(peaks)
+        print(
+            f"TF32 {'as torch has it' if allowed else 'switched off'}: scores differ "
+            f"from the CPU's by up to {of_scores:.1e} of their value, maps by up to "
+            f"{of_maps:.1e} of an image's usual peak"
+        )
+
+
+def main() -> None:
+    """Print a Markdown table, and how the devices compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--epochs", type=int, default=75)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
+    rate = peak(device, args.rounds, 8192 if on_gpu else 512)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (args.images, 256, 256, 3), np.uint8)
+    detector = detector_for(images[:8]).set_params(device=args.device)
+    mapper = detector._mapper.to(args.device)
+    x = mapper.preparation(images[:64], device)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        mapper.network(x[:1])
+    operations = counter.get_total_flops()  # forward, of an image
+    name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
+    print(f"{name}, torch {torch.__version__}: {rate / 1e12:.3g} TFLOP/s in bfloat16\n")
+    print("| what | images a second | share of the peak |\n|---|---:|---:|")
+
+    def row(what: str, n: int, time: float, factor: int = 1) -> None:
+        share = n * factor * operations / time / rate
+        print(f"| {what} | {n / time:.0f} | {share:.2%} |", flush=True)
+
+    forward = torch.inference_mode()(lambda: mapper.network(x))
+    row(f"forward pass of {len(x)}", len(x), duration(forward, device, args.rounds))
+    for n in (len(images), 1):
+        time = duration(
+            lambda n=n: detector.score_samples(images[:n]), device, args.rounds
+        )
+        row(f"score_samples of {n}", n, time)
+    for n in (16, 64):
+        time = seconds_of_training(images, n, device, args.steps)
+        row(f"training, batches of {n}", n, time, factor=3)  # backward: twice forward
+    compare_with_cpu(args.device, args.epochs)
+
+
+if __name__ == "__main__":
+    main()
