@@ -63,7 +63,8 @@ class PatchAutoencoderDetector(ImageDetector):
         Where to look, at the resolution of the input. Pixels outside count nowhere:
         not in training, score, threshold or map.
     device : str, default="auto"
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … The same detector
+        gives the same scores on all of them to within 1e-3 of their value.
     memory : None, path or joblib.Memory, default=None
         Where trainings are kept: equal data and equal training parameters are trained
         once, so that a search over thresholds trains nothing again. Needs an int

@@ -90,6 +90,30 @@ def test_what_is_yielded_adds_up():
         assert loss["loss"] == pytest.approx(loss["reconstruction_loss"] + anomaly)
 
 
+def test_several_batches_can_be_changed_at_once(monkeypatch):
+    """As on a GPU: as many steps, on batches of the same size."""
+    together, sizes = _training._together, []
+
+    def noted(network, *batch):
+        sizes.append([len(x) for x in batch])
+        return step(network, *batch)
+
+    monkeypatch.setattr(_training, "_together", lambda x, _: together(x, 3))
+    monkeypatch.setattr(_training, "step", noted)
+    roi = torch.ones(32, 32)
+    losses = list(run(new_network(), discs(), n_steps=100, roi=roi))
+    assert sizes == [[4, 4, 4]] * 100  # 33 times three, and one alone
+    values = [loss["loss"] for loss in losses]
+    assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
+
+
+def test_batches_put_together_keep_their_order():
+    batches = [torch.full((2, 1, 1, 1), float(i)) for i in range(5)]
+    found = list(_training._together(batches, 2))
+    assert [len(several) for several in found] == [4, 4, 2]
+    assert torch.equal(torch.cat(found), torch.cat(batches))
+
+
 def test_the_network_ends_as_an_average_of_its_way():
     network = new_network()
     way = [weights(network) for _ in run(network, discs(), n_steps=30)]
