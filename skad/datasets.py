@@ -32,12 +32,14 @@ Licence of the photograph: Creative Commons CC0.
 train   {n_train} good tiles from the left and the right third of the photograph
 test    {n_test} tiles from its middle third, {n_defective} of them with one planted
         defect each: {kinds}
+calibration
+        {n_calibration} good tiles from the lowest part of the middle third
 y_test  +1 good, -1 anomalous
 masks   True on exactly the pixels that the defect changed
 
-Tiles of one set overlap each other; no test tile shares a pixel with a training
-tile. The defects are drawn, not photographed: figures obtained here say that a
-detector works, not how well it does on a real production line.
+Tiles of one set overlap each other; tiles of different sets share no pixel. The
+defects are drawn, not photographed: figures obtained here say that a detector
+works, not how well it does on a real production line.
 """
 
 
@@ -47,6 +49,7 @@ def load_surfaces(
     tile_size: int = 128,
     n_train: int = 60,
     n_test: int = 40,
+    n_calibration: int = 0,
     defect_fraction: float = 0.5,
     random_state: int | np.random.Generator | np.random.RandomState | None = 0,
 ) -> Bunch:
@@ -56,7 +59,10 @@ def load_surfaces(
     are cut from the left and the right third of the photograph, test tiles from
     its middle third, so no test tile shares a pixel with a training tile. Tiles of
     one set do overlap each other: training tiles held out for calibration are not
-    quite new to the network, and test tiles are not independent of one another.
+    quite new to the network, which makes the threshold too low, and test tiles are not
+    independent of one another. Calibration tiles, for `calibrate`, are new to it: they
+    are cut from the middle third as well, which is divided for them, into an upper
+    part for the test and the lowest third of its height.
 
     Each defect is one of five kinds. With ``t = tile_size``, sizes in pixels are:
 
@@ -77,6 +83,9 @@ def load_surfaces(
         Number of training tiles, all good.
     n_test : int, default=40
         Number of test tiles, good and anomalous.
+    n_calibration : int, default=0
+        Number of calibration tiles, all good. With 0, test tiles are cut from the whole
+        middle third.
     defect_fraction : float, default=0.5
         Share of the test tiles, in [0, 1], that carry a defect; the number of such
         tiles is rounded to the nearest whole one.
@@ -91,6 +100,8 @@ def load_surfaces(
 
         - ``train`` : ndarray of uint8, shape (n_train, tile_size, tile_size),
         - ``test`` : ndarray of uint8, shape (n_test, tile_size, tile_size),
+        - ``calibration`` : ndarray of uint8, shape (n_calibration, tile_size,
+          tile_size),
         - ``y_test`` : ndarray of int, shape (n_test,): +1 good, -1 anomalous,
         - ``masks`` : ndarray of bool, shape (n_test, tile_size, tile_size): True on
           exactly the pixels that the defect changed, each by 4 gray levels or more,
@@ -116,10 +127,11 @@ def load_surfaces(
     if not isinstance(name, str) or name not in SURFACES:
         raise ValueError(f"name must be one of {', '.join(SURFACES)}; got {name!r}.")
     photograph = _photograph(name)
-    _check_sizes(photograph.shape[1] // 3, tile_size, n_train, n_test, defect_fraction)
+    numbers = {"n_train": n_train, "n_test": n_test, "n_calibration": n_calibration}
+    _check_sizes(min(photograph.shape) // 3, tile_size, numbers, defect_fraction)
     rng = _generator(random_state)
 
-    train, clean = _cut_apart(photograph, tile_size, n_train, n_test, rng)
+    train, clean, calibration = _cut_apart(photograph, tile_size, numbers, rng)
     kinds = _draw_kinds(n_test, round(n_test * defect_fraction), rng)
     others = [_photograph(other) for other in _FOREIGN_TO[name]]
     test = np.stack(
@@ -137,12 +149,14 @@ def load_surfaces(
         source=_SOURCES[name],
         n_train=n_train,
         n_test=n_test,
+        n_calibration=n_calibration,
         n_defective=int((y_test == -1).sum()),
         kinds=", ".join(_DEFECTS),
     )
     return Bunch(
         train=train,
         test=test,
+        calibration=calibration,
         y_test=y_test,
         masks=test != clean,
         kinds=kinds,
@@ -158,8 +172,7 @@ def _photograph(name: str) -> np.ndarray:
 def _check_sizes(
     largest_tile: int,
     tile_size: int,
-    n_train: int,
-    n_test: int,
+    numbers: dict[str, int],
     defect_fraction: float,
 ) -> None:
     """Raise ValueError for the first argument that is out of its range."""
@@ -169,9 +182,12 @@ def _check_sizes(
             "pixels (training and test tiles come from different thirds of the "
             f"photograph); got {tile_size!r}."
         )
-    for label, number in (("n_train", n_train), ("n_test", n_test)):
-        if not _is_int(number) or number < 1:
-            raise ValueError(f"{label} must be an int of at least 1; got {number!r}.")
+    for label, number in numbers.items():
+        least = 0 if label == "n_calibration" else 1
+        if not _is_int(number) or number < least:
+            raise ValueError(
+                f"{label} must be an int of at least {least}; got {number!r}."
+            )
     is_number = isinstance(defect_fraction, Real)
     if not is_number or not 0 <= defect_fraction <= 1:
         raise ValueError(
@@ -207,22 +223,29 @@ def _generator(
 def _cut_apart(
     photograph: np.ndarray,
     tile_size: int,
-    n_train: int,
-    n_test: int,
+    numbers: dict[str, int],
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut training tiles from the outer thirds and test tiles from the middle one.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut tiles for training, test and calibration, without a common pixel.
 
-    The test third lies in the middle because brick's perspective turns from left
-    to right: what is asked of a detector then lies between what it has seen.
+    Those for training come from the outer thirds, the others from the middle one
+    because brick's perspective turns from left to right: what is asked of a detector
+    then lies between what it has seen.
     """
-    width = photograph.shape[1]
+    height, width = photograph.shape
     left, right = width // 3, width - width // 3
     outer, middle = [(0, left), (right, width)], [(left, right)]
-    return (
-        _cut(photograph, outer, tile_size, "n_train", n_train, rng),
-        _cut(photograph, middle, tile_size, "n_test", n_test, rng),
+    divided = height - height // 3 if numbers["n_calibration"] else height
+    places = {
+        "n_train": (photograph, outer),
+        "n_test": (photograph[:divided], middle),
+        "n_calibration": (photograph[height - height // 3 :], middle),
+    }
+    train, test, calibration = (
+        _cut(*place, tile_size, label, numbers[label], rng)
+        for label, place in places.items()
     )
+    return train, test, calibration
 
 
 def _cut(
@@ -246,12 +269,8 @@ def _cut(
         )
     places = rng.choice(n_places, size=n_tiles, replace=False)
     rows, cols = places // len(cols), cols[places % len(cols)]
-    return np.stack(
-        [
-            photograph[row : row + tile_size, col : col + tile_size]
-            for row, col in zip(rows, cols, strict=True)
-        ]
-    )
+    tiles = np.lib.stride_tricks.sliding_window_view(photograph, (tile_size,) * 2)
+    return tiles[rows, cols]
 
 
 # Planting

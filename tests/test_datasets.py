@@ -1,6 +1,7 @@
 """Tests of skad.datasets: cut apart, planted where the mask says, reproducible."""
 
 import socket
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -45,14 +46,18 @@ def test_shapes_types_and_labels(name, no_network):
 
 
 @pytest.mark.parametrize("tile_size", [32, 64, 128, 170])
-def test_no_test_tile_shares_a_pixel_with_a_training_tile(tile_size):
+def test_tiles_of_different_sets_share_no_pixel(tile_size):
     pixel_ids = np.arange(512 * 512).reshape(512, 512)
+    numbers = {"n_train": 100, "n_test": 100, "n_calibration": 3}
     rng = np.random.default_rng(0)
-    train, test = datasets._cut_apart(pixel_ids, tile_size, 100, 100, rng)
-    assert train.shape == test.shape == (100, tile_size, tile_size)
-    assert np.intersect1d(train, test).size == 0
+    sets = datasets._cut_apart(pixel_ids, tile_size, numbers, rng)
+    for tiles, n in zip(sets, numbers.values(), strict=True):
+        assert tiles.shape == (n, tile_size, tile_size)
+    for one, other in combinations(sets, 2):
+        assert np.intersect1d(one, other).size == 0
+    train, test, calibration = sets
     # Each tile is one whole piece of the photograph, not a wrap or a mixture.
-    for tile in (*train, *test):
+    for tile in (*train, *test, *calibration):
         row, col = divmod(tile[0, 0], 512)
         piece = pixel_ids[row : row + tile_size, col : col + tile_size]
         np.testing.assert_array_equal(tile, piece)
@@ -82,7 +87,8 @@ def test_every_defect_is_whole_and_visible(name, kind, tile_size):
     rng = np.random.default_rng(3)
     others = [datasets._photograph(other) for other in datasets._FOREIGN_TO[name]]
     photograph = datasets._photograph(name)
-    _, tiles = datasets._cut_apart(photograph, tile_size, 1, 20, rng)
+    numbers = {"n_train": 1, "n_test": 20, "n_calibration": 0}
+    _, tiles, _ = datasets._cut_apart(photograph, tile_size, numbers, rng)
     for tile in tiles:
         change = np.abs(datasets._plant(tile, kind, others, rng).astype(int) - tile)
         mask = change > 0
@@ -154,6 +160,8 @@ def test_scikit_image_documents_the_same_source_and_licence(name):
         ({"tile_size": 31}, "tile_size must be an int from 32 to 170.*got 31"),
         ({"tile_size": 64.0}, "tile_size must be an int.*got 64.0"),
         ({"n_train": 0}, "n_train must be an int of at least 1; got 0"),
+        ({"n_calibration": -1}, "n_calibration must be an int of at least 0; got -1"),
+        ({"n_calibration": 10**9}, "n_calibration must be at most"),
         ({"n_test": True}, "n_test must be an int of at least 1; got True"),
         ({"n_test": 1030, "tile_size": 170}, "n_test must be at most 1029.*got 1030"),
         ({"n_train": 10**9}, "n_train must be at most.*fewer or smaller tiles"),
@@ -167,6 +175,14 @@ def test_scikit_image_documents_the_same_source_and_licence(name):
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         small(**options)
+
+
+def test_calibration_tiles_leave_the_training_tiles_as_they_are():
+    without, surfaces = small(), small(n_calibration=5)
+    assert without.calibration.shape == (0, 64, 64)
+    assert surfaces.calibration.shape == (5, 64, 64)
+    assert surfaces.calibration.dtype == np.uint8
+    np.testing.assert_array_equal(surfaces.train, without.train)
 
 
 def test_every_place_can_be_cut_once():

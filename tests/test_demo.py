@@ -34,7 +34,14 @@ def demo():
     )
     return Demo(
         "brick",
-        Bunch(train=test[:3], test=test, y_test=y, masks=masks, kinds=np.array(KINDS)),
+        Bunch(
+            train=test[:3],
+            calibration=test[:2],
+            test=test,
+            y_test=y,
+            masks=masks,
+            kinds=np.array(KINDS),
+        ),
         detector,
         Trial(scores, 12.3, 45.6),
         maps,
@@ -44,7 +51,7 @@ def demo():
 
 def test_the_report_gives_rates_with_counts_and_intervals(demo):
     said = report(demo)
-    assert "3 good tiles to learn from, 6 to test" in said
+    assert "3 good tiles to learn from, 2 for the threshold, 6 to test" in said
     assert "defects found  2 of 3 = 66.7 % (95 % interval " in said
     assert "false alarms   0 of 3 = 0.0 % " in said
     assert "promised: at most 5 %" in said
