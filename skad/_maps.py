@@ -78,7 +78,7 @@ class AnomalyMapper(Mapper):
         What brings the views to one scale.
     """
 
-    network: nn.Module
+    network: PatchAutoencoder
     preparation: Preparation
     gaussians: tuple[Gaussians, ...]
     tails: Tensor
@@ -122,7 +122,7 @@ class AnomalyMapper(Mapper):
         """Return what the autoencoder makes of images (k, H, W, C), as float64."""
 
         def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
-            return self.network(x)[0]
+            return self.network.rebuild(self.network.encode(x)[-1])
 
         # Without names for what lies between: large images are not held twice.
         rebuilt = self.preparation.undo(

@@ -92,13 +92,17 @@ class PatchAutoencoder(nn.Module):
         x8 = self.down8(x4)  # n, c, H/8, W/8
         return x2, x4, x8, self.down16(x8)  # the last n, d, H/16, W/16
 
+    def rebuild(self, x16: Tensor) -> Tensor:
+        """Return images (n, C, H, W), rebuilt from the last features."""
+        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
+        return self.to_image(y)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
         features = self.encode(x)
         _, x4, x8, x16 = features
 
-        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
-        reconstruction = self.to_image(y)  # n, C, H, W
+        reconstruction = self.rebuild(x16)
 
         y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, m, H/8, W/8
         residual = self.residual4(x - reconstruction.detach())
