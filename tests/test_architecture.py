@@ -46,6 +46,7 @@ LEVELS = {
     "_preparation": 1,
     "_maps": 2,
     "_scorers": 1,
+    "datasets": 1,
     "images": 1,
     "testing": 1,
     "_windows": 1,
@@ -64,13 +65,13 @@ LEVELS = {
     "_networks": 0,
     "_optimizer": 0,
     "_parameters": 0,
+    "_planting": 0,
     "_progress": 0,
     "_random": 0,
     "_regions": 0,
     "_threads": 0,
     "_threshold": 0,
     "_tiles": 0,
-    "datasets": 0,
     "overlays": 0,
 }
 MAY_IMPORT_TORCH = {

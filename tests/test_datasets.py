@@ -9,6 +9,7 @@ from skimage import data
 from skimage.measure import euler_number, label
 
 from skad import datasets
+from skad._planting import plant
 from skad.datasets import SURFACES, load_surfaces
 
 KINDS = ("scratch", "stain", "hole", "smear", "foreign")
@@ -90,7 +91,7 @@ def test_every_defect_is_whole_and_visible(name, kind, tile_size):
     numbers = {"n_train": 1, "n_test": 20, "n_calibration": 0}
     _, tiles, _ = datasets._cut_apart(photograph, tile_size, numbers, rng)
     for tile in tiles:
-        change = np.abs(datasets._plant(tile, kind, others, rng).astype(int) - tile)
+        change = np.abs(plant(tile, kind, others, rng).astype(int) - tile)
         mask = change > 0
         assert change[mask].mean() >= 20
         assert change[mask].min() >= 4
