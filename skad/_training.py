@@ -1,7 +1,7 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from skad._optimizer import Optimizer
 _CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
 _ANOMALY_WEIGHT = 10.0  # brings both losses to one size
-_BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
+_BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
+_MOST_PIXELS = 256 * 256 * 256  # changed at once, so that they fit into memory
 
 
 class Appearance(NamedTuple):
@@ -174,9 +175,14 @@ def _batches(
 
 
 def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
-    """Put n batches at a time into one; those that are left over at the end, too."""
-    batches = iter(batches)
-    while several := list(islice(batches, n)):
+    """Put up to n batches at a time into one: fewer of large images, and at the end."""
+    several: list[Tensor] = []
+    for batch in batches:
+        several.append(batch)
+        if len(several) >= min(n, _MOST_PIXELS // batch[:, 0].numel()):
+            yield torch.cat(several)
+            several = []
+    if several:
         yield torch.cat(several)
 
 

@@ -114,6 +114,14 @@ def test_batches_put_together_keep_their_order():
     assert torch.equal(torch.cat(found), torch.cat(batches))
 
 
+def test_batches_of_large_images_stay_alone(monkeypatch):
+    batches = [torch.zeros(2, 3, 8, 8) for _ in range(5)]
+    monkeypatch.setattr(_training, "_MOST_PIXELS", 4 * 8 * 8)
+    assert [len(x) for x in _training._together(batches, 4)] == [4, 4, 2]
+    monkeypatch.setattr(_training, "_MOST_PIXELS", 8)
+    assert [len(x) for x in _training._together(batches, 4)] == [2] * 5
+
+
 def test_the_network_ends_as_an_average_of_its_way():
     network = new_network()
     way = [weights(network) for _ in run(network, discs(), n_steps=30)]
