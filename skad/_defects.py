@@ -71,7 +71,7 @@ def simulate(
     shown = what_is_shown(images)
     height, width = size = (images.shape[2], images.shape[3])
     longest = _window_side(max(patch_sizes))
-    for family in _families(torch.tensor(patch_sizes).to(images.dtype), max(size)):
+    for family in _families(torch.tensor(patch_sizes, dtype=images.dtype), max(size)):
         side = _window_side(float(family.largest.max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
         windows = place(shown, size, max(_FEWEST_ROUNDS, n_rounds), side, rng)

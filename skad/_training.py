@@ -180,7 +180,7 @@ def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
     for batch in batches:
         several.append(batch)
         if len(several) >= min(n, _MOST_PIXELS // batch[:, 0].numel()):
-            yield torch.cat(several)
+            yield torch.cat(several) if len(several) > 1 else batch
             several = []
     if several:
         yield torch.cat(several)

@@ -230,11 +230,14 @@ def _cut_apart(
     height, width = photograph.shape
     left, right = width // 3, width - width // 3
     outer, middle = [(0, left), (right, width)], [(left, right)]
-    divided = height - height // 3 if numbers["n_calibration"] else height
+    below = height - height // 3
     places = {
         "n_train": (photograph, outer),
-        "n_test": (photograph[:divided], middle),
-        "n_calibration": (photograph[height - height // 3 :], middle),
+        "n_test": (
+            photograph[:below] if numbers["n_calibration"] else photograph,
+            middle,
+        ),
+        "n_calibration": (photograph[below:], middle),
     }
     train, test, calibration = (
         _cut(*place, tile_size, label, numbers[label], rng)

@@ -224,8 +224,6 @@ def test_images_are_standardised_a_few_rows_at_a_time(monkeypatch, dtype):
     with profile(**watched, profile_memory=True) as profiled:
         standardised = preparation(images, CPU)
     np.testing.assert_array_equal(standardised, expected)
-    *others, largest = sorted(
-        event.self_cpu_memory_usage for event in profiled.events()
-    )
-    assert largest == standardised.nbytes
-    assert 0 < others[-1] < 0.1 * largest
+    events = sorted(profiled.events(), key=lambda event: event.time_range.end)
+    peak = np.cumsum([event.self_cpu_memory_usage for event in events]).max()
+    assert standardised.nbytes <= peak < 1.2 * standardised.nbytes

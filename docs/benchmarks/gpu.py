@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from speed import LOOK, detector_for, seconds
-from torch.utils.flop_counter import FlopCounterMode
+from speed import LOOK, detector_for, operations, seconds
 
 from skad import PatchAutoencoderDetector
 from skad._networks import new_network
+from skad._preparation import Preparation
 from skad._training import train
 from skad.datasets import load_surfaces
 
@@ -39,14 +39,17 @@ def duration(what: Callable[[], object], device: torch.device, rounds: int) -> f
 def peak(device: torch.device, rounds: int, side: int) -> float:
     """Return the operations a second of a large matrix product in bfloat16."""
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    return 2 * side**3 / duration(lambda: a @ a, device, rounds)
+    return operations(lambda: a @ a) / duration(lambda: a @ a, device, rounds)
 
 
 def seconds_of_training(
-    images: np.ndarray, batch_size: int, device: torch.device, steps: int
+    images: np.ndarray,
+    preparation: Preparation,
+    batch_size: int,
+    device: torch.device,
+    steps: int,
 ) -> float:
     """Return the seconds of a whole step, from reading to the moved weights."""
-    preparation = detector_for(images[:8])._mapper.preparation
     losses = train(
         new_network(3, torch.Generator().manual_seed(0)).to(device),
         lambda batches: (preparation(images[k], device) for k in batches),
@@ -101,18 +104,17 @@ def main() -> None:
     rate = peak(device, args.rounds, 8192 if on_gpu else 512)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (args.images, 256, 256, 3), np.uint8)
-    detector = detector_for(images[:8]).set_params(device=args.device)
+    detector = detector_for(images[:8])
     mapper = detector._mapper.to(args.device)
     x = mapper.preparation(images[:64], device)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        mapper.network(x[:1])
-    operations = counter.get_total_flops()  # forward, of an image
+    with torch.inference_mode():
+        of_an_image = operations(lambda: mapper.network(x[:1]))  # forward
     name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
     print(f"{name}, torch {torch.__version__}: {rate / 1e12:.3g} TFLOP/s in bfloat16\n")
     print("| what | images a second | share of the peak |\n|---|---:|---:|")
 
     def row(what: str, n: int, time: float, factor: int = 1) -> None:
-        share = n * factor * operations / time / rate
+        share = n * factor * of_an_image / time / rate
         print(f"| {what} | {n / time:.0f} | {share:.2%} |", flush=True)
 
     forward = torch.inference_mode()(lambda: mapper.network(x))
@@ -123,7 +125,7 @@ def main() -> None:
         )
         row(f"score_samples of {n}", n, time)
     for n in (16, 64):
-        time = seconds_of_training(images, n, device, args.steps)
+        time = seconds_of_training(images, mapper.preparation, n, device, args.steps)
         row(f"training, batches of {n}", n, time, factor=3)  # backward: twice forward
     compare_with_cpu(args.device, args.epochs)
 

@@ -253,6 +253,13 @@ def measure(ratio: Ratio, rounds: int) -> tuple[float, float]:
     )
 
 
+def operations(what: Callable[[], object]) -> int:
+    """Count the arithmetic of one call."""
+    with FlopCounterMode(display=False) as counter:
+        what()
+    return counter.get_total_flops()
+
+
 def share_of_peak(shape: tuple[int, int, int, int], rounds: int) -> float:
     """Compare the network's arithmetic, forward, with that of a large product."""
     network = new_network(shape[1], torch.Generator().manual_seed(0)).eval()
@@ -260,10 +267,8 @@ def share_of_peak(shape: tuple[int, int, int, int], rounds: int) -> float:
     a = torch.randn(2048, 2048)
 
     def rate(what: Callable[[], object]) -> float:
-        with FlopCounterMode(display=False) as counter:
-            what()
         times = [seconds(what) for _ in range(rounds)]
-        return counter.get_total_flops() / statistics.median(times)
+        return operations(what) / statistics.median(times)
 
     with torch.inference_mode():
         return rate(lambda: network(x)) / rate(lambda: a @ a)
