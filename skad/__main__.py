@@ -119,6 +119,9 @@ def _fit(args: argparse.Namespace) -> int:
     image_size = _one_or_several(args.image_size)
     images = ImageFolder(args.folder, image_size=image_size, gray=args.gray)
     print(f"learning from {len(images)} images in {args.folder}")
+    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
+    if unfinished.exists():
+        print(f"going on with  {unfinished}")
     detector = PatchAutoencoderDetector(
         _one_or_several(args.patch_size),
         epochs=args.epochs,
@@ -127,7 +130,7 @@ def _fit(args: argparse.Namespace) -> int:
         device=args.device,
         random_state=args.seed,
         verbose=1,
-    ).fit(_in_memory_if_small(images))
+    ).fit(_in_memory_if_small(images), checkpoint=unfinished)
     save(detector, args.model)
     _print_threshold(detector)
     n = len(detector.calibration_scores_)

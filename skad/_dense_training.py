@@ -13,7 +13,7 @@ from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
 from skad._division import Shown
 from skad._keras import PathLike, find_pair, read_pair
-from skad._learning import Learned, collect, score_images
+from skad._learning import History, Learned, score_images
 from skad._prefetch import batches_of
 
 
@@ -91,7 +91,6 @@ def learn(
                 shown.note(batch)
                 yield mapper.prepare(batch)
 
-    n_steps = -(-len(training) // settings.batch_size)
     losses = train(
         network,
         read,
@@ -101,7 +100,9 @@ def learn(
         learning_rate=settings.learning_rate,
         generator=torch.Generator().manual_seed(seed),
     )
-    steps = ({"loss": loss} for loss in losses)
-    history = collect(steps, settings.epochs, n_steps, progress)
+    n_steps = -(-len(training) // settings.batch_size)
+    history = History(settings.epochs, n_steps, progress)
+    for loss in losses:
+        history.note({"loss": loss})
     scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history, shown.digests())
+    return Learned(mapper, scores, means, history.epochs, shown.digests())

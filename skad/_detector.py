@@ -1,12 +1,13 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from skad._checkpoint import Checkpoint
 from skad._division import are_new, divide
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, Images, as_images, unflagged
+from skad._inputs import Format, as_images, unflagged
 from skad._learning import Learned, Settings, learn
 from skad._parameters import (
     CONSTRAINTS,
@@ -148,7 +149,7 @@ class PatchAutoencoderDetector(ImageDetector):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, checkpoint=None):
         """Train on good images and set the threshold.
 
         Parameters
@@ -160,6 +161,10 @@ class PatchAutoencoderDetector(ImageDetector):
         y : None or array-like of shape (n,)
             Where all labels are +1 or -1, the images labelled -1 are left out. Any
             other y is ignored.
+        checkpoint : path, default=None
+            A file to write the unfinished training to, every half minute. After a
+            stop, the same call goes on from there and comes to the same end, where the
+            file is deleted. Needs a `random_state`.
 
         Returns
         -------
@@ -167,25 +172,56 @@ class PatchAutoencoderDetector(ImageDetector):
 
         Raises
         ------
+        OSError
+            If `checkpoint` cannot be read or written.
         ValueError
             For a parameter out of its range; for fewer than 2 good images, or, with
             `warm_start`, none that an earlier fit has not trained on; for images with
-            NaN or infinity, of differing shapes, or without batch axis.
+            NaN or infinity, of differing shapes, or without batch axis; for a
+            `checkpoint` that holds something else, or the training of another call.
         """
         self._validate_params()
+        if checkpoint is not None and self.random_state is None:
+            raise ValueError(
+                "checkpoint needs a random_state, for instance 0: with None no second "
+                "training is the same, so that it could go on with the first; got None."
+            )
         images = as_images(X, self.image_shape)
         good = unflagged(y, len(images))
         rng = generator(self.random_state)
         shuffled = rng.permutation(good)
         new = are_new(images, shuffled, self._trained_before())
         training, calibration = divide(shuffled, new, self.validation_fraction)
-        seed = rng.randint(2**31 - 1)
+        size = images.format.image_shape[:2]
+        what = {
+            "images": images,
+            "training": training,
+            "calibration": calibration,
+            "settings": self._settings(size),
+            "seed": rng.randint(2**31 - 1),
+            "roi": check_roi(self.roi, size),
+            "start": self._start(images.format),
+        }
+        kept = None if checkpoint is None else Checkpoint(checkpoint, what)
         with within_quota(), following(self, X, y) as progress:
-            learned = self._learn(images, training, calibration, seed, progress)
+            learned = self._learn(what, progress, kept)
             self._take_over(X, images, good, learned)
+        if kept is not None:
+            kept.remove()
         return self
 
-    def _start(self, format: Format) -> dict | None:
+    def _settings(self, size: tuple[int, int]) -> Settings:
+        """Return the parameters of a training on images (height, width)."""
+        return Settings(
+            patch_sizes=patch_sizes(self.patch_size),
+            working_size=image_size(self.image_size, size),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            device=resolve_device(self.device),
+        )
+
+    def _start(self, format: Format) -> dict[str, np.ndarray] | None:
         """Return the state of the network that training goes on from, if it does."""
         if not self._goes_on:
             return None
@@ -195,32 +231,17 @@ class PatchAutoencoderDetector(ImageDetector):
                 f"warm_start=True goes on with a network for {channels[1]} channels; "
                 f"X has {channels[0]}. Set warm_start=False to start anew."
             )
-        return self.network_.state_dict()
+        state = self.network_.state_dict()
+        return {name: tensor.numpy(force=True) for name, tensor in state.items()}
 
     def _learn(
-        self,
-        images: Images,
-        training: np.ndarray,
-        calibration: np.ndarray,
-        seed: int,
-        progress: Progress,
+        self, what: dict[str, Any], progress: Progress, kept: Checkpoint | None
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
-        size = images.format.image_shape[:2]
-        roi = check_roi(self.roi, size)
-        settings = Settings(
-            patch_sizes=patch_sizes(self.patch_size),
-            working_size=image_size(self.image_size, size),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            device=resolve_device(self.device),
-        )
-        start = self._start(images.format)
         memory = open_memory(self.memory)
-        cached = learn if start else memory.cache(learn, ignore=["progress"])
-        learned = cached(
-            images, training, calibration, settings, seed, roi, start, progress
-        )
-        learned.mapper.to(settings.device)  # what was kept is on the CPU
+        cached = memory.cache(learn, ignore=["progress", "checkpoint"])
+        # What goes on from another training is not for the memory.
+        train = learn if self._goes_on else cached
+        learned = train(**what, progress=progress, checkpoint=kept)
+        learned.mapper.to(resolve_device(self.device))  # what was kept is on the CPU
         return learned

@@ -35,6 +35,14 @@ class Shown:
         """Return the digests of all that was shown."""
         return np.unique(np.fromiter(self._seen, np.uint64))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was noted so far."""
+        return {"seen": sorted(self._seen), "n_waiting": self._n_waiting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._seen, self._n_waiting = set(state["seen"]), state["n_waiting"]
+
 
 def digest(image: np.ndarray) -> int:
     """Return a number that tells an image, (H, W, C), from others."""

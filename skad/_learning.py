@@ -1,6 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad import __version__
+from skad._checkpoint import Checkpoint
 from skad._division import Digests, Shown
 from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import new_network
@@ -57,8 +58,9 @@ def learn(
     settings: Settings,
     seed: int,
     roi: np.ndarray | None = None,
-    start: dict[str, Tensor] | None = None,
+    start: dict[str, np.ndarray] | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Learned:
     """Train on some of the images, score the others.
 
@@ -75,6 +77,8 @@ def learn(
         State of a network to go on from.
     progress : callable or None
         Told the step, the number of steps and the losses, after every step.
+    checkpoint : Checkpoint or None
+        Goes on from what it has of the training, and keeps it.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def learn(
     weights = torch.Generator().manual_seed(seed)
     network = new_network(images.format.image_shape[2], weights).to(device)
     if start is not None:
-        network.load_state_dict(start)
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in start.items()})
     generator = torch.Generator(device).manual_seed(seed)
 
     order = np.random.RandomState(seed).permutation(training)
@@ -104,6 +108,9 @@ def learn(
     # Batch normalisation needs two images.
     batch_size = max(2, min(settings.batch_size, n_an_epoch))
     n_steps = -(-n_an_epoch // batch_size)
+    history = History(settings.epochs, n_steps, progress)
+    if checkpoint is not None:
+        checkpoint.follow(shown=shown, history=history)
     losses = train(
         network,
         read,
@@ -115,11 +122,13 @@ def learn(
         appearance=appearance,
         roi=None if roi is None else preparation.inside(1).float().to(device),
         generator=generator,
+        checkpoint=checkpoint,
     )
-    history = collect(losses, settings.epochs, n_steps, progress)
+    for step in losses:
+        history.note(step)
     mapper = fit_mapper(network, preparation, images, sample, _looks(appearance.flips))
     scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history, shown.digests())
+    return Learned(mapper, scores, means, history.epochs, shown.digests())
 
 
 def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -135,24 +144,49 @@ def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:
     return max(n_images, min(_EPOCH_FLOOR, size[0] * size[1] // _FLOOR_PIXELS))
 
 
-def collect(
-    losses: Iterable[dict[str, float]],
-    epochs: int,
-    n_steps: int,
-    progress: Callable[[int, int, dict[str, float]], None] | None,
-) -> list[dict[str, float]]:
-    """Run a training that yields the losses of its steps; return each epoch's means."""
-    history: list[dict[str, float]] = []
-    steps: list[dict[str, float]] = []
-    for i, step in enumerate(losses, start=1):
-        steps.append(step)
-        if progress is not None:
-            progress(i, epochs * n_steps, step)
-        if len(steps) == n_steps:
-            means = {name: float(np.mean([s[name] for s in steps])) for name in step}
-            history.append({"epoch": len(history) + 1, **means})
-            steps = []
-    return history
+class History:
+    """The means of the losses of every epoch.
+
+    Parameters
+    ----------
+    n_epochs : int
+    n_steps : int
+        Of an epoch.
+    progress : callable or None
+        Told the step, the number of steps and the losses, after every step.
+    """
+
+    def __init__(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        progress: Callable[[int, int, dict[str, float]], None] | None,
+    ) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self._steps: list[dict[str, float]] = []  # of the epoch that is not over
+        self._n_epochs, self._n_steps = n_epochs, n_steps
+        self._progress = progress
+
+    def note(self, step: dict[str, float]) -> None:
+        """Take down the losses of the next step."""
+        self._steps.append(step)
+        if self._progress is not None:
+            n_done = len(self.epochs) * self._n_steps + len(self._steps)
+            self._progress(n_done, self._n_epochs * self._n_steps, step)
+        if len(self._steps) == self._n_steps:
+            means = {
+                name: float(np.mean([s[name] for s in self._steps])) for name in step
+            }
+            self.epochs.append({"epoch": len(self.epochs) + 1, **means})
+            self._steps = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was taken down so far."""
+        return {"epochs": self.epochs, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epochs, self._steps = state["epochs"], state["steps"]
 
 
 def _prepare(

@@ -12,6 +12,8 @@ References
 .. [2] Liu, J. et al. (2025). Muon is scalable for LLM training. arXiv:2502.16982.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.optim import Adam, Muon
 from torch.optim.lr_scheduler import OneCycleLR
@@ -71,6 +73,19 @@ class Optimizer:
         self._adam.step()
         for schedule in self._schedules:
             schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes from step to step, the weights aside."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        schedules = dict(zip(("muon_rate", "adam_rate"), self._schedules, strict=True))
+        return {"muon": self._muon, "adam": self._adam, **schedules}
 
 
 def _channels_last(kernel: Tensor) -> Tensor:

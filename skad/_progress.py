@@ -45,11 +45,11 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
         def progress(i: int, n: int, losses: dict[str, float]) -> None:
             bar.total = n
             bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-            bar.update()
+            bar.update(i - bar.n)  # more than one where a training goes on
             if context is None:
                 return
             n_steps = n // estimator.epochs
-            if i % n_steps == 1 % n_steps:
+            if i % n_steps == 1 % n_steps or not epochs:
                 epochs.append(context.subcontext("epoch"))
                 epochs[-1].call_on_fit_task_begin(estimator=estimator, metadata=losses)
             if i % n_steps == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skad._checkpoint import Checkpoint
 from skad._defects import simulate
 from skad._optimizer import Optimizer
 
@@ -42,8 +43,9 @@ def train(
     appearance: Appearance,
     roi: Tensor | None,
     generator: torch.Generator,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Train the network in place; yield the losses of every step.
+    """Train the network in place; yield the losses of every step that is left.
 
     Parameters
     ----------
@@ -62,6 +64,8 @@ def train(
         0 where nothing counts.
     generator : torch.Generator
         The only source of randomness, on the device of the network.
+    checkpoint : Checkpoint or None
+        Goes on from what it has of the training, and keeps it.
 
     Yields
     ------
@@ -72,9 +76,13 @@ def train(
         network, multi_avg_fn=_moving_average, use_buffers=True
     )
     network.train()
-    known = _batches(n_images, n_steps, batch_size, generator)
+    order = Order(n_images, n_steps, batch_size, generator)
+    if checkpoint is not None:
+        checkpoint.follow(
+            network=network, average=average, optimizer=optimizer, order=order
+        )
 
-    images = chain.from_iterable(map(read, known))
+    images = chain.from_iterable(map(read, order.groups()))
     at_once = 1 if generator.device.type == "cpu" else _BATCHES_ON_GPU
     for several in _together(images, at_once):
         good = vary(several, appearance, generator)
@@ -84,7 +92,10 @@ def train(
             losses = step(network, *batch)
             optimizer.step(losses["loss"])
             average.update_parameters(network)
+            order.done()
             yield {name: float(value.detach()) for name, value in losses.items()}
+        if checkpoint is not None:
+            checkpoint.keep()
     network.load_state_dict(average.module.state_dict())
     network.eval()
 
@@ -155,23 +166,58 @@ def _fine(images: Tensor) -> Tensor:
     return torch.sub(images, next_to, alpha=0.25)
 
 
-def _batches(
-    n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
-) -> Iterator[np.ndarray]:
-    """Yield the indices of batches: all images in a new order, again and again.
+class Order:
+    """Which images every step is shown: all in a new order, again and again.
 
-    As many batches (m, batch_size) at a time as are known before an order is drawn.
+    Parameters
+    ----------
+    n_images, n_steps, batch_size : int
+    generator : torch.Generator
+        Its state is kept with the order.
     """
-    device = generator.device
-    waiting = torch.empty(0, dtype=torch.long, device=device)
-    while n_steps:
-        while len(waiting) < batch_size:
-            order = torch.randperm(n_images, generator=generator, device=device)
-            waiting = torch.cat([waiting, order])
-        m = min(n_steps, len(waiting) // batch_size)
-        known, waiting = waiting.split([m * batch_size, len(waiting) - m * batch_size])
-        yield known.reshape(m, batch_size).cpu().numpy()
-        n_steps -= m
+
+    def __init__(
+        self, n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
+    ) -> None:
+        self._n_images, self._batch_size = n_images, batch_size
+        self._generator = generator
+        self._n_left = n_steps
+        self._n_given = 0  # of the steps that are left: those whose images were given
+        self._drawn = torch.empty(0, dtype=torch.long)  # images of the steps left
+
+    def groups(self) -> Iterator[np.ndarray]:
+        """Yield places (m, batch_size): of all steps that are known, then draw anew."""
+        size, device = self._batch_size, self._generator.device
+        while self._n_given < self._n_left:
+            start = self._n_given * size
+            while len(self._drawn) < start + size:
+                order = torch.randperm(
+                    self._n_images, generator=self._generator, device=device
+                )
+                self._drawn = torch.cat([self._drawn, order.cpu()])
+            m = min(self._n_left, len(self._drawn) // size) - self._n_given
+            self._n_given += m
+            yield self._drawn[start : start + m * size].view(m, size).numpy()
+
+    def done(self) -> None:
+        """Forget the next step: it was made."""
+        self._drawn = self._drawn[self._batch_size :]
+        self._n_left -= 1
+        self._n_given -= 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is to come."""
+        return {
+            "n_left": self._n_left,
+            "drawn": self._drawn.clone(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._n_left, self._n_given = state["n_left"], 0
+        self._drawn = state["drawn"]
+        self._generator.set_state(state["generator"])
 
 
 def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:

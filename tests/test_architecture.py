@@ -40,6 +40,7 @@ LEVELS = {
     "_training": 3,
     "_defects": 2,
     "_division": 2,
+    "_checkpoint": 1,
     "_header": 1,
     "_html": 1,
     "_prefetch": 1,
@@ -75,6 +76,7 @@ LEVELS = {
     "overlays": 0,
 }
 MAY_IMPORT_TORCH = {
+    "_checkpoint",
     "_defects",
     "_dense_maps",
     "_dense_network",

@@ -111,9 +111,9 @@ def learned(monkeypatch):
     learn = skad._detector.learn
     signature = inspect.signature(learn)
 
-    def spied(*args):
-        calls.append(signature.bind(*args).arguments)
-        return learn(*args)
+    def spied(*args, **options):
+        calls.append(signature.bind(*args, **options).arguments)
+        return learn(*args, **options)
 
     monkeypatch.setattr(skad._detector, "learn", spied)
     return calls

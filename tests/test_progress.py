@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+import skad._detector
 import skad._progress
 from skad import PatchAutoencoderDetector
 from skad.metrics import image_auroc_scorer
@@ -103,11 +104,15 @@ def test_a_pipeline_hands_its_callbacks_on_to_the_training(callback, labelled):
     assert recorder.told[start : start + 3] == A_FIT
 
 
-def test_a_fit_that_fails_leaves_no_callback_open(callback, labelled):
+def test_a_fit_that_fails_leaves_no_callback_open(callback, labelled, monkeypatch):
+    def failing(*args, **options):
+        raise MemoryError("too many images")
+
+    monkeypatch.setattr(skad._detector, "learn", failing)
     X, _ = labelled
     recorder = Recorder()
-    model = detector().set_params(roi=np.zeros((16, 16), bool)).set_callbacks(recorder)
-    with pytest.raises(ValueError, match="roi must be"):
+    model = detector().set_callbacks(recorder)
+    with pytest.raises(MemoryError, match="too many images"):
         model.fit(X)
     assert recorder.told == [("setup", NAME), ("teardown", NAME)]
     assert not hasattr(model, "_callback_fit_ctx")

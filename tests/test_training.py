@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skad import _networks, _training
-from skad._training import Appearance, _batches, shades, step, train, vary
+from skad._training import Appearance, Order, shades, step, train, vary
 
 STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
@@ -212,8 +212,11 @@ def test_nothing_counts_outside_of_the_roi(monkeypatch):
 
 @pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
 def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
-    known = _batches(n_images, 20, batch_size, generator())
-    batches = [batch for batches in known for batch in batches]
+    order, batches = Order(n_images, 20, batch_size, generator()), []
+    for known in order.groups():
+        for batch in known:
+            batches.append(batch)
+            order.done()
     assert [len(b) for b in batches] == [batch_size] * 20
     shown = np.concatenate(batches)
     passes = [shown[i : i + n_images].tolist() for i in range(0, len(shown), n_images)]

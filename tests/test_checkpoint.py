@@ -1,0 +1,313 @@
+"""Trainings that were stopped go on and come to the same end."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import skad._checkpoint
+import skad._learning
+import skad._training
+from skad import ImageFolder, PatchAutoencoderDetector
+from skad.__main__ import main
+from skad._training import Order
+
+
+class Stopped(Exception):
+    """What stops a training here."""
+
+
+@pytest.fixture(autouse=True)
+def every_step(monkeypatch):
+    """A checkpoint is written after every step, not every half minute."""
+    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 0.0)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Stop the next training when so many steps of it were made."""
+    step = skad._training.step
+
+    def set_number(n):
+        made = []
+
+        def counted(*args):
+            if len(made) == n:
+                raise Stopped
+            made.append(args)
+            return step(*args)
+
+        monkeypatch.setattr(skad._training, "step", counted)
+        return made
+
+    return set_number
+
+
+@pytest.fixture(scope="module")
+def good():
+    shape = (13, 24, 32, 3)
+    return np.random.default_rng(0).integers(90, 110, shape, dtype=np.uint8)
+
+
+def detector(**parameters):
+    settings = {"epochs": 4, "batch_size": 2, "random_state": 0, "target_fpr": 0.4}
+    return PatchAutoencoderDetector(8, **(settings | parameters))
+
+
+N_STEPS = 4 * 5  # 9 images an epoch, 2 at a time
+
+
+def assert_equal(a, b, X):
+    np.testing.assert_array_equal(a.anomaly_map(X), b.anomaly_map(X))
+    np.testing.assert_array_equal(a.calibration_scores_, b.calibration_scores_)
+    np.testing.assert_array_equal(a._trained_on, b._trained_on)
+    assert a.history_ == b.history_
+    for name, tensor in a.network_.state_dict().items():
+        assert torch.equal(tensor, b.network_.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("stops", [(1,), (7,), (N_STEPS - 1,), (3, 2, 1, 4)])
+def test_it_goes_on_to_the_same_end(good, stops, stop_after, tmp_path):
+    path = tmp_path / "fit.unfinished"
+    roi = np.ones(good.shape[1:3], bool)
+    roi[:4] = False
+    whole = detector(roi=roi).fit(good)
+    for n in stops:
+        stop_after(n)
+        with pytest.raises(Stopped):
+            detector(roi=roi).fit(good, checkpoint=path)
+        assert path.exists()
+    made = stop_after(N_STEPS)
+    again = detector(roi=roi).fit(good, checkpoint=path)
+    assert len(made) == N_STEPS - sum(stops)
+    assert not path.exists()
+    assert_equal(whole, again, good)
+
+
+def test_several_batches_at_once_go_on_as_well(good, stop_after, monkeypatch, tmp_path):
+    """As on a GPU, where images are drawn before they are used."""
+    together = skad._training._together
+    monkeypatch.setattr(skad._training, "_together", lambda x, _: together(x, 3))
+    whole = detector().fit(good)
+    stop_after(8)  # two of the third three are lost
+    with pytest.raises(Stopped):
+        detector().fit(good, checkpoint=tmp_path / "c")
+    made = stop_after(N_STEPS)
+    again = detector().fit(good, checkpoint=tmp_path / "c")
+    assert len(made) == N_STEPS - 6
+    np.testing.assert_array_equal(whole._trained_on, again._trained_on)
+    assert len(again.history_) == 4
+
+
+def test_a_folder_and_a_further_training_go_on(good, stop_after, tmp_path):
+    for i, image in enumerate(good):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+
+    def trained():
+        first = detector(warm_start=True).fit(good[:8])
+        return first.set_params(epochs=2)
+
+    whole = trained().fit(ImageFolder(tmp_path))
+    again = trained()
+    stop_after(4)
+    with pytest.raises(Stopped):
+        again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
+    made = stop_after(N_STEPS)
+    with pytest.raises(ValueError, match="unfinished training of other images"):
+        detector().set_params(epochs=2).fit(
+            ImageFolder(tmp_path), checkpoint=tmp_path / "c"
+        )  # from another network
+    trained_on = again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
+    assert 0 < len(made) < len(whole.history_) * 6
+    assert_equal(whole, trained_on, good)
+
+
+def test_the_bar_and_the_epochs_go_on(good, stop_after, tmp_path, capsys):
+    stop_after(7)
+    with pytest.raises(Stopped):
+        detector().fit(good, checkpoint=tmp_path / "c")
+    stop_after(N_STEPS)
+    again = detector(verbose=1).fit(good, checkpoint=tmp_path / "c")
+    assert [epoch["epoch"] for epoch in again.history_] == [1, 2, 3, 4]
+    assert f" {N_STEPS}/{N_STEPS} " in capsys.readouterr().err
+
+
+class Recorder:
+    """A callback of scikit-learn: notes what has ended."""
+
+    def __init__(self):
+        self.told = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **_):
+        self.told.append(context.task_name)
+
+
+def test_callbacks_are_told_of_the_epochs_that_are_left(good, stop_after, tmp_path):
+    pytest.importorskip("sklearn.callback")
+    stop_after(7)  # in the second of four epochs
+    with pytest.raises(Stopped):
+        detector().fit(good, checkpoint=tmp_path / "c")
+    stop_after(N_STEPS)
+    recorder = Recorder()
+    detector().set_callbacks(recorder).fit(good, checkpoint=tmp_path / "c")
+    assert recorder.told.count("epoch") == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 5},
+        {"patch_size": 9},
+        {"random_state": 1},
+        {"learning_rate": 0.02},
+        {"validation_fraction": 0.5},
+    ],
+)
+def test_another_training_is_not_gone_on_with(good, change, stop_after, tmp_path):
+    path = tmp_path / "c"
+    stop_after(3)
+    with pytest.raises(Stopped):
+        detector().fit(good, checkpoint=path)
+    kept = path.read_bytes()
+    stop_after(N_STEPS)
+    with pytest.raises(ValueError, match="delete the file"):
+        detector().set_params(**change).fit(good, checkpoint=path)
+    with pytest.raises(ValueError, match="of other images"):
+        detector().fit(good[::-1].copy(), checkpoint=path)
+    assert path.read_bytes() == kept
+    detector(target_fpr=0.45, verbose=1).fit(good, checkpoint=path)  # the same training
+    assert not path.exists()
+
+
+class Hostile:
+    """Would run code where it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code was run')",))
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "pickle", "torch", "list"])
+def test_what_is_no_checkpoint_is_refused(good, kind, stop_after, tmp_path):
+    path = tmp_path / "c"
+    stop_after(2)
+    with pytest.raises(Stopped):
+        detector().fit(good, checkpoint=path)
+    if kind == "torch":
+        torch.save({"training": Hostile()}, path)
+    elif kind == "list":
+        torch.save([1, 2], path)
+    else:
+        content = {
+            "empty": b"",
+            "text": b"notes of mine",
+            "cut": path.read_bytes()[:-1000],
+            "pickle": pickle.dumps(Hostile()),
+        }
+        path.write_bytes(content[kind])
+    there = path.read_bytes()
+    with pytest.raises(ValueError, match=r"c holds no unfinished training of skad"):
+        detector().fit(good, checkpoint=path)
+    assert path.read_bytes() == there
+
+
+def test_a_checkpoint_needs_a_random_state(good, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint needs a random_state"):
+        detector(random_state=None).fit(good, checkpoint=tmp_path / "c")
+
+
+def test_a_place_that_cannot_be_written_is_told_of_before_training(
+    good, stop_after, tmp_path
+):
+    made = stop_after(N_STEPS)
+    with pytest.raises(OSError, match="is a folder"):
+        detector().fit(good, checkpoint=tmp_path)
+    assert not made
+
+
+def test_a_full_disk_does_not_end_a_training(good, monkeypatch, tmp_path):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(skad._checkpoint, "write_atomically", full)
+    with pytest.warns(UserWarning, match="No space left on device; it goes on"):
+        again = detector().fit(good, checkpoint=tmp_path / "c")
+    assert_equal(detector().fit(good), again, good)
+
+
+def test_a_checkpoint_is_written_every_half_minute(good, monkeypatch, tmp_path):
+    now, written = [0.0], []
+    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 30.0)
+    monkeypatch.setattr(skad._checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        skad._checkpoint, "write_atomically", lambda *_: written.append(now[0])
+    )
+    step = skad._training.step
+
+    def slow(*args):
+        now[0] += 7.0
+        return step(*args)
+
+    monkeypatch.setattr(skad._training, "step", slow)
+    detector().fit(good, checkpoint=tmp_path / "c")
+    assert written == [35.0, 70.0, 105.0, 140.0]
+
+
+def test_an_order_goes_on_where_it_was():
+    def new():
+        return Order(5, 9, 2, torch.Generator().manual_seed(0))
+
+    def rest(order):
+        steps = []
+        for known in order.groups():
+            for batch in known:
+                steps.append(batch.tolist())
+                order.done()
+        return steps
+
+    whole = rest(new())
+    assert len(whole) == 9
+    for n in range(9):
+        order, seen = new(), []
+        given = (batch for known in order.groups() for batch in known)
+        while len(seen) < n:
+            seen.append(next(given).tolist())
+            order.done()
+        again = new()
+        again.load_state_dict(order.state_dict())
+        assert seen + rest(again) == whole
+
+
+def test_the_command_line_goes_on(good, stop_after, tmp_path, capsys):
+    folder, model = tmp_path / "good", tmp_path / "part.safetensors"
+    folder.mkdir()
+    for i, image in enumerate(good):
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    call = ["fit", str(folder), "--model", str(model), "--epochs", "2"]
+    call += ["--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
+    stop_after(1)
+    with pytest.raises(Stopped):
+        main(call)
+    unfinished = tmp_path / "part.safetensors.unfinished"
+    assert unfinished.exists()
+    assert main([*call, "--seed", "1"]) == 2
+    assert "delete the file" in capsys.readouterr().err
+    made = stop_after(N_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(call) == 0
+    assert f"going on with  {unfinished}" in capsys.readouterr().out
+    assert len(made) == 1
+    assert model.exists()
+    assert not unfinished.exists()
