@@ -220,7 +220,12 @@ def _benchmark(args: argparse.Namespace) -> int:
     from skad._benchmark_table import table
     from skad._files import make_room_for, write_atomically
 
-    chosen = {"epochs": args.epochs, "device": args.device}
+    chosen = {
+        "patch_size": _one_or_several(args.patch_size),
+        "image_size": _one_or_several(args.image_size),
+        "epochs": args.epochs,
+        "device": args.device,
+    }
     results = _benchmark.run(
         args.root,
         categories=args.categories,

@@ -68,23 +68,7 @@ def _add_fit(commands: Any) -> None:
         metavar="FILE",
         help="where the model goes, for example part.safetensors",
     )
-    parser.add_argument(
-        "--patch-size",
-        type=int,
-        nargs="+",
-        default=[40],
-        metavar="N",
-        help="largest defect expected, in pixels; several numbers for several "
-        "scales (default: 40)",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="resize images to N x N, or with two numbers to height x width; "
-        "score resizes likewise (default: as they are)",
-    )
+    _add_sizes(parser, patch_size=[40])
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
     _add_epochs(parser, default=75)
     _add_target_fpr(parser)
@@ -191,6 +175,7 @@ def _add_benchmark(commands: Any) -> None:
         metavar="N",
         help="a run for each (default: 0 1 2)",
     )
+    _add_sizes(parser, patch_size=None)
     _add_epochs(parser, default=None)
     _add_device(parser, default=None)
     parser.add_argument(
@@ -214,6 +199,28 @@ def _add_benchmark(commands: Any) -> None:
     )
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
+    )
+
+
+def _add_sizes(
+    parser: argparse.ArgumentParser, *, patch_size: list[int] | None
+) -> None:
+    parser.add_argument(
+        "--patch-size",
+        type=int,
+        nargs="+",
+        default=patch_size,
+        metavar="N",
+        help="largest defect expected, in pixels; several numbers for several "
+        "scales (default: 40)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="resize images to N x N, or with two numbers to height x width (default: "
+        "as they are)",
     )
 
 

@@ -269,6 +269,7 @@ def root(tmp_path):
 def test_benchmark_writes_results_and_a_table(root, tmp_path, capsys):
     output, table = tmp_path / "results.json", tmp_path / "table.md"
     options = ["--seeds", "0", "--epochs", "1", "--device", "cpu"]
+    options += ["--patch-size", "4", "8", "--image-size", "16"]
     files = ["--output", str(output), "--table", str(table)]
     assert main(["benchmark", str(root), *options, *files]) == 0
     said = capsys.readouterr()
@@ -277,7 +278,12 @@ def test_benchmark_writes_results_and_a_table(root, tmp_path, capsys):
     assert "at most target_fpr = 0.05" in said.out
     assert "no pixel metrics: 1 defective image(s) have no mask" in said.err
     (result,) = json.loads(output.read_text())
-    assert result["parameters"] == {"epochs": 1, "device": "cpu"}
+    assert result["parameters"] == {
+        "patch_size": [4, 8],
+        "image_size": 16,
+        "epochs": 1,
+        "device": "cpu",
+    }
 
 
 def test_benchmark_ends_with_1_where_a_run_failed(root, tmp_path, capsys, monkeypatch):
