@@ -242,7 +242,7 @@ def test_maps_rise_with_every_kind_of_evidence():
         assert below.shape == (6, 16, 24)
         assert (below >= 0).all()
         for kind in range(base.shape[1]):
-            for amount in (0.3, 3.0, 300.0):
+            for amount in (0.3, 3.0, 1e6):
                 more = base.clone()
                 values = mapper.tails[kind, :, 0]
                 more[:, kind] += amount * (values[-1] - values[0])
@@ -392,6 +392,7 @@ def test_the_views_of_images_left_out_reach_equally_far():
         found = evidence(
             mapper.network, mapper.preparation(images, CPU), mapper.gaussians
         )
-        reached = combine(found, mapper.tails, VIEWS).amax((2, 3)).median(0).values
+        peaks = combine(found, mapper.tails, VIEWS).amax((2, 3))  # n, views
+        reached = peaks.quantile(0.9, dim=0)
     scaled = reached * mapper.view_scales  # of images that the Gaussians have seen
     assert scaled.max() < 2 * scaled.min()

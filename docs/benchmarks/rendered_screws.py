@@ -8,6 +8,7 @@ image a part lies says nothing about them, and `skad benchmark OUTPUT` measures 
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,11 @@ from turned_crops import write
 SIDE = 256  # pixels, of an image
 HEAD, NECK, LENGTH = 22, 60, 170  # pixels along the screw, from its end
 DEFECTS = ("flank", "scratch", "dent", "worn")
-N_TRAIN, N_GOOD, N_DEFECTIVE = 200, 40, 80
+NUMBERS = 200, 40, 80  # of good images to train, of good and defective ones to test
 LEAST = 6  # pixels of a defect
 
 Map = NDArray[np.float64]
+Draw = Callable[[str | None, np.random.Generator], tuple[NDArray, NDArray]]
 
 
 class Screw(NamedTuple):
@@ -126,23 +128,31 @@ def _spot(
     return u**2 + v**2 < 1
 
 
+def write_category(
+    root: Path, draw: Draw, defects: Sequence[str], numbers: tuple[int, int, int]
+) -> None:
+    """Write so many good images to train and to test, and defective ones with masks."""
+    n_train, n_good, n_defective = numbers
+    rng = np.random.default_rng(0)
+    for part, n in (("train", n_train), ("test", n_good)):
+        for i in range(n):
+            write(draw(None, rng)[0], root / part / "good", i)
+    for i in range(n_defective):
+        defect = defects[i % len(defects)]
+        image, mask = draw(defect, rng)
+        while mask.sum() < LEAST:
+            image, mask = draw(defect, rng)
+        write(image, root / "test" / defect, i)
+        write(mask.astype(np.uint8) * 255, root / "ground_truth" / defect, i)
+    print(f"{root}: {n_train} good to train, {n_good} good and {n_defective} to test")
+
+
 def main() -> None:
     """Write the category."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, metavar="OUTPUT")
     root = parser.parse_args().output / "rendered_screws"
-    rng = np.random.default_rng(0)
-    for part, n in (("train", N_TRAIN), ("test", N_GOOD)):
-        for i in range(n):
-            write(render(None, rng)[0], root / part / "good", i)
-    for i in range(N_DEFECTIVE):
-        defect = DEFECTS[i % len(DEFECTS)]
-        image, mask = render(defect, rng)
-        while mask.sum() < LEAST:
-            image, mask = render(defect, rng)
-        write(image, root / "test" / defect, i)
-        write(mask.astype(np.uint8) * 255, root / "ground_truth" / defect, i)
-    print(f"{root}: {N_TRAIN} good to train, {N_GOOD} good and {N_DEFECTIVE} to test")
+    write_category(root, render, DEFECTS, NUMBERS)
 
 
 if __name__ == "__main__":
