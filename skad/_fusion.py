@@ -4,7 +4,7 @@ The scale is how rare a value is on good images. In a view, the logarithms of
 1 + surprise are joined: a kind that is blind on these images adds little noise, and
 kinds that agree say more than one that shouts. (Fisher's sum of the surprises
 themselves [1]_ lets the loudest kind decide alone.) Of several views, each in units of
-what one good image in ten reaches in it, the largest is heard at every pixel: what is
+what it usually reaches in a good image, the largest is heard at every pixel: what is
 too small for most kinds to see is not outvoted by them.
 
 References
@@ -21,7 +21,6 @@ from torch import Tensor
 _RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
 _PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
 N_KNOTS = len(_RARITIES) + len(_PEAKS)
-_REACHED = 0.9  # quantile of the largest values of good images that views agree in
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
 
 
@@ -81,12 +80,11 @@ def combine(
 def view_scales(peaks: Tensor) -> Tensor:
     """Return factors (views,) that bring views to the scale of the first one.
 
-    With them, one good image in ten reaches as far in one view as in another, by the
-    largest values (n, views) of good images: high ones, for it is these that cause
-    false alarms. Less than 1 nat counts as 1.
+    With them, the largest values (n, views) of good images have equal medians, of 1 nat
+    at least.
     """
-    reached = peaks.double().quantile(_REACHED, dim=0).clamp(min=1.0)
-    return (reached[0] / reached).float()
+    usual = peaks.double().quantile(0.5, dim=0).clamp(min=1.0)
+    return (usual[0] / usual).float()
 
 
 def loudest(views: Tensor, scales: Tensor) -> Tensor:

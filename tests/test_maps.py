@@ -392,7 +392,6 @@ def test_the_views_of_images_left_out_reach_equally_far():
         found = evidence(
             mapper.network, mapper.preparation(images, CPU), mapper.gaussians
         )
-        peaks = combine(found, mapper.tails, VIEWS).amax((2, 3))  # n, views
-        reached = peaks.quantile(0.9, dim=0)
+        reached = combine(found, mapper.tails, VIEWS).amax((2, 3)).median(0).values
     scaled = reached * mapper.view_scales  # of images that the Gaussians have seen
     assert scaled.max() < 2 * scaled.min()
