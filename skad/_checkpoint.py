@@ -81,16 +81,11 @@ class Checkpoint:
             self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
+        content = io.BytesIO(self._path.read_bytes())
         try:
-            found = torch.load(
-                io.BytesIO(Path(self._path).read_bytes()),
-                map_location="cpu",
-                weights_only=True,  # runs no code
-            )
+            found = torch.load(content, "cpu", weights_only=True)  # runs no code
             key = found.pop("training")
-        except OSError:
-            raise
-        except Exception as error:  # torch raises many kinds for what is no such file
+        except Exception as error:  # of many kinds, for what is no such file
             raise ValueError(
                 f"{self._path} holds no unfinished training of skad; delete it, or "
                 "name another file as checkpoint"
