@@ -5,7 +5,6 @@ import os
 import time
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 import joblib
