@@ -135,36 +135,6 @@ def test_the_bar_and_the_epochs_go_on(good, stop_after, tmp_path, capsys):
     assert f" {N_STEPS}/{N_STEPS} " in capsys.readouterr().err
 
 
-class Recorder:
-    """A callback of scikit-learn: notes what has ended."""
-
-    def __init__(self):
-        self.told = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context, **_):
-        self.told.append(context.task_name)
-
-
-def test_callbacks_are_told_of_the_epochs_that_are_left(good, stop_after, tmp_path):
-    pytest.importorskip("sklearn.callback")
-    stop_after(7)  # in the second of four epochs
-    with pytest.raises(Stopped):
-        detector().fit(good, checkpoint=tmp_path / "c")
-    stop_after(N_STEPS)
-    recorder = Recorder()
-    detector().set_callbacks(recorder).fit(good, checkpoint=tmp_path / "c")
-    assert recorder.told.count("epoch") == 3
-
-
 @pytest.mark.parametrize(
     "change",
     [

@@ -10,8 +10,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+import skad._checkpoint
 import skad._detector
 import skad._progress
+import skad._training
 from skad import PatchAutoencoderDetector
 from skad.metrics import image_auroc_scorer
 
@@ -116,6 +118,28 @@ def test_a_fit_that_fails_leaves_no_callback_open(callback, labelled, monkeypatc
         model.fit(X)
     assert recorder.told == [("setup", NAME), ("teardown", NAME)]
     assert not hasattr(model, "_callback_fit_ctx")
+
+
+def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
+    callback, labelled, monkeypatch, tmp_path
+):
+    X, _ = labelled
+    step, made = skad._training.step, []
+
+    def stopping(*batch):
+        made.append(batch)
+        if len(made) == 2:  # the second of two epochs
+            raise KeyboardInterrupt
+        return step(*batch)
+
+    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 0.0)  # after every step
+    monkeypatch.setattr(skad._training, "step", stopping)
+    model = detector().set_params(batch_size=32)  # one step an epoch
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, checkpoint=tmp_path / "c")
+    recorder = Recorder()
+    model.set_callbacks(recorder).fit(X, checkpoint=tmp_path / "c")
+    assert recorder.told.count(("epoch", NAME)) == 1
 
 
 def test_what_a_memory_keeps_has_no_epochs_to_tell_of(callback, labelled, tmp_path):
