@@ -475,12 +475,12 @@ def test_files_of_other_programs(path):
     refused(path, "no header of skad, so another program wrote it")
 
 
-@pytest.mark.parametrize("version", [1, 3, 0, -1, 10**400])
+@pytest.mark.parametrize("version", [2, 4, 0, -1, 10**400])
 def test_other_versions_are_named(stored, path, version):
     arrays, description = opened(stored)
     write(path, arrays, description | {"format_version": version})
     message = refused(path, "it has format version")
-    assert "this is version 2" in message
+    assert "this is version 3" in message
     assert str(version)[:10] in message
     assert len(message) < 1000
 
@@ -502,8 +502,8 @@ def test_versions_are_numbers(stored, path, version):
         "1",
         '"text"',
         "{}",
-        "{'format_version': 2}",
-        '{"format_version": 2}',
+        "{'format_version': 3}",
+        '{"format_version": 3}',
         "NaN",
         "1" * 5000,
         '{"format_version": ' + "1" * 5000 + "}",
