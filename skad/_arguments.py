@@ -57,8 +57,9 @@ def _add_fit(commands: Any) -> None:
     parser = commands.add_parser(
         "fit",
         help="learn from a folder of good images",
-        description="Learn from a folder of good images and store the model. What was "
-        "stopped goes on when the same is called again: FILE.unfinished holds it.",
+        description="Learn from a folder of good images and store the model; score "
+        "reads and resizes images likewise. What was stopped goes on when the same is "
+        "called again: FILE.unfinished holds it.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of good images")
     parser.add_argument(

@@ -86,8 +86,8 @@ class Checkpoint:
             key = found.pop("training")
         except Exception as error:  # of many kinds, for what is no such file
             raise ValueError(
-                f"{self._path} holds no unfinished training of skad; delete it, or "
-                "name another file as checkpoint"
+                f"{self._path} holds no unfinished training of skad; name another file "
+                "as checkpoint, or move this one away"
             ) from error
         if key != self._key:
             raise ValueError(

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import skad._checkpoint
-import skad._learning
 import skad._training
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad.__main__ import main
