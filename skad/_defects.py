@@ -37,8 +37,9 @@ _MOVED = 1  # a slightly turned part of this image, from nearby
 _BENT = 2  # what is here, slightly turned and shifted
 _PLAIN = 3  # one colour that occurs somewhere: a hole, a missing part
 _SHADED = 4  # what is here, in another colour
-_BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0)
-_LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0)
+_FILLED = 5  # what lies around, going on here: something is missing
+_BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
+_LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
 
 
 def simulate(
@@ -127,7 +128,7 @@ def _paste(
 
     own = pixels_at(images, w.pixels)  # m, C, h, w
     shares = _LINE_SHARES if family.lines else _BLOB_SHARES
-    content = _content(images, own, w, size, shares, rng)
+    content = _content(images, own, opacity, w, size, shares, rng)
     # What is small is seen as a point, and a line by its length: they count for more.
     plainer = 2 * torch.ones_like(size) if family.lines else (5 / size).clamp(min=1.0)
     seen = _visibility(opacity * (content - own), plainer, noise_level)
@@ -187,6 +188,7 @@ def _distance_to_nearest(offsets: Tensor, points: Tensor) -> Tensor:
 def _content(
     images: Tensor,
     own: Tensor,
+    opacity: Tensor,
     w: Windows,
     size: Tensor,
     shares: tuple[float, ...],
@@ -200,6 +202,8 @@ def _content(
     if len(taken):
         there = Windows(*(t[taken] for t in w))
         shown[taken] = _part(images, there, kind[taken], size[taken], rng)
+    filled = _where(kind == _FILLED)
+    shown[filled] = _fill(own[filled], opacity[filled], size[filled])
     plain = _where(kind == _PLAIN)
     shown[plain] = _any_pixels(images, len(plain), rng)[:, :, None, None]
     recoloured = _where((kind == _SHADED) | with_chance(m, 0.3, rng))
@@ -225,6 +229,21 @@ def _part(
     left = torch.where(foreign, randint(m, width - w + 1, rng), windows.left)
     part = cut(images, donor, top + nearby[0], left + nearby[1], (h, w))
     return _warp(part, windows, ~foreign, rng)
+
+
+def _fill(patches: Tensor, opacity: Tensor, size: Tensor) -> Tensor:
+    """Let what lies around defects go on over them, in patches (m, C, h, w).
+
+    A mean under a bell curve, a third of the defect wide, of what is around it.
+    """
+    around = 1 - opacity + 1e-4
+    weighted = torch.cat([patches * around, around], 1)  # m, C + 1, h, w
+    rows, columns = (
+        torch.exp(-4.5 * ((at[:, None] - at) / size[:, None, None]).square())[:, None]
+        for at in (torch.arange(s, device=size.device) for s in patches.shape[2:])
+    )  # m, 1, h, h and m, 1, w, w
+    mean = rows @ weighted @ columns
+    return mean[:, :-1] / mean[:, -1:]
 
 
 def _any_pixels(images: Tensor, m: int, rng: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` ret
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _FIRST_LOGIT = -3.0  # few pixels are anomalous
 _WIDTHS = (24, 32, 64, 96)  # channels of the encoder at strides 2, 4, 8 and 16
+_REBUILDING_WIDTHS = (64, 48)  # channels of the other decoder at strides 8 and 4
 _MARKING_WIDTH = 48  # channels of the anomaly decoder; parts in any pose ask for many
 
 
@@ -68,10 +69,11 @@ class PatchAutoencoder(nn.Module):
         self.down8 = nn.Sequential(_block(b, c, stride=2), _block(c, c))
         self.down16 = nn.Sequential(_block(c, d, stride=2), _block(d, d), _block(d, d))
 
-        self.rebuild8 = _block(d, b)
-        self.rebuild4 = _block(b, b)
+        r8, r4 = _REBUILDING_WIDTHS
+        self.rebuild8 = _block(d, r8)
+        self.rebuild4 = _block(r8, r4)
         self.to_image = nn.Sequential(
-            nn.Conv2d(b, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
+            nn.Conv2d(r4, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
         )
 
         m = _MARKING_WIDTH
@@ -94,7 +96,7 @@ class PatchAutoencoder(nn.Module):
 
     def rebuild(self, x16: Tensor) -> Tensor:
         """Return images (n, C, H, W), rebuilt from the last features."""
-        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, b, H/4, W/4
+        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, r4, H/4, W/4
         return self.to_image(y)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -1,5 +1,6 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from skad._optimizer import Optimizer
 
 _CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
-_ANOMALY_WEIGHT = 10.0  # brings both losses to one size
+_ANOMALY_SHARE = 2 / 3  # of the whole loss, on a log scale
+_LEAST_LOSS = 1e-4  # of either kind: keeps logarithms finite
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
 _BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
 _MOST_PIXELS = 256 * 256 * 256  # changed at once, so that they fit into memory
@@ -90,7 +92,7 @@ def train(
         seen = (good, *changed) if roi is None else [x * roi for x in (good, *changed)]
         for batch in zip(*(x.split(batch_size) for x in seen), strict=True):
             losses = step(network, *batch)
-            optimizer.step(losses["loss"])
+            optimizer.step(losses["loss"].log())
             average.update_parameters(network)
             order.done()
             yield {name: float(value.detach()) for name, value in losses.items()}
@@ -103,7 +105,17 @@ def train(
 def step(
     network: nn.Module, good: Tensor, defective: Tensor, visibility: Tensor
 ) -> dict[str, Tensor]:
-    """Losses of one batch: rebuild the good image, mark where it was changed."""
+    """Losses of one batch: rebuild the good image, mark where it was changed.
+
+    "loss" is their weighted geometric mean, of which the logarithm is to be minimised:
+    so both have a say, of whatever size they are on these images, as in [1]_.
+
+    References
+    ----------
+    .. [1] Chennupati, S., Sistu, G., Yogamani, S., Rawashdeh, S. (2019). MultiNet++:
+       multi-stream feature aggregation and geometric loss strategy for multi-task
+       learning. CVPR Workshops.
+    """
     device = good.device.type
     with torch.autocast(device, torch.bfloat16, enabled=_fast_bfloat16(device)):
         reconstruction, logits, _ = network(defective)
@@ -112,7 +124,8 @@ def step(
     marked = F.binary_cross_entropy_with_logits(
         logits.float(), labels, weight=1 + _RARE_WEIGHT * labels
     )
-    loss = rebuilt + _ANOMALY_WEIGHT * marked
+    shares = ((rebuilt, 1 - _ANOMALY_SHARE), (marked, _ANOMALY_SHARE))
+    loss = math.prod((part + _LEAST_LOSS) ** share for part, share in shares)
     return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": marked}
 
 

@@ -190,7 +190,7 @@ def test_every_kind_of_content_has_a_share():
     shares = zip(_defects._BLOB_SHARES, _defects._LINE_SHARES, strict=True)
     assert all(blob + line > 0 for blob, line in shares)
     named = (_defects._FOREIGN, _defects._MOVED, _defects._BENT, _defects._PLAIN)
-    assert sorted((*named, _defects._SHADED)) == list(kinds())
+    assert sorted((*named, _defects._SHADED, _defects._FILLED)) == list(kinds())
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -201,6 +201,21 @@ def test_every_kind_of_content_can_be_seen(monkeypatch, kind, lines):
     monkeypatch.setattr(_defects, "_LINE_SHARES", only)
     allow(monkeypatch, lines=lines)
     assert simulated(textures(channels=3))[1].max() == 1
+
+
+def test_what_is_missing_shows_what_lies_around():
+    """A stroke under a defect gives way to the ground, which rises to the right."""
+    ground = torch.arange(33.0).expand(1, 2, 33, 33) / 10
+    stroke = ground.clone()
+    stroke[:, :, 12:21, 15:18] = -5.0
+    rows, columns = torch.meshgrid(*[torch.arange(33.0) - 16] * 2, indexing="ij")
+    inside = torch.hypot(rows, columns) < 9
+    opacity, size = inside.float()[None, None], torch.tensor([18.0])
+    filled = _defects._fill(stroke, opacity, size)
+    assert filled.shape == stroke.shape
+    off = (filled - ground).abs()[0, :, inside]
+    assert off.mean() < 0.2
+    assert off.max() < 0.6
 
 
 def test_lines_are_thinner_than_blobs(monkeypatch):

@@ -86,8 +86,20 @@ def test_a_trained_network_marks_what_does_not_belong(trained):
 def test_what_is_yielded_adds_up():
     for loss in run(new_network(), discs()):
         assert set(loss) == {"loss", "reconstruction_loss", "anomaly_loss"}
-        anomaly = _training._ANOMALY_WEIGHT * loss["anomaly_loss"]
-        assert loss["loss"] == pytest.approx(loss["reconstruction_loss"] + anomaly)
+        cubed = loss["reconstruction_loss"] * loss["anomaly_loss"] ** 2
+        assert loss["loss"] == pytest.approx(cubed ** (1 / 3), rel=2e-3)
+
+
+def test_what_is_rebuilt_exactly_leaves_the_loss_finite():
+    network, black = new_network().train(), torch.zeros(4, 1, 32, 32)
+    for parameter in network.to_image.parameters():
+        torch.nn.init.zeros_(parameter)
+    losses = step(network, black, black, black)
+    assert losses["reconstruction_loss"] == 0
+    losses["loss"].log().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_several_batches_can_be_changed_at_once(monkeypatch):

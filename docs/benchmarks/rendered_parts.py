@@ -1,6 +1,6 @@
-"""Render tiles, cells and transistors, good and bad: python THIS_FILE OUTPUT.
+"""Render tiles, cells, transistors and pills, good and bad: python THIS_FILE OUTPUT.
 
-OUTPUT gets three categories in the layout of MVTec AD, for kinds of inspection of which
+OUTPUT gets four categories in the layout of MVTec AD, for kinds of inspection of which
 no real images are at hand:
 
 - `rendered_tiles`: a streaky surface under light that differs from image to image.
@@ -9,11 +9,14 @@ no real images are at hand:
   cracks, short dark pieces between two lines.
 - `rendered_transistors`: a part with three legs in one pose before a board. Turned and
   shifted, a leg cut or bent, a worn spot, none at all.
+- `rendered_pills`: a speckled pill with a print, in about one pose. Scratches, cracks,
+  chips, stains, specks of another colour, a print of which a stroke is missing.
 
 They are drawn images and no proof of anything.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,16 @@ BARS = 40, 96, 152  # rows
 BODY = ((50, 62), (50, 130), (110, 130), (110, 62))  # corners (row, column)
 LEGS = 72, 96, 120  # columns
 LEG_TOP, LEG_END = 105, 156  # rows
+PILL = 50, 78  # half its height and width
+PRINT = tuple(  # strokes of two letters: (top, left, bottom, right)
+    (top, left + column, bottom, right + column)
+    for column in (66, 100)
+    for top, left, bottom, right in (
+        (74, 0, 118, 6),
+        (74, 6, 80, 26),
+        (92, 6, 98, 20),
+    )
+)
 SILVER, BLACK = np.array([0.75, 0.75, 0.78]), np.array([0.13, 0.13, 0.137])
 
 Drawn = tuple[NDArray, NDArray]  # an image, uint8, and the mask of its defect, bool
@@ -121,6 +134,54 @@ def transistor(defect: str | None, rng: np.random.Generator) -> Drawn:
     return _finish(image * (1 + rng.normal(0, 0.03)) + noise, where)
 
 
+def pill(defect: str | None, rng: np.random.Generator) -> Drawn:
+    """Draw a pill, which usually lies in one pose, on a dark ground."""
+    turn, (down, right) = np.deg2rad(rng.normal(0, 1.0)), rng.normal(0, 1.0, 2)
+    y, x = ROWS - SIDE / 2 - down, COLUMNS - SIDE / 2 - right
+    u, v = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
+    inward = (1 - np.hypot(u / PILL[0], v / PILL[1])) * PILL[0]  # about pixels
+    chip = np.zeros((SIDE, SIDE))
+    angle = rng.uniform(0, 2 * np.pi)
+    edge = PILL[0] * np.sin(angle), PILL[1] * np.cos(angle)
+    if defect == "chip":
+        chip = _within(np.hypot(u - edge[0], v - edge[1]), rng.uniform(4, 9))
+
+    surface = np.array([0.86, 0.84, 0.78]) * (1 + 0.015 * _noise(1.5, rng)[..., None])
+    for _ in range(rng.poisson(80)):
+        at = np.hypot(u - rng.uniform(-50, 50), v - rng.uniform(-78, 78))
+        red = np.array([0.75, 0.35, 0.25]) * rng.uniform(0.8, 1.2)
+        speck = rng.uniform(0.2, 0.8) * _within(at, rng.uniform(0.5, 1.8))[..., None]
+        surface += speck * (red - surface)
+    missing = rng.integers(len(PRINT)) if defect == "print" else None
+    there = [stroke for i, stroke in enumerate(PRINT) if i != missing]
+    depth = {False: _strokes(there, u, v), True: _strokes(PRINT, u, v)}
+    surface *= 1 - 0.35 * depth[False][..., None]
+    where = np.maximum(chip * (inward > 0), depth[True] - depth[False])
+
+    spot = rng.uniform(-0.6, 0.6, 2) * PILL
+    at = np.hypot(u - spot[0], v - spot[1])
+    if defect == "scratch":
+        where = _crack(rng.integers(8, 30), 0.08, rng.uniform(1, 2), rng, spot)
+        surface += rng.choice([-1, 1]) * rng.uniform(0.06, 0.2) * where[..., None]
+    elif defect == "crack":
+        where = _crack(rng.integers(8, 20), 0.25, rng.uniform(1, 2), rng, edge)
+        surface *= 1 - rng.uniform(0.3, 0.6) * where[..., None]
+    elif defect == "stain":
+        where = _within(at * (1 + 0.03 * _noise(6, rng)), rng.uniform(5, 12))
+        surface *= 1 - where[..., None] * np.array([0.02, 0.05, 0.2])
+    elif defect == "speck":
+        where = _within(at, rng.uniform(1.5, 3.5))
+        colour = rng.choice([[0.2, 0.2, 0.2], [0.3, 0.5, 0.35], [0.35, 0.35, 0.6]])
+        surface += rng.uniform(0.5, 0.9) * where[..., None] * (colour - surface)
+
+    pill = _within(-inward, 0.0)
+    surface *= (0.55 + 0.45 * (inward / 18).clip(0, 1))[..., None]  # a round rim
+    shown = (pill * (1 - chip))[..., None]
+    image = 0.06 + shown * (surface * (1 + rng.normal(0, 0.02)) - 0.06)
+    noise = rng.normal(0, 0.01, (SIDE, SIDE, 1))
+    return _finish(image + noise, where * pill)
+
+
 def _noise(grain: float | tuple[float, float], rng: np.random.Generator) -> Map:
     noise = gaussian_filter(rng.normal(size=(SIDE, SIDE)), grain)
     return noise / noise.std()
@@ -131,11 +192,31 @@ def _within(distance: Map, radius: float | Map) -> Map:
     return 1 / (1 + np.exp(2 * (distance - radius).clip(-20, 20)))
 
 
-def _crack(n: int, bend: float, width: float, rng: np.random.Generator) -> Map:
-    """Draw a random walk of n steps of two pixels."""
+def _strokes(strokes: Sequence[tuple[int, ...]], u: Map, v: Map) -> Map:
+    """Draw strokes of a print, where places of the part are u down and v right."""
+    drawn = np.zeros((SIDE, SIDE))
+    for top, left, bottom, right in strokes:
+        beyond = np.maximum(
+            np.abs(u + SIDE / 2 - (top + bottom) / 2) - (bottom - top) / 2,
+            np.abs(v + SIDE / 2 - (left + right) / 2) - (right - left) / 2,
+        )
+        drawn = np.maximum(drawn, _within(beyond, 0.0))
+    return drawn
+
+
+def _crack(
+    n: int,
+    bend: float,
+    width: float,
+    rng: np.random.Generator,
+    start: Sequence[float] | None = None,
+) -> Map:
+    """Draw a random walk of n steps of two pixels, from a place off the middle."""
     heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, bend, n).cumsum()
     steps = 0.5 * np.stack([np.sin(heading), np.cos(heading)], 1).repeat(4, axis=0)
-    way = rng.uniform(30, SIDE - 30, 2) + steps.cumsum(0)
+    if start is None:
+        start = rng.uniform(30 - SIDE / 2, SIDE / 2 - 30, 2)
+    way = SIDE / 2 + np.array(start) + steps.cumsum(0)
     beside = np.ones((SIDE, SIDE), bool)
     beside[tuple(way.round().astype(int).clip(0, SIDE - 1).T)] = False
     return _within(distance_transform_edt(beside), width / 2)
@@ -184,10 +265,12 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="OUTPUT")
     output = parser.parse_args().output
     kinds = ("misplaced", "cut", "bent", "worn", "absent")
+    on_pills = ("scratch", "crack", "chip", "stain", "speck", "print")
     for name, draw, defects in (
         ("rendered_tiles", tile, ("crack", "hole", "fray")),
         ("rendered_cells", cell, ("break", "crack", "line")),
         ("rendered_transistors", transistor, kinds),
+        ("rendered_pills", pill, on_pills),
     ):
         write_category(output / name, draw, defects, NUMBERS)
 

@@ -159,7 +159,7 @@ def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
     def once() -> None:
         good = vary(images, LOOK, rng)
         losses = step(network, good, *simulate(good, (40,), LOOK.noise_level, rng))
-        optimizer.step(losses["loss"])
+        optimizer.step(losses["loss"].log())
 
     return once
 
