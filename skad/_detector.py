@@ -47,8 +47,8 @@ class PatchAutoencoderDetector(ImageDetector):
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
     epochs : int, default=75
-        Passes over the training images. An epoch shows at least 32 images (fewer, if
-        images have less than 8,192 pixels), so that few images are shown more often.
+        Passes over the training images. An epoch shows at least 64 images (fewer, if
+        images have less than 16,384 pixels), so that few images are shown more often.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.01
