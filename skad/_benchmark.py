@@ -33,6 +33,7 @@ from skad._mvtec import PathLike, find_categories, fingerprint, load_category
 
 Result = dict[str, Any]
 
+_SECONDS_TO_END = 10.0  # for a process that has given its result
 _LAYOUT = 1  # of a stored result: raised when figures are added, so that all have them
 
 # --- One run ----------------------------------------------------------------------
@@ -253,7 +254,9 @@ def _run_in_a_process(
     child.start()
     sender.close()  # so that the pipe ends when the child does
     try:
-        return receiver.recv()
+        result = receiver.recv()
+        child.join(_SECONDS_TO_END)  # killed sooner, it would leave semaphores behind
+        return result
     except EOFError:
         child.join()
         return {"error": f"the process of the run ended with code {child.exitcode}"}
