@@ -1,6 +1,5 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -124,8 +123,8 @@ def step(
     marked = F.binary_cross_entropy_with_logits(
         logits.float(), labels, weight=1 + _RARE_WEIGHT * labels
     )
-    shares = ((rebuilt, 1 - _ANOMALY_SHARE), (marked, _ANOMALY_SHARE))
-    loss = math.prod((part + _LEAST_LOSS) ** share for part, share in shares)
+    loss = (rebuilt + _LEAST_LOSS) ** (1 - _ANOMALY_SHARE)
+    loss = loss * (marked + _LEAST_LOSS) ** _ANOMALY_SHARE
     return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": marked}
 
 
