@@ -154,9 +154,9 @@ def pill(defect: str | None, rng: np.random.Generator) -> Drawn:
         surface += speck * (red - surface)
     missing = rng.integers(len(PRINT)) if defect == "print" else None
     there = [stroke for i, stroke in enumerate(PRINT) if i != missing]
-    depth = {False: _strokes(there, u, v), True: _strokes(PRINT, u, v)}
-    surface *= 1 - 0.35 * depth[False][..., None]
-    where = np.maximum(chip * (inward > 0), depth[True] - depth[False])
+    printed, expected = _strokes(there, u, v), _strokes(PRINT, u, v)
+    surface *= 1 - 0.35 * printed[..., None]
+    where = np.maximum(chip * (inward > 0), expected - printed)
 
     spot = rng.uniform(-0.6, 0.6, 2) * PILL
     at = np.hypot(u - spot[0], v - spot[1])
@@ -174,12 +174,12 @@ def pill(defect: str | None, rng: np.random.Generator) -> Drawn:
         colour = rng.choice([[0.2, 0.2, 0.2], [0.3, 0.5, 0.35], [0.35, 0.35, 0.6]])
         surface += rng.uniform(0.5, 0.9) * where[..., None] * (colour - surface)
 
-    pill = _within(-inward, 0.0)
+    inside = _within(-inward, 0.0)
     surface *= (0.55 + 0.45 * (inward / 18).clip(0, 1))[..., None]  # a round rim
-    shown = (pill * (1 - chip))[..., None]
+    shown = (inside * (1 - chip))[..., None]
     image = 0.06 + shown * (surface * (1 + rng.normal(0, 0.02)) - 0.06)
     noise = rng.normal(0, 0.01, (SIDE, SIDE, 1))
-    return _finish(image + noise, where * pill)
+    return _finish(image + noise, where * inside)
 
 
 def _noise(grain: float | tuple[float, float], rng: np.random.Generator) -> Map:
