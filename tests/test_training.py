@@ -86,8 +86,11 @@ def test_a_trained_network_marks_what_does_not_belong(trained):
 def test_what_is_yielded_adds_up():
     for loss in run(new_network(), discs()):
         assert set(loss) == {"loss", "reconstruction_loss", "anomaly_loss"}
-        cubed = loss["reconstruction_loss"] * loss["anomaly_loss"] ** 2
-        assert loss["loss"] == pytest.approx(cubed ** (1 / 3), rel=2e-3)
+        rebuilt, marked = (
+            loss[f"{name}_loss"] + _training._LEAST_LOSS
+            for name in ("reconstruction", "anomaly")
+        )
+        assert loss["loss"] == pytest.approx((rebuilt * marked**2) ** (1 / 3))
 
 
 def test_what_is_rebuilt_exactly_leaves_the_loss_finite():
