@@ -22,20 +22,32 @@ def test_surprise_is_how_rare_a_value_is():
     drawn = rng.exponential(size=(3, n, n_pixels)) * np.array(means)[:, None, None]
     pixels = torch.from_numpy(drawn.reshape(3, -1)).float()
     found = fit_tails(pixels, torch.from_numpy(drawn.max(2)).float(), n_pixels)
-    for tail, mean in zip(found, means, strict=True):
-        for rarity in (0.5, 1e-2, 1e-3, 1e-4, 1e-6):
-            value = torch.tensor([-mean * np.log(rarity)]).float()
-            expected = pytest.approx(-np.log(rarity), rel=0.07, abs=0.05)
-            assert float(surprise(value, tail)) == expected
+    expected = -np.log([0.5, 1e-2, 1e-3, 1e-4, 1e-6])
+    values = torch.from_numpy(np.outer(means, expected)).float()
+    for each in surprise(values, found).numpy():
+        np.testing.assert_allclose(each, expected, rtol=0.07, atol=0.05)
 
 
 def test_surprise_rises_with_the_value():
-    tail = tails()[0]
+    found_tails = tails()[:1]
     values = torch.linspace(-10, 40, 2001)
-    found = surprise(values, tail)
+    found = surprise(values[None], found_tails)[0]
     assert (found.diff() >= 0).all()
-    above_the_lowest = values[1:] > tail[0, 0]
+    above_the_lowest = values[1:] > found_tails[0, 0, 0]
     assert (found.diff()[above_the_lowest] > 0).all()
+
+
+def test_surprise_goes_in_lines_from_knot_to_knot_and_on():
+    found = tails()
+    knots, levels = found.movedim(2, 0).numpy()
+    as_far_again = [2 * line[:, -1:] - line[:, -2:-1] for line in (knots, levels)]
+    values = torch.linspace(-8, float(as_far_again[0].min()), 500)
+    for k, each in enumerate(surprise(values.expand(N_KINDS, -1), found)):
+        x, y = (
+            np.append(line[k], more[k])
+            for line, more in zip((knots, levels), as_far_again, strict=True)
+        )
+        np.testing.assert_allclose(each, np.interp(values, x, y), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("i", [0, 1])
@@ -44,7 +56,7 @@ def test_kinds_are_joined_by_the_weighted_geometric_mean(i):
     evidence = 3 * torch.randn(
         2, N_KINDS, 5, 6, generator=torch.Generator().manual_seed(1)
     )
-    each = [1 + surprise(evidence[:, k], found[k]).numpy() for k in range(N_KINDS)]
+    each = 1 + surprise(evidence.movedim(1, 0), found).numpy()
     views = (3.0, 1.0, 0.5, 0.0), (0.0, 1.0, 0.0, 1.0)
     powers = [value**weight for value, weight in zip(each, views[i], strict=True)]
     expected = np.prod(powers, axis=0) ** (1 / sum(views[i])) - 1

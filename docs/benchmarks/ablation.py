@@ -71,8 +71,7 @@ def _view(weights: ArrayLike) -> Join:
 
 
 def _each(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-    kinds = zip(found.movedim(1, 0), mapper.tails, strict=True)
-    return torch.stack([surprise(kind, tail) for kind, tail in kinds])
+    return surprise(found.movedim(1, 0), mapper.tails)
 
 
 def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
