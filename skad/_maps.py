@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skad._expectation import Expectation, fit_expectation
 from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
@@ -73,6 +74,8 @@ class AnomalyMapper(Mapper):
     preparation : Preparation
     gaussians : tuple of Gaussians
         Of the features at every stride in `FEATURE_STRIDES`.
+    expectation : Expectation
+        Of all kinds of evidence but what the anomaly decoder says.
     tails : Tensor of shape (kinds, k, 2)
         How surprising the values of every kind of evidence are, from `fit_tails`.
     view_scales : Tensor of shape (views,)
@@ -82,6 +85,7 @@ class AnomalyMapper(Mapper):
     network: PatchAutoencoder
     preparation: Preparation
     gaussians: tuple[Gaussians, ...]
+    expectation: Expectation
     tails: Tensor
     view_scales: Tensor
 
@@ -91,6 +95,7 @@ class AnomalyMapper(Mapper):
         self.gaussians = tuple(
             Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
         )
+        self.expectation = Expectation(*(t.to(device) for t in self.expectation))
         self.tails = self.tails.to(device)
         self.view_scales = self.view_scales.to(device)
         return self
@@ -111,7 +116,9 @@ class AnomalyMapper(Mapper):
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
 
         def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
-            found = evidence(self.network, x, self.gaussians, corner, whole)
+            found = evidence(
+                self.network, x, self.gaussians, self.expectation, corner, whole
+            )
             return loudest(combine(found, self.tails, VIEWS), self.view_scales)
 
         x = self.preparation(batch, self.device)
@@ -149,6 +156,8 @@ def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
     tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
     for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
         tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
+    expectation = mapper.expectation._asdict()
+    tensors |= {f"expectation.{k}": v for k, v in expectation.items()}
     tensors |= {"tails": mapper.tails, "view_scales": mapper.view_scales}
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
@@ -170,6 +179,8 @@ def array_shapes(
         level = gaussians_shapes((height // stride, width // stride), c)
         shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
     return shapes | {
+        "expectation.weight": (_N_KINDS - 1, c),  # those at the coarsest stride
+        "expectation.bias": (_N_KINDS - 1,),
         "tails": (_N_KINDS, N_KNOTS, 2),
         "view_scales": (len(VIEWS),),
         "mean": (n_channels,),
@@ -200,6 +211,7 @@ def from_arrays(
             Gaussians(*(tensors[f"gaussians{s}.{name}"] for name in Gaussians._fields))
             for s in FEATURE_STRIDES
         ),
+        Expectation(*(tensors[f"expectation.{name}"] for name in Expectation._fields)),
         tensors["tails"],
         tensors["view_scales"],
     )
@@ -209,6 +221,7 @@ def evidence(
     network: nn.Module,
     x: Tensor,
     gaussians: tuple[Gaussians, ...],
+    expectation: Expectation | None,
     corner: tuple[int, int] = (0, 0),
     whole: tuple[int, int] | None = None,
 ) -> Tensor:
@@ -217,19 +230,24 @@ def evidence(
     What the anomaly decoder says; how far the encoder's features are from those of good
     images, at every stride; and how far the reconstruction of x (n, C, h, w) is off.
     The first is a logarithm of odds; the others are made logarithms because their tails
-    are long. x may be a part, cut at this upper left corner, of images whose size as a
-    `whole` is (height, width).
+    are long, and what is to be expected in these surroundings is taken off them. x may
+    be a part, cut at this upper left corner, of images whose size as a `whole` is
+    (height, width).
     """
     reconstruction, logits, features = network(x)
-    size = (logits.shape[1], logits.shape[2])
     whole = whole or (x.shape[2], x.shape[3])
-    far = []
+    others = []  # n, 1, h', w' each
     for stride, level, f in zip(FEATURE_STRIDES, gaussians, features, strict=True):
         place, of = ([side // stride for side in pair] for pair in (corner, whole))
-        distance = level.distance(f, place, of)[:, None].log1p()  # n, 1, h', w'
-        far.append(F.interpolate(distance, size, mode="bilinear"))
-    off = _cell_means((x - reconstruction).abs_()).log1p_()  # n, 1, h/2, w/2
-    return torch.cat([logits[:, None], *far, off], 1)
+        others.append(level.distance(f, place, of)[:, None].log1p_())
+    others.append(_cell_means((x - reconstruction).abs_()).log1p_())
+    if expectation is not None:
+        expected = expectation(features[-1]).split(1, 1)
+        for found, off in zip(others, expected, strict=True):
+            found -= F.interpolate(off, found.shape[2:], mode="bilinear")
+    size = (logits.shape[1], logits.shape[2])
+    others = [F.interpolate(found, size, mode="bilinear") for found in others]
+    return torch.cat([logits[:, None], *others], 1)
 
 
 def _cell_means(x: Tensor) -> Tensor:
@@ -252,7 +270,8 @@ def fit_mapper(
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 
-    The tails come from Gaussians that were fitted without the image in question.
+    Expectation and tails come from Gaussians that were fitted without the image in
+    question.
 
     Parameters
     ----------
@@ -282,9 +301,18 @@ def fit_mapper(
     inside = preparation.inside(MAP_STRIDE).to(device)
     every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
 
-    def unseen() -> Iterator[Tensor]:
+    def pairs() -> Iterator[tuple[Tensor, tuple[Gaussians, ...]]]:
         for i, x in enumerate(prepared()):
-            yield evidence(network, x, without[i % len(without)])  # 1, kinds, h/2, w/2
+            yield x, without[i % len(without)]
+
+    expectation = fit_expectation(
+        (network.encode(x)[-1], evidence(network, x, others, None)[:, 1:])
+        for x, others in pairs()
+    )
+
+    def unseen() -> Iterator[Tensor]:
+        for x, others in pairs():
+            yield evidence(network, x, others, expectation)  # 1, kinds, h/2, w/2
 
     pixels, peaks = [], []
     for i, found in enumerate(unseen()):
@@ -294,4 +322,4 @@ def fit_mapper(
     tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
     reached = [combine(found, tails, VIEWS)[0, :, inside].amax(1) for found in unseen()]
     scales = view_scales(torch.stack(reached))
-    return AnomalyMapper(network, preparation, gaussians, tails, scales)
+    return AnomalyMapper(network, preparation, gaussians, expectation, tails, scales)

@@ -237,7 +237,7 @@ def test_maps_rise_with_every_kind_of_evidence():
         return loudest(combine(found, mapper.tails, VIEWS), mapper.view_scales)
 
     with torch.inference_mode():
-        base = evidence(mapper.network, x, mapper.gaussians)
+        base = evidence(mapper.network, x, mapper.gaussians, mapper.expectation)
         below = join(base)
         assert below.shape == (6, 16, 24)
         assert (below >= 0).all()
@@ -366,7 +366,8 @@ def test_the_tails_are_those_of_images_left_out():
     mapper = fit(images)
     with torch.inference_mode():
         x = mapper.preparation(images, CPU)
-        seen = evidence(mapper.network, x, mapper.gaussians).amax((2, 3))
+        seen = evidence(mapper.network, x, mapper.gaussians, mapper.expectation)
+        seen = seen.amax((2, 3))
     for kind in range(1, 1 + len(FEATURE_STRIDES)):
         assert mapper.tails[kind, -2, 0] > seen[:, kind].median()
 
@@ -389,9 +390,8 @@ def test_the_views_of_images_left_out_reach_equally_far():
     assert mapper.view_scales[0] == 1
     assert (mapper.view_scales > 0).all()
     with torch.inference_mode():
-        found = evidence(
-            mapper.network, mapper.preparation(images, CPU), mapper.gaussians
-        )
+        x = mapper.preparation(images, CPU)
+        found = evidence(mapper.network, x, mapper.gaussians, mapper.expectation)
         reached = combine(found, mapper.tails, VIEWS).amax((2, 3)).median(0).values
     scaled = reached * mapper.view_scales  # of images that the Gaussians have seen
     assert scaled.max() < 2 * scaled.min()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from skad import _preparation, _tiles
+from skad._expectation import Expectation
 from skad._gaussians import _cell
 from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import MAP_STRIDE, STRIDE, PatchAutoencoder
@@ -94,15 +95,24 @@ def reach(follow):
 def test_the_margin_holds_all_that_a_tile_depends_on():
     network = PatchAutoencoder(1).eval()
 
+    expectation = Expectation(torch.ones(1, 96), torch.zeros(1))
+
     def far(x):
         *_, coarse = network.encode(x)
-        distance = coarse.sum(1, keepdim=True)  # as pointwise as a distance
+        return enlarged(coarse.sum(1, keepdim=True), x)  # as pointwise as a distance
+
+    def expected(x):
+        *_, coarse = network.encode(x)
+        return enlarged(expectation(coarse), x)
+
+    def enlarged(found, x):
         size = [side // MAP_STRIDE for side in x.shape[2:]]
-        return F.interpolate(distance, size, mode="bilinear")[0, 0]
+        return F.interpolate(found, size, mode="bilinear")[0, 0]
 
     with torch.inference_mode():
         assert reach(lambda x: network(x)[0][0, 0]) == (75, 61)
         assert reach(far) == (75, 61)
+        assert reach(expected) == (91, 77)
         assert reach(lambda x: network(x)[1][0]) == (91, 77)
     assert MARGIN >= 91
     assert MARGIN % STRIDE == _tiles.TILE % STRIDE == 0
@@ -205,8 +215,8 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
         layer.register_forward_hook(note)
     for size in ((320, 320), (576, 320)):
         preparation = Preparation(np.full(1, 0.5), 0.2, size, size)
-        scale = fitted.tails, fitted.view_scales
-        mapper = AnomalyMapper(fitted.network, preparation, (), *scale)
+        rest = fitted.expectation, fitted.tails, fitted.view_scales
+        mapper = AnomalyMapper(fitted.network, preparation, (), *rest)
         largest.append(0)
         mapper.reconstruct(draw(1, size, 1))
     assert largest[0] == largest[1]

@@ -91,7 +91,8 @@ def figures(mapper: AnomalyMapper, category: Category) -> dict[str, tuple[float,
     """Image AUROC, pixel AUROC and AU-PRO of every way to make a map."""
     test = category.test if category.test.ndim == 4 else category.test[..., np.newaxis]
     prepared = (mapper.preparation(image[None], mapper.device) for image in test)
-    found = [evidence(mapper.network, x, mapper.gaussians).half() for x in prepared]
+    parts = mapper.gaussians, mapper.expectation
+    found = [evidence(mapper.network, x, *parts).half() for x in prepared]
     results = {}
     for name, join in joins().items():
         joined = [join(one.float(), mapper) for one in found]

@@ -1,0 +1,69 @@
+"""What the surroundings of a place let expect of the evidence there.
+
+Some places are unusual in every good image: rims, rough patches, what is seldom seen.
+How unusual is told, as a linear function, by the coarsest features around them.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SHARE = 0.5  # of what is to be expected; a defect changes its surroundings, too
+_RIDGE = 1e-3  # of the mean square
+
+
+class Expectation(NamedTuple):
+    """The state: a linear function of the coarsest features."""
+
+    weight: Tensor  # (kinds, c)
+    bias: Tensor  # (kinds,)
+
+    def __call__(self, coarsest: Tensor) -> Tensor:
+        """Return how much evidence to take off, (n, kinds, h, w).
+
+        The coarsest features are (n, c, h, w); a place sees its neighbours', too.
+        """
+        off = F.conv2d(coarsest, self.weight[:, :, None, None], self.bias)
+        return _around(off)
+
+
+def fit_expectation(images: Iterable[tuple[Tensor, Tensor]]) -> Expectation:
+    """Learn by ridge regression what evidence good images give in which surroundings.
+
+    Parameters
+    ----------
+    images : iterable of (coarsest, found)
+        Coarsest features (n, c, h, w), and evidence (n, kinds, H, W) of the same
+        images, H and W being multiples of h and w.
+
+    Returns
+    -------
+    Expectation
+    """
+    sums = [_sums(coarsest, found) for coarsest, found in images]
+    square, product = (torch.stack(each).sum(0) for each in zip(*sums, strict=True))
+    ridge = _RIDGE * square.diagonal().mean()
+    eye = torch.eye(len(square), dtype=square.dtype, device=square.device)
+    weights = _SHARE * torch.linalg.solve(square + ridge * eye, product)  # c + 1, kinds
+    return Expectation(weights[:-1].T.float().contiguous(), weights[-1].float())
+
+
+def _sums(coarsest: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x' x and x' y: x features and a one, y evidence, in rows for places."""
+    h, w = coarsest.shape[2:]
+    x = _rows(F.pad(_around(coarsest), (0, 0, 0, 0, 0, 1), value=1.0))  # m, c + 1
+    y = _rows(F.adaptive_avg_pool2d(found, (h, w)))  # m, kinds
+    return x.T @ x, x.T @ y
+
+
+def _around(x: Tensor) -> Tensor:
+    """Return the means of every place of (n, c, h, w) and its neighbours."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return the vectors (n h w, c) of (n, c, h, w)."""
+    return x.movedim(1, 3).flatten(0, 2).double()
