@@ -3,14 +3,16 @@
 ROOT holds categories in the layout of MVTec AD. Every detector is trained once, with
 default parameters, and stored in FOLDER, from where a further run takes it, as does one
 after `skad benchmark ROOT --models FOLDER`. Then maps are made from each kind of
-evidence alone, from all but one, and by other ways to join them; the table has the
-means over categories and seeds.
+evidence alone, from all but one, and by other ways to join them; and by the method with
+nothing, or all, of what the surroundings let expect taken off. The table has the means
+over categories and seeds.
 """
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 import skad
+from skad import _expectation, _learning
 from skad._evaluation import figures_of_pixels
 from skad._fusion import combine, loudest, surprise
 from skad._maps import VIEWS, AnomalyMapper, evidence
@@ -32,12 +35,17 @@ KINDS = (
 )
 Join = Callable[[Tensor, AnomalyMapper], Tensor]  # evidence in, one map out
 BROAD, FINE, _ = (np.array(view) for view in VIEWS)
+METHOD = "the method: the largest of three views"
+SHARES = {
+    "the method, nothing expected": 0.0,
+    "the method, all that is expected taken off": 1.0,
+}
 
 
 def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
     ways: dict[str, Join] = {
-        "the method: the largest of three views": _largest(0, 1, 2),
+        METHOD: _largest(0, 1, 2),
         "the larger of the broad and the fine view": _largest(0, 1),
         "the larger of the broad view and the decoder": _largest(0, 2),
         "the broad view alone": _view(BROAD),
@@ -76,25 +84,45 @@ def _each(found: Tensor, mapper: AnomalyMapper) -> Tensor:
 
 def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
     """Train the detector of one category and seed, or take the stored one."""
-    if path.exists():
-        return skad.load(path)._mapper
+    if not path.exists():
+        skad.save(_fit(category, seed), path)
+    return skad.load(path)._mapper
+
+
+def refitted(
+    mapper: AnomalyMapper, category: Category, seed: int, share: float
+) -> AnomalyMapper:
+    """Take off another share of what is expected; all but the network is made anew."""
+
+    def take(network: torch.nn.Module, *_: object, **__: object) -> Iterator[dict]:
+        network.load_state_dict(mapper.network.state_dict())
+        network.eval()
+        return iter(())
+
+    with (
+        patch.object(_learning, "train", take),
+        patch.object(_expectation, "_SHARE", share),
+    ):
+        return _fit(category, seed)._mapper
+
+
+def _fit(category: Category, seed: int) -> skad.PatchAutoencoderDetector:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # thresholds play no part here
-        detector = skad.PatchAutoencoderDetector(random_state=seed)
-        detector.fit(category.train)
-    skad.save(detector, path)
-    return detector._mapper
+        return skad.PatchAutoencoderDetector(random_state=seed).fit(category.train)
 
 
 @torch.inference_mode()
-def figures(mapper: AnomalyMapper, category: Category) -> dict[str, tuple[float, ...]]:
-    """Image AUROC, pixel AUROC and AU-PRO of every way to make a map."""
+def figures(
+    mapper: AnomalyMapper, category: Category, ways: dict[str, Join]
+) -> dict[str, tuple[float, ...]]:
+    """Image AUROC, pixel AUROC and AU-PRO of some ways to make a map."""
     test = category.test if category.test.ndim == 4 else category.test[..., np.newaxis]
     prepared = (mapper.preparation(image[None], mapper.device) for image in test)
     parts = mapper.gaussians, mapper.expectation
     found = [evidence(mapper.network, x, *parts).half() for x in prepared]
     results = {}
-    for name, join in joins().items():
+    for name, join in ways.items():
         joined = [join(one.float(), mapper) for one in found]
         maps = torch.cat([mapper.preparation.to_input(m) for m in joined]).numpy()
         pixels = figures_of_pixels(category.masks, maps)
@@ -119,7 +147,12 @@ def main() -> None:
         category = load_category(folder)
         for seed in args.seeds:
             path = args.models / f"{folder.name}-{seed}.safetensors"
-            runs.append(figures(fitted(path, category, seed), category))
+            mapper = fitted(path, category, seed)
+            run = figures(mapper, category, joins())
+            for name, share in SHARES.items():
+                other = refitted(mapper, category, seed, share)
+                run |= figures(other, category, {name: _largest(0, 1, 2)})
+            runs.append(run)
             print(f"<!-- {folder.name}, seed {seed} -->", flush=True)
     print("| map | image AUROC | pixel AUROC | AU-PRO |\n|---|---:|---:|---:|")
     for name in runs[0]:
