@@ -13,13 +13,15 @@ from torch.nn import functional as F
 
 _SHARE = 0.5  # of what is to be expected; a defect changes its surroundings, too
 _RIDGE = 1e-3  # of the mean square
+_FARTHEST = 10.0  # standard deviations from the mean: where images look like no good one
 
 
 class Expectation(NamedTuple):
-    """The state: a linear function of the coarsest features."""
+    """The state: a linear function of the coarsest features, and how far it may go."""
 
     weight: Tensor  # (kinds, c)
     bias: Tensor  # (kinds,)
+    most: Tensor  # (kinds,)
 
     def __call__(self, coarsest: Tensor) -> Tensor:
         """Return how much evidence to take off, (n, kinds, h, w).
@@ -27,7 +29,7 @@ class Expectation(NamedTuple):
         The coarsest features are (n, c, h, w); a place sees its neighbours', too.
         """
         off = F.conv2d(coarsest, self.weight[:, :, None, None], self.bias)
-        return _around(off)
+        return torch.minimum(_around(off), self.most[:, None, None])
 
 
 def fit_expectation(images: Iterable[tuple[Tensor, Tensor]]) -> Expectation:
@@ -48,7 +50,11 @@ def fit_expectation(images: Iterable[tuple[Tensor, Tensor]]) -> Expectation:
     ridge = _RIDGE * square.diagonal().mean()
     eye = torch.eye(len(square), dtype=square.dtype, device=square.device)
     weights = _SHARE * torch.linalg.solve(square + ridge * eye, product)  # c + 1, kinds
-    return Expectation(weights[:-1].T.float().contiguous(), weights[-1].float())
+    mean = square[-1] @ weights / square[-1, -1]
+    variance = (weights * (square @ weights)).sum(0) / square[-1, -1] - mean.square()
+    most = mean + _FARTHEST * variance.clamp(min=0.0).sqrt()
+    state = weights[:-1].T, weights[-1], most
+    return Expectation(*(each.float().contiguous() for each in state))
 
 
 def _sums(coarsest: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:

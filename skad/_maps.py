@@ -181,6 +181,7 @@ def array_shapes(
     return shapes | {
         "expectation.weight": (_N_KINDS - 1, c),  # those at the coarsest stride
         "expectation.bias": (_N_KINDS - 1,),
+        "expectation.most": (_N_KINDS - 1,),
         "tails": (_N_KINDS, N_KNOTS, 2),
         "view_scales": (len(VIEWS),),
         "mean": (n_channels,),

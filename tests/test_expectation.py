@@ -44,8 +44,19 @@ def test_what_does_not_depend_on_the_surroundings_is_a_constant():
     np.testing.assert_allclose(expectation.bias, 1.5, atol=0.03)
 
 
+def test_no_more_is_expected_than_in_good_images():
+    """Far from them the line would go on, and take off all that is found."""
+    expectation = fit_expectation(pairs())
+    usual = torch.cat([expectation(coarsest) for coarsest, _ in pairs()])
+    far = expectation(1e6 * normal(1, C, 6, 9))
+    for k in range(KINDS):
+        most = usual[:, k].mean() + 10 * usual[:, k].std()
+        np.testing.assert_allclose(far[0, k].max(), most, rtol=0.01)
+    assert (far.amin() < usual.amin()).all()
+
+
 def test_a_place_sees_its_neighbours_and_no_others():
-    expectation = Expectation(torch.ones(1, 1), torch.zeros(1))
+    expectation = Expectation(torch.ones(1, 1), torch.zeros(1), torch.full((1,), 9.0))
     coarsest = torch.zeros(1, 1, 7, 8)
     coarsest[0, 0, 3, 4] = 9.0
     expected = torch.zeros(7, 8)

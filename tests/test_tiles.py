@@ -95,7 +95,7 @@ def reach(follow):
 def test_the_margin_holds_all_that_a_tile_depends_on():
     network = PatchAutoencoder(1).eval()
 
-    expectation = Expectation(torch.ones(1, 96), torch.zeros(1))
+    expectation = Expectation(torch.ones(1, 96), torch.zeros(1), torch.ones(1))
 
     def far(x):
         *_, coarse = network.encode(x)
