@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 _SHARE = 0.5  # of what is to be expected; a defect changes its surroundings, too
 _RIDGE = 1e-3  # of the mean square
-_FARTHEST = 10.0  # standard deviations from the mean: where images look like no good one
+_FARTHEST = 10.0  # standard deviations from the mean; farther, none is like it
 
 
 class Expectation(NamedTuple):
