@@ -15,16 +15,32 @@ _REBUILDING_WIDTHS = (64, 48)  # channels of the other decoder at strides 8 and 
 _MARKING_WIDTH = 48  # channels of the anomaly decoder; parts in any pose ask for many
 
 
-def _block(n_in: int, n_out: int, *, side: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, side, stride, padding=1, bias=False),
-        nn.BatchNorm2d(n_out),
-        nn.ReLU(inplace=True),
-    )
+class Block(nn.Sequential):
+    """A convolution, normalised over the batch, and its positive part."""
+
+    def __init__(self, n_in: int, n_out: int, *, side: int = 3, stride: int = 1):
+        super().__init__(
+            nn.Conv2d(n_in, n_out, side, stride, padding=1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(inplace=True),
+        )
 
 
-def _upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+class UpBlock(Block):
+    """A block that sees coarse features at twice their resolution, and finer ones."""
+
+    def __init__(self, n_coarse: int, n_finer: int, n_out: int) -> None:
+        super().__init__(n_coarse + n_finer, n_out)
+        self.n_coarse = n_coarse
+
+    def forward(self, seen: tuple[Tensor, ...]) -> Tensor:
+        """Return features (n, n_out, 2h, 2w) of coarse ones (n, n_coarse, h, w).
+
+        Finer ones (n, n_finer, 2h, 2w) are the other part of what is seen, if any.
+        """
+        coarse, *finer = seen
+        x = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        return super().forward(torch.cat([x, *finer], 1) if finer else x)
 
 
 def new_network(n_channels: int, generator: torch.Generator) -> "PatchAutoencoder":
@@ -64,26 +80,24 @@ class PatchAutoencoder(nn.Module):
     def __init__(self, n_channels: int) -> None:
         super().__init__()
         a, b, c, d = _WIDTHS
-        self.down2 = nn.Sequential(_block(n_channels, a, side=4, stride=2))
-        self.down4 = nn.Sequential(_block(a, b, stride=2), _block(b, b))
-        self.down8 = nn.Sequential(_block(b, c, stride=2), _block(c, c))
-        self.down16 = nn.Sequential(_block(c, d, stride=2), _block(d, d), _block(d, d))
+        self.down2 = nn.Sequential(Block(n_channels, a, side=4, stride=2))
+        self.down4 = nn.Sequential(Block(a, b, stride=2), Block(b, b))
+        self.down8 = nn.Sequential(Block(b, c, stride=2), Block(c, c))
+        self.down16 = nn.Sequential(Block(c, d, stride=2), Block(d, d), Block(d, d))
 
         r8, r4 = _REBUILDING_WIDTHS
-        self.rebuild8 = _block(d, r8)
-        self.rebuild4 = _block(r8, r4)
+        self.rebuild8 = UpBlock(d, 0, r8)
+        self.rebuild4 = UpBlock(r8, 0, r4)
         self.to_image = nn.Sequential(
             nn.Conv2d(r4, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
         )
 
         m = _MARKING_WIDTH
-        self.mark8 = nn.Sequential(_block(d + c, m), _block(m, m))
+        self.mark8 = nn.Sequential(UpBlock(d, c, m), Block(m, m))
         self.residual4 = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(16 * n_channels, b // 2, 1)
         )
-        self.mark4 = nn.Sequential(
-            _block(m + b + b // 2, m), _block(m, m), _block(m, m)
-        )
+        self.mark4 = nn.Sequential(UpBlock(m, b + b // 2, m), Block(m, m), Block(m, m))
         self.to_logit = nn.Sequential(nn.Conv2d(m, 4, 3, padding=1), nn.PixelShuffle(2))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -96,8 +110,8 @@ class PatchAutoencoder(nn.Module):
 
     def rebuild(self, x16: Tensor) -> Tensor:
         """Return images (n, C, H, W), rebuilt from the last features."""
-        y = self.rebuild4(_upsample(self.rebuild8(_upsample(x16))))  # n, r4, H/4, W/4
-        return self.to_image(y)
+        y8 = self.rebuild8((x16,))  # n, r8, H/8, W/8
+        return self.to_image(self.rebuild4((y8,)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return reconstruction, anomaly logits and features of images (n, C, H, W)."""
@@ -106,7 +120,7 @@ class PatchAutoencoder(nn.Module):
 
         reconstruction = self.rebuild(x16)
 
-        y = self.mark8(torch.cat([_upsample(x16), x8], 1))  # n, m, H/8, W/8
+        y8 = self.mark8((x16, x8))  # n, m, H/8, W/8
         residual = self.residual4(x - reconstruction.detach())
-        y = self.mark4(torch.cat([_upsample(y), x4, residual], 1))  # n, m, H/4, W/4
-        return reconstruction, self.to_logit(y)[:, 0], features
+        y4 = self.mark4((y8, x4, residual))  # n, m, H/4, W/4
+        return reconstruction, self.to_logit(y4)[:, 0], features

@@ -171,7 +171,7 @@ def test_maps_by_tiles_are_those_of_the_whole(
     images[:, 40:60, 60:80] = 255
     whole, rebuilt = mapper(images), mapper.reconstruct(images)
     passes = []
-    mapper.network.register_forward_pre_hook(
+    mapper.folded.register_forward_pre_hook(
         lambda _, inputs: passes.append(inputs[0].shape)
     )
     monkeypatch.setattr(_tiles, "TILE", SMALL)
@@ -211,12 +211,12 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
                 largest[-1] = max(largest[-1], tensor.numel())
 
     fitted = fit((16, 16))
-    for layer in fitted.network.modules():
-        layer.register_forward_hook(note)
     for size in ((320, 320), (576, 320)):
         preparation = Preparation(np.full(1, 0.5), 0.2, size, size)
         rest = fitted.expectation, fitted.tails, fitted.view_scales
         mapper = AnomalyMapper(fitted.network, preparation, (), *rest)
+        for layer in mapper.folded.modules():
+            layer.register_forward_hook(note)
         largest.append(0)
         mapper.reconstruct(draw(1, size, 1))
     assert largest[0] == largest[1]

@@ -120,7 +120,7 @@ def figures(
     test = category.test if category.test.ndim == 4 else category.test[..., np.newaxis]
     prepared = (mapper.preparation(image[None], mapper.device) for image in test)
     parts = mapper.gaussians, mapper.expectation
-    found = [evidence(mapper.network, x, *parts).half() for x in prepared]
+    found = [evidence(mapper.folded, x, *parts).half() for x in prepared]
     results = {}
     for name, join in ways.items():
         joined = [join(one.float(), mapper) for one in found]

@@ -1,0 +1,71 @@
+"""The folded network gives what the trained one gives, and costs less."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skad._folding import fold
+from skad._networks import new_network
+
+
+def trained(n_channels=1):
+    """A network whose normalisation has seen something."""
+    generator = torch.Generator().manual_seed(0)
+    network = new_network(n_channels, generator).train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # shifts and scales do something
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.5, 0.5, generator=generator)
+        for _ in range(20):
+            network(3 * images(4, n_channels, (64, 64)) + 1)
+    return network.eval()
+
+
+def images(n, n_channels, size):
+    return torch.randn(n, n_channels, *size, generator=torch.Generator().manual_seed(n))
+
+
+def flat(outputs):
+    reconstruction, logits, features = outputs
+    return [reconstruction, logits, *features]
+
+
+def arithmetic(network, x):
+    with FlopCounterMode(display=False) as counter:
+        network(x)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 64), (80, 48)])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_the_same_comes_out(size, n_channels):
+    network = trained(n_channels)
+    x = images(2, n_channels, size)
+    with torch.no_grad():
+        pairs = zip(flat(network(x)), flat(fold(network)(x)), strict=True)
+        for expected, found in pairs:
+            assert expected.std() > 0.01
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_takes_less_arithmetic():
+    network = trained(3)
+    x = images(1, 3, (128, 128))
+    assert arithmetic(fold(network), x) < 0.85 * arithmetic(network, x)
+
+
+def test_the_trained_network_stays_as_it_is():
+    network = trained().train()
+    before = copy.deepcopy(network.state_dict())
+    folded = fold(network)
+    assert network.training
+    assert not folded.training
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
