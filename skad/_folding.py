@@ -27,11 +27,15 @@ _FALL_ON = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
 
 @torch.no_grad()
 def fold(network: PatchAutoencoder) -> PatchAutoencoder:
-    """Return a copy that gives the same in evaluation mode, rounding aside."""
-    folded = copy.deepcopy(network).eval()
+    """Return a copy that gives the same in evaluation mode, rounding aside.
+
+    It is made on the CPU, wherever the network is: so it is the same, to the last bit,
+    as that of the network when it is stored and loaded.
+    """
+    device = next(network.parameters()).device
+    folded: Any = copy.deepcopy(network).cpu().eval()
     _fold_blocks(folded)
-    folded.requires_grad_(False)
-    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return folded.requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def _fold_blocks(module: nn.Module) -> None:

@@ -134,7 +134,7 @@ def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
 
     monkeypatch.setattr(skad._checkpoint, "_SECONDS", 0.0)  # after every step
     monkeypatch.setattr(skad._training, "step", stopping)
-    model = detector().set_params(batch_size=32)  # one step an epoch
+    model = detector().set_params(batch_size=32, device="cpu")  # one step an epoch
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, checkpoint=tmp_path / "c")
     recorder = Recorder()
