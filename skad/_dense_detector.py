@@ -15,6 +15,7 @@ from skad._inputs import Format, as_images, unflagged
 from skad._parameters import CONSTRAINTS, generator, resolve_device
 from skad._progress import following, with_callbacks
 from skad._threads import within_quota
+from skad._torch_state import as_at_start
 
 _AS_IN_THE_OTHER = (
     "image_shape",
@@ -189,13 +190,13 @@ class DenseAutoencoderDetector(ImageDetector):
             training, calibration = good[:0], good[new]
             check_any_is_new(calibration)
         settings = Settings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            epochs=int(self.epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
             device=resolve_device(self.device),
         )
         seed = rng.randint(2**31 - 1)
-        with within_quota(), following(self, X, y) as progress:
+        with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = learn(
                 network, images, training, calibration, settings, seed, progress
             )

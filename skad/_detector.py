@@ -1,5 +1,6 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
+import pickle
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from skad._parameters import (
 )
 from skad._progress import Progress, following, with_callbacks
 from skad._threads import within_quota
+from skad._torch_state import as_at_start
 
 
 class PatchAutoencoderDetector(ImageDetector):
@@ -182,6 +184,13 @@ class PatchAutoencoderDetector(ImageDetector):
             NaN or infinity, of differing shapes, or without batch axis; for a
             `checkpoint` that holds something else, or the training of another call.
         """
+        kept = self._fit(X, y, checkpoint)
+        if kept is not None:
+            kept.remove()
+        return self
+
+    def _fit(self, X: Any, y: Any, checkpoint: Any) -> Checkpoint | None:
+        """Do as `fit`, and return what can go once the detector is safe elsewhere."""
         self._validate_params()
         if checkpoint is not None and self.random_state is None:
             raise ValueError(
@@ -189,6 +198,8 @@ class PatchAutoencoderDetector(ImageDetector):
                 "training is the same, so that it could go on with the first; got None."
             )
         images = as_images(X, self.image_shape)
+        if images.is_lazy and not (checkpoint is None and self.memory is None):
+            _check_pickles(images.source)
         good = unflagged(y, len(images))
         rng = generator(self.random_state)
         shuffled = rng.permutation(good)
@@ -205,21 +216,19 @@ class PatchAutoencoderDetector(ImageDetector):
             "start": self._start(images.format),
         }
         kept = None if checkpoint is None else Checkpoint(checkpoint, what)
-        with within_quota(), following(self, X, y) as progress:
+        with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = self._learn(what, progress, kept)
             self._take_over(X, images, good, learned)
-        if kept is not None:
-            kept.remove()
-        return self
+        return kept
 
     def _settings(self, size: tuple[int, int]) -> Settings:
         """Return the parameters of a training on images (height, width)."""
         return Settings(
             patch_sizes=patch_sizes(self.patch_size),
             working_size=image_size(self.image_size, size),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            epochs=int(self.epochs),  # NumPy's numbers are not torch's
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
             device=resolve_device(self.device),
         )
 
@@ -247,3 +256,27 @@ class PatchAutoencoderDetector(ImageDetector):
         learned = train(**what, progress=progress, checkpoint=kept)
         learned.mapper.to(resolve_device(self.device))  # what was kept is on the CPU
         return learned
+
+
+class _Nowhere:
+    """A file to write to where only writing itself matters."""
+
+    def write(self, data: Any) -> None:
+        """Forget it."""
+
+
+def _check_pickles(source: Any) -> None:
+    """Raise a ValueError where a lazy sequence cannot be told from others.
+
+    joblib tells objects apart by their pickles, and passes over some that cannot be
+    pickled, with all that they stand for.
+    """
+    try:
+        pickle.Pickler(_Nowhere()).dump(source)
+    except Exception as error:  # of any kind, from a class of somebody else's
+        raise ValueError(
+            "With memory or a checkpoint, a lazy sequence must be one that can be "
+            "pickled, for what is kept is told apart by that; X is a "
+            f"{type(source).__name__}, which cannot: {error}. Pass an array or an "
+            "ImageFolder, or neither memory nor checkpoint."
+        ) from error

@@ -22,8 +22,6 @@ from skad._image_detector import ImageDetector
 from skad._keras import is_input_shape
 from skad._parameters import image_size, patch_sizes
 
-_SMALLEST_STD = 1e-12  # of images; smaller ones would make numbers overflow
-
 Arrays = dict[str, np.ndarray]
 Description = dict[str, Any]  # what the header of a file holds
 
@@ -150,7 +148,7 @@ KINDS = {
             "memory",  # names a folder of this machine, from which joblib unpickles
         },
         rules={
-            "std": lambda value: is_number(value) and value >= _SMALLEST_STD,
+            "std": lambda value: is_number(value) and value > 0,
             "working_size": lambda value: is_size(value, range(2, 3)),
         },
         describe=_describe_patch,

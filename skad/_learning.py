@@ -1,5 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _EPOCH_FLOOR = 160  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
+_ROUNDING = 1e-12  # of the mean: what varies less is constant
+_MOST_APART = 30.0  # times, that channels' standard deviations differ by unnoticed
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,16 @@ def learn(
         checkpoint=checkpoint,
     )
     for step in losses:
+        check_finite(step["loss"], settings.learning_rate)
         history.note(step)
-    mapper = fit_mapper(network, preparation, images, sample, _looks(appearance.flips))
-    scores, means = score_images(mapper, images.subset(calibration))
+    try:
+        mapper = fit_mapper(
+            network, preparation, images, sample, _looks(appearance.flips)
+        )
+        scores, means = score_images(mapper, images.subset(calibration))
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        scores = np.array([np.nan])
+    check_finite(scores, settings.learning_rate)
     return Learned(mapper, scores, means, history.epochs, shown.digests())
 
 
@@ -138,6 +148,15 @@ def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.nda
         scores.append(-maps.max((1, 2)).astype(np.float64))
         means.append(maps.mean((1, 2), dtype=np.float64))
     return np.concatenate(scores), np.concatenate(means)
+
+
+def check_finite(numbers: Any, learning_rate: float) -> None:
+    """Raise a ValueError where training went astray, and with it what it computes."""
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"training with learning_rate={learning_rate} went astray: it computes NaN "
+            "or infinity. Lower learning_rate."
+        )
 
 
 def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:
@@ -197,22 +216,40 @@ def _prepare(
 ) -> Preparation:
     """Mean and standard deviation of the pixels that count."""
     counts = slice(None) if roi is None else roi
-    first, second = [], []
+    means, variances = [], []
     for batch in one_by_one(images, sample):
         image = to_unit_range(batch)[0]
         pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
-        first.append(pixels.mean(0))
-        second.append(np.square(pixels).mean(0))
-    mean = np.mean(first, 0)
-    variance = float(np.mean(np.mean(second, 0) - np.square(mean)))
-    smallest = 1e-6 * max(1.0, float(np.abs(mean).max()))  # images of one flat colour
+        means.append(pixels.mean(0))
+        variances.append(pixels.var(0))
+    mean = np.mean(means, 0)
+    stds = np.sqrt(np.mean(variances, 0) + np.var(means, 0))  # within and between them
+    if images.format.kind != "integer":  # integers share the scale of their type
+        _warn_of_scales(stds)
+    std = float(np.sqrt(np.mean(np.square(stds))))
+    rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
     return Preparation(
         mean=mean,
-        std=max(variance, 0.0) ** 0.5 if variance > smallest**2 else 1.0,
+        std=std if std > rounding else 1.0,
         input_size=images.format.image_shape[:2],
         working_size=working_size,
         roi=None if roi is None else torch.from_numpy(roi.astype(np.float32)),
     )
+
+
+def _warn_of_scales(stds: np.ndarray) -> None:
+    """Warn where some channels are too faint beside others to be seen."""
+    faint = np.flatnonzero((stds > 0) & (stds < stds.max() / _MOST_APART))
+    if len(faint):
+        warnings.warn(
+            f"Channel {faint[0]} of X has a standard deviation of "
+            f"{stds[faint[0]]:.3g}, channel {stds.argmax()} one of {stds.max():.3g}. "
+            "All are divided by the same number, so defects that show in faint "
+            "channels alone are missed. Bring the channels to one scale, for instance "
+            "X / X.std((0, 1, 2)).",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _look(

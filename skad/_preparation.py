@@ -85,7 +85,7 @@ class Preparation:
         std = float(exact(np.clip(self.std * top, limits.tiny, limits.max)))
         values = _send(batch, device).flatten(2)  # k, H, W C
         means = torch.from_numpy(mean).to(device).repeat(batch.shape[2])  # of a row
-        x = torch.empty(values.shape, device=device)
+        x = torch.empty(values.shape, dtype=torch.float32, device=device)
         n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].numel())
         for some, standardised in zip(
             values.split(n_rows, 1), x.split(n_rows, 1), strict=True

@@ -75,6 +75,7 @@ LEVELS = {
     "_threads": 0,
     "_threshold": 0,
     "_tiles": 0,
+    "_torch_state": 0,
     "overlays": 0,
 }
 MAY_IMPORT_TORCH = {
@@ -96,6 +97,7 @@ MAY_IMPORT_TORCH = {
     "_random",
     "_threads",
     "_tiles",
+    "_torch_state",
     "_training",
     "_windows",
 }

@@ -1,0 +1,141 @@
+"""A fit comes to its own end, whatever the program around it and the numbers in X."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from old_models import write_model
+
+from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
+from skad.metrics import image_auroc_score
+
+pytestmark = pytest.mark.filterwarnings("ignore:target_fpr=.* cannot be promised")
+
+
+def detector(**parameters):
+    settings = {"epochs": 1, "random_state": 0, "target_fpr": 0.3}
+    return PatchAutoencoderDetector(8, **(settings | parameters))
+
+
+@pytest.fixture(scope="module")
+def good():
+    return np.random.default_rng(0).integers(90, 110, (20, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(good):
+    return detector().fit(good).score_samples(good)
+
+
+# --- What is global in torch -------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(good, expected, mode):
+    with mode():
+        fitted = detector().fit(good)
+    np.testing.assert_array_equal(fitted.score_samples(good), expected)
+
+
+def test_the_default_type_may_be_another(good, expected):
+    torch.set_default_dtype(torch.float64)
+    try:
+        fitted = detector().fit(good)
+        np.testing.assert_array_equal(fitted.score_samples(good), expected)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# --- Parameters -------------------------------------------------------------------
+
+
+def test_numpy_numbers_are_numbers(good, expected):
+    given = {"epochs": np.int64(1), "batch_size": np.int32(16)}
+    fitted = detector(**given).fit(good)
+    np.testing.assert_array_equal(fitted.score_samples(good), expected)
+
+
+@pytest.mark.parametrize("learning_rate", [1.0, 1e9])
+def test_a_training_that_goes_astray_names_the_learning_rate(good, learning_rate):
+    with pytest.raises(ValueError, match=r"learning_rate=1.* went astray"):
+        detector(learning_rate=learning_rate).fit(good)
+
+
+def test_so_it_is_with_the_dense_network(good, tmp_path):
+    model = write_model(tmp_path / "model", (32, 32, 1))
+    settings = {"epochs": np.int64(2), "batch_size": np.int64(8), "target_fpr": 0.3}
+    dense = DenseAutoencoderDetector(model, random_state=0, **settings).fit(good)
+    with pytest.raises(ValueError, match=r"learning_rate=1.* went astray"):
+        dense.set_params(learning_rate=1e30).fit(good)
+
+
+# --- Numbers in X -----------------------------------------------------------------
+
+
+def small_defects(offset, scale):
+    """Good images, and ten with a square of four standard deviations at the end."""
+    images = np.random.default_rng(0).normal(0, 1, (40, 32, 32))
+    images[30:, 10:13, 10:13] += 4
+    return offset + scale * images
+
+
+@pytest.mark.parametrize(
+    ("offset", "scale"), [(0, 1e-9), (0, 1e-30), (0, 1e30), (-1e11, 1e4), (1, 1e-8)]
+)
+def test_the_scale_of_floats_does_not_matter(offset, scale):
+    expected, found = (
+        detector(target_fpr=0.3).fit(images[:20]).score_samples(images)
+        for images in (small_defects(0, 1), small_defects(offset, scale))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+    labels = np.repeat([1, -1], [30, 10])
+    assert image_auroc_score(labels, found) > 0.8
+
+
+def test_constant_floats_have_no_scale():
+    """Their standard deviation is rounding, and no unit to divide by."""
+    images = np.full((6, 32, 32), 0.1) * np.linspace(1, 1 + 1e-15, 6)[:, None, None]
+    fitted = detector().fit(images)
+    assert np.isfinite(fitted.score_samples(images)).all()
+    assert fitted.score_samples(images + 1e-12).min() > -100
+
+
+def test_channels_of_very_different_scales_are_warned_of(good):
+    images = np.stack([good * 1000.0, good * 1.0], 3)
+    with pytest.warns(UserWarning, match="Channel 1 of X has .* Bring the channels to"):
+        detector().fit(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "target_fpr=.* cannot be promised")
+        detector().fit(images / images.std((0, 1, 2)))
+        detector().fit(np.stack([good, good // 100], 3))  # the type is their scale
+
+
+# --- Sequences that cannot be told apart -------------------------------------------
+
+
+class Handle:
+    """Images behind something that cannot be pickled, as an open file of HDF5."""
+
+    def __init__(self, images):
+        self.images = images
+        self.inner = {"read": lambda i: images[i]}
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.inner["read"](i)
+
+
+@pytest.mark.parametrize("kept", ["memory", "checkpoint"])
+def test_what_is_kept_is_not_taken_for_that_of_other_images(good, tmp_path, kept):
+    path = str(tmp_path / "kept")
+    parameters = {"memory": path} if kept == "memory" else {}
+    options = {"checkpoint": path} if kept == "checkpoint" else {}
+    with pytest.raises(ValueError, match=r"With memory or a checkpoint, .* Handle"):
+        detector(**parameters).fit(Handle(good), **options)
+    assert not (tmp_path / "kept").exists()
+    detector().fit(Handle(good))
