@@ -89,7 +89,8 @@ def report(demo: Demo) -> str:
         "AU-PRO": f"{figures['au_pro']:.3f}",
         "threshold": f"{demo.detector.pixel_threshold_:.4g}",
         "defects found": detected,
-        "false alarms": f"{alarms}; promised: at most {promised:.3g} %",
+        "false alarms": f"{alarms}; promised: at most {promised:.3g} % where tiles are "
+        "like those for the threshold",
         "training": f"{trial.training_seconds:.0f} seconds",
         "scoring": f"{trial.images_per_second:.0f} images a second",
     }
