@@ -22,7 +22,7 @@ from skad._preparation import Preparation, to_unit_range
 from skad._training import Appearance, shades, train
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
-_EPOCH_FLOOR = 160  # images an epoch, at least …
+_EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
