@@ -26,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
     try:
         with beside.open("xb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())

@@ -16,6 +16,11 @@ def test_what_is_written_is_there_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.bin", "b.txt"]
 
 
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+    write_atomically(tmp_path / ("a" * 255), "all of it")
+    assert names(tmp_path) == ["a" * 255]
+
+
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 def test_a_stop_leaves_the_old_file_whole(tmp_path, monkeypatch, step):
     target = tmp_path / "a.txt"
