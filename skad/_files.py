@@ -26,6 +26,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if _is_special(path):
+        raise FileExistsError(errno.EEXIST, "It is a device or a pipe", str(path))
     beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
     try:
         with beside.open("xb") as file:
@@ -54,13 +56,19 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OSError
-        If the path is a folder, or its folder cannot be made or written to.
+        If the path is a folder, a device or a pipe, or its folder cannot be made or
+        written to.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(
             f"{path} is a folder, and a file is to be written: name one in it, for "
             f"example {path / 'model.safetensors'}"
+        )
+    if _is_special(path):
+        raise FileExistsError(
+            f"{path} is a device or a pipe, and a file is to be written: name another "
+            "place for it"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,3 +80,8 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
             "folder that you may write to"
         ) from error
     return path
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there, which renaming would replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from skad import _files
@@ -45,6 +47,17 @@ def test_room_is_made_for_a_file_but_no_file(tmp_path):
 def test_a_folder_in_place_of_the_file_is_named(tmp_path):
     with pytest.raises(IsADirectoryError, match=r"is a folder.*model\.safetensors"):
         make_room_for(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_is_named_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match=r"pipe is a device or a pipe.*another"):
+        make_room_for(pipe)
+    with pytest.raises(FileExistsError, match="It is a device or a pipe"):
+        write_atomically(pipe, "text")
+    assert pipe.is_fifo()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
