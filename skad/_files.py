@@ -62,8 +62,8 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(
-            f"{path} is a folder, and a file is to be written: name one in it, for "
-            f"example {path / 'model.safetensors'}"
+            f"{path} is a folder, and a file is to be written: name another place for "
+            "it, or move the folder away"
         )
     if _is_special(path):
         raise FileExistsError(
