@@ -5,9 +5,11 @@ What is heavy to import is imported by the commands, so that --help needs none o
 
 import argparse
 import math
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skad._arguments import make_parser
@@ -113,8 +115,9 @@ def _fit(args: argparse.Namespace) -> int:
     from skad._detector import PatchAutoencoderDetector
     from skad._files import make_room_for
     from skad._persistence import save
-    from skad.images import ImageFolder
+    from skad.images import ImageFolder, find_images
 
+    _check_not_read(args.model, find_images(args.folder))
     make_room_for(args.model)
     image_size = _one_or_several(args.image_size)
     images = ImageFolder(args.folder, image_size=image_size, gray=args.gray)
@@ -137,6 +140,15 @@ def _fit(args: argparse.Namespace) -> int:
     print(f"calibration    {n} images that training did not see")
     print(f"model          {args.model}")
     return 0
+
+
+def _check_not_read(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over one of the files that are read."""
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
+        raise ValueError(
+            f"{output} is one of the files that are read, and would be replaced; name "
+            "another file to write"
+        )
 
 
 def _print_threshold(detector: Any) -> None:
@@ -192,9 +204,12 @@ def _score(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from skad._dense_detector import DenseAutoencoderDetector
     from skad._files import make_room_for
+    from skad._keras import find_pair
     from skad._persistence import save
-    from skad.images import ImageFolder
+    from skad.images import ImageFolder, find_images
 
+    good = [] if args.good is None else find_images(args.good)
+    _check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
     make_room_for(args.output)
     detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
     detector.read_model()

@@ -201,6 +201,17 @@ def test_fit_looks_at_the_models_place_before_it_learns(good, tmp_path, capsys):
     assert said.out == ""
 
 
+def test_fit_does_not_write_over_an_image_that_it_reads(good, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(good)
+    before = (good / "3.png").read_bytes()
+    model = tmp_path / "link" / "3.png"
+    assert main(["fit", str(good), "--model", str(model), *QUICK]) == 2
+    said = capsys.readouterr()
+    assert f"{model} is one of the files that are read" in said.err
+    assert said.out == ""
+    assert (good / "3.png").read_bytes() == before
+
+
 # --- score ------------------------------------------------------------------------
 
 
