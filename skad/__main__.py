@@ -79,7 +79,7 @@ def _demo(args: argparse.Namespace) -> int:
     from skad._files import make_room_for, write_atomically
 
     picture = make_room_for(args.output / "demo.png")
-    scores = args.output / "scores.csv"
+    scores = make_room_for(args.output / "scores.csv")
     demo = _demo.run(args.surface, epochs=args.epochs, seed=args.seed)
     print(_demo.report(demo))
     write_atomically(scores, _demo.scores_csv(demo))
@@ -235,6 +235,8 @@ def _benchmark(args: argparse.Namespace) -> int:
     from skad._benchmark_table import table
     from skad._files import make_room_for, write_atomically
 
+    if args.table is not None:
+        make_room_for(args.table)
     chosen = {
         "patch_size": _one_or_several(args.patch_size),
         "image_size": _one_or_several(args.image_size),
@@ -254,7 +256,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     text = table(results)
     print(text, end="")
     if args.table is not None:
-        write_atomically(make_room_for(args.table), text)
+        write_atomically(args.table, text)
     failed = sum("error" in result for result in results)
     if failed:
         print(f"skad: {failed} of {len(results)} runs failed", file=sys.stderr)

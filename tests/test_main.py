@@ -142,6 +142,15 @@ def test_demo_draws_writes_and_tells(tmp_path, capsys):
     assert f"false alarms   {flagged} of 20 = " in said
 
 
+@pytest.mark.parametrize("name", ["demo.png", "scores.csv"])
+def test_demo_looks_at_its_files_places_before_it_learns(tmp_path, capsys, name):
+    (tmp_path / name).mkdir()
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert f"{name} is a folder" in said.err
+    assert said.out == ""
+
+
 # --- fit --------------------------------------------------------------------------
 
 
@@ -303,6 +312,17 @@ def test_benchmark_ends_with_1_where_a_run_failed(root, tmp_path, capsys, monkey
     output = tmp_path / "results.json"
     assert main(["benchmark", str(root), "--output", str(output)]) == 1
     assert "skad: 3 of 3 runs failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--table", "--models"])
+def test_benchmark_looks_at_its_places_before_it_runs(
+    root, tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_benchmark, "_run_in_a_process", None)
+    (tmp_path / "file").touch()
+    assert main(["benchmark", str(root), option, "file/part"]) == 2
+    assert "name a file in a folder that you may write to" in capsys.readouterr().err
 
 
 # --- Errors -----------------------------------------------------------------------
