@@ -185,9 +185,16 @@ def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
             "(height, width) or colour (height, width, 3); score arrays in Python "
             "instead: skad.load(model).score_samples(X)"
         )
-    read = partial(read_image, image_size=shape[:2], gray=shape[2:] != (3,))
+    read = partial(_read, size=shape[:2], colour=shape[2:] == (3,))
     at_once = _PIXELS_AT_ONCE // (shape[0] * shape[1])
     return read, max(1, min(_AT_ONCE, at_once))
+
+
+def _read(path: Path, size: tuple[int, int], colour: bool) -> NDArray:
+    image = read_image(path, size, gray=not colour)
+    if colour and image.ndim == 2:  # a gray file is a colour one of equal channels
+        return np.stack([image] * 3, axis=-1)  # (H, W, 3)
+    return image
 
 
 # --- The table --------------------------------------------------------------------
