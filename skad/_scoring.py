@@ -88,6 +88,8 @@ def score_files(
     ------
     FileNotFoundError
         If a source does not exist.
+    OSError
+        If the table or a heat map cannot be written.
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
         the detector's images are no files', it has no threshold, or the table to go on
@@ -103,6 +105,8 @@ def score_files(
     pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
+    for picture in {file.parent: file for file in pictures.values()}.values():
+        make_room_for(picture)  # one in each folder
     rows = _rows_to_keep(table, detector, pictures) if resume else []
     verdicts = Counter(row["verdict"] for row in rows)
     held = {os.path.abspath(row["path"]) for row in rows}
@@ -257,7 +261,6 @@ def _write_down(
         rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, "PNG")
-        picture.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(picture, png.getvalue())
 
 

@@ -335,6 +335,16 @@ def test_an_image_is_never_replaced_by_its_heat_map(tmp_path):
     )
 
 
+def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
+    out = tmp_path / "out"
+    score_files(Darkness(), [parts], out, heat_maps=False)
+    before = (out / "scores.csv").read_bytes()
+    (out / "heat_maps").touch()
+    with pytest.raises(OSError, match=r"heat_maps.*png cannot be written"):
+        score_files(Darkness(), [parts], out)
+    assert (out / "scores.csv").read_bytes() == before
+
+
 def test_any_file_name_survives_the_table(tmp_path):
     name = 'a, "b"\nc ü.png'
     write(tmp_path / "in" / name, image())
