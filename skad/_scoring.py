@@ -205,9 +205,15 @@ def _read(path: Path, size: tuple[int, int], colour: bool) -> NDArray:
 
 
 def _as_csv(rows: Sequence[Row]) -> bytes:
+    text = "".join(map(_as_line, rows))
+    return text.encode(errors="surrogateescape")  # any file name there is
+
+
+def _as_line(row: Row) -> str:
     text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")  # any file name there is
+    # With "\r" in the line's end csv quotes it in names, too, as readers need it.
+    csv.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list[Row]:

@@ -345,8 +345,8 @@ def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
     assert (out / "scores.csv").read_bytes() == before
 
 
-def test_any_file_name_survives_the_table(tmp_path):
-    name = 'a, "b"\nc ü.png'
+@pytest.mark.parametrize("name", ['a, "b"\nc ü.png', "a\rb.png"])
+def test_any_file_name_survives_the_table(tmp_path, name):
     write(tmp_path / "in" / name, image())
     score_files(Darkness(), [tmp_path / "in"], tmp_path / "out")
     score_files(Darkness(), [tmp_path / "in"], tmp_path / "out", resume=True)
