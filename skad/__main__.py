@@ -6,7 +6,9 @@ What is heavy to import is imported by the commands, so that --help needs none o
 import argparse
 import math
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -39,8 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     code : int
         0; 1 where some files or runs failed and the others did not; 2 for an error;
         130 where it was stopped from the keyboard.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for wrong arguments, and with 143 where it was told to terminate.
     """
     args = make_parser().parse_args(argv)
+    _stop_cleanly_when_terminated()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -53,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print(f"skad: error: {_one_line(error)}", file=sys.stderr)
             return 2
+
+
+def _stop_cleanly_when_terminated() -> None:
+    """Let SIGTERM raise, so that no file is left half written and no process runs."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _show_warning(

@@ -389,6 +389,25 @@ def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "skad: stopped\n"
 
 
+STOP_WHILE_WRITING = """
+import os, signal, sys
+from skad import __main__, _files
+
+def write(args):
+    os.fsync = lambda number: signal.raise_signal(signal.SIGTERM)
+    _files.write_atomically(args.output / "a", "text")
+
+__main__._COMMANDS["demo"] = write
+__main__.main(["demo", "--output", sys.argv[1]])
+"""
+
+
+def test_a_termination_ends_with_143_and_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-c", STOP_WHILE_WRITING, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):
     before = warnings.showwarning
 
