@@ -4,6 +4,7 @@ What is heavy to import is imported by the commands, so that --help needs none o
 """
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     _stop_cleanly_when_terminated()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for any file name there is
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -111,8 +114,6 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _draw_histogram(demo: "Demo") -> "NDArray[np.uint8]":
-    import io
-
     import numpy as np
     from PIL import Image
 

@@ -1,6 +1,8 @@
 import csv
 import inspect
+import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -387,6 +389,17 @@ def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
     monkeypatch.setitem(command_line._COMMANDS, "demo", stop)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "skad: stopped\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux")
+def test_any_file_name_can_be_printed(model, good, tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", "strict"))
+    out = tmp_path / os.fsdecode(b"\xff")
+    options = ["--output", str(out), "--no-heat-maps"]
+    assert main(["score", str(model), str(good / "0.png"), *options]) == 0
+    sys.stdout.flush()
+    assert rb"\udcff/scores.csv" in written.getvalue()
 
 
 STOP_WHILE_WRITING = """
