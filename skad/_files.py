@@ -28,10 +28,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if _is_special(path):
         raise FileExistsError(errno.EEXIST, "It is a device or a pipe", str(path))
+    if isinstance(content, str):
+        content = content.encode(errors="surrogateescape")  # any file name there is
     beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
     try:
         with beside.open("xb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave an empty file
         beside.replace(path)

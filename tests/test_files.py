@@ -18,6 +18,11 @@ def test_what_is_written_is_there_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.bin", "b.txt"]
 
 
+def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
+    write_atomically(tmp_path / "a.txt", b"\xff.png".decode(errors="surrogateescape"))
+    assert (tmp_path / "a.txt").read_bytes() == b"\xff.png"
+
+
 def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
     write_atomically(tmp_path / ("a" * 255), "all of it")
     assert names(tmp_path) == ["a" * 255]
