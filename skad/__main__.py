@@ -4,10 +4,15 @@ What is heavy to import is imported by the commands, so that --help needs none o
 """
 
 import argparse
+import io
 import math
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skad._arguments import make_parser
@@ -37,8 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     code : int
         0; 1 where some files or runs failed and the others did not; 2 for an error;
         130 where it was stopped from the keyboard.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for wrong arguments, and with 143 where it was told to terminate.
     """
     args = make_parser().parse_args(argv)
+    _stop_cleanly_when_terminated()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for any file name there is
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -51,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print(f"skad: error: {_one_line(error)}", file=sys.stderr)
             return 2
+
+
+def _stop_cleanly_when_terminated() -> None:
+    """Let SIGTERM raise, so that no file is left half written and no process runs."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _show_warning(
@@ -77,7 +99,7 @@ def _demo(args: argparse.Namespace) -> int:
     from skad._files import make_room_for, write_atomically
 
     picture = make_room_for(args.output / "demo.png")
-    scores = args.output / "scores.csv"
+    scores = make_room_for(args.output / "scores.csv")
     demo = _demo.run(args.surface, epochs=args.epochs, seed=args.seed)
     print(_demo.report(demo))
     write_atomically(scores, _demo.scores_csv(demo))
@@ -92,8 +114,6 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _draw_histogram(demo: "Demo") -> "NDArray[np.uint8]":
-    import io
-
     import numpy as np
     from PIL import Image
 
@@ -113,8 +133,9 @@ def _fit(args: argparse.Namespace) -> int:
     from skad._detector import PatchAutoencoderDetector
     from skad._files import make_room_for
     from skad._persistence import save
-    from skad.images import ImageFolder
+    from skad.images import ImageFolder, find_images
 
+    _check_not_read(args.model, find_images(args.folder))
     make_room_for(args.model)
     image_size = _one_or_several(args.image_size)
     images = ImageFolder(args.folder, image_size=image_size, gray=args.gray)
@@ -137,6 +158,15 @@ def _fit(args: argparse.Namespace) -> int:
     print(f"calibration    {n} images that training did not see")
     print(f"model          {args.model}")
     return 0
+
+
+def _check_not_read(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over one of the files that are read."""
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
+        raise ValueError(
+            f"{output} is one of the files that are read, and would be replaced; name "
+            "another file to write"
+        )
 
 
 def _print_threshold(detector: Any) -> None:
@@ -192,9 +222,12 @@ def _score(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from skad._dense_detector import DenseAutoencoderDetector
     from skad._files import make_room_for
+    from skad._keras import find_pair
     from skad._persistence import save
-    from skad.images import ImageFolder
+    from skad.images import ImageFolder, find_images
 
+    good = [] if args.good is None else find_images(args.good)
+    _check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
     make_room_for(args.output)
     detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
     detector.read_model()
@@ -220,6 +253,8 @@ def _benchmark(args: argparse.Namespace) -> int:
     from skad._benchmark_table import table
     from skad._files import make_room_for, write_atomically
 
+    if args.table is not None:
+        make_room_for(args.table)
     chosen = {
         "patch_size": _one_or_several(args.patch_size),
         "image_size": _one_or_several(args.image_size),
@@ -239,7 +274,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     text = table(results)
     print(text, end="")
     if args.table is not None:
-        write_atomically(make_room_for(args.table), text)
+        write_atomically(args.table, text)
     failed = sum("error" in result for result in results)
     if failed:
         print(f"skad: {failed} of {len(results)} runs failed", file=sys.stderr)

@@ -77,7 +77,7 @@ def run_one(
     trial = fit_and_score(detector, category.train, category.test)
     peak_memory = _peak_memory_mb()
     if model is not None:
-        save(detector, make_room_for(model))
+        save(detector, model)
     maps = detector.anomaly_map(category.test) if category.masks else ()
     figures = {
         "n_train": len(category.train),
@@ -170,18 +170,22 @@ def run(
     ------
     FileNotFoundError, ValueError
         If there is no such folder or category, or `output` holds something else.
+    OSError
+        If `output` or `models` cannot be written to.
     """
     folders = _choose(find_categories(root), categories)
     stored = [] if output is None else _open_results(make_room_for(output), fresh)
-    runs = [(folder, seed) for folder in folders for seed in dict.fromkeys(seeds)]
+    runs = [
+        (folder, seed, _model_file(models, folder, seed))
+        for folder in folders
+        for seed in dict.fromkeys(seeds)
+    ]
     results = []
     with tqdm(runs, unit="run", disable=None if verbose else True) as bar:
-        for folder, seed in bar:
+        for folder, seed, model in bar:
             bar.set_postfix_str(f"{folder.name}, seed {seed}")
             settings = _settings(folder, seed, parameters or {})
             result = next((r for r in stored if _is_of(r, settings)), None)
-            name = f"{folder.name}-{seed}.safetensors"
-            model = None if models is None else Path(models) / name
             if result is None or (model is not None and not model.exists()):
                 outcome = _run_in_a_process(folder, seed, parameters or {}, model)
                 result = settings | outcome
@@ -202,6 +206,13 @@ def _choose(folders: list[Path], categories: Sequence[str] | None) -> list[Path]
     if unknown:
         raise ValueError(f"no category {unknown[0]!r}; there are {', '.join(named)}")
     return [named[name] for name in dict.fromkeys(categories)]
+
+
+def _model_file(models: PathLike | None, folder: Path, seed: int) -> Path | None:
+    """Return where the detector of a run goes, which can be written there."""
+    if models is None:
+        return None
+    return make_room_for(Path(models) / f"{folder.name}-{seed}.safetensors")
 
 
 def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:

@@ -26,10 +26,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    if _is_special(path):
+        raise FileExistsError(errno.EEXIST, "It is a device or a pipe", str(path))
+    if isinstance(content, str):
+        content = content.encode(errors="surrogateescape")  # any file name there is
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
     try:
         with beside.open("xb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave an empty file
         beside.replace(path)
@@ -54,13 +58,19 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OSError
-        If the path is a folder, or its folder cannot be made or written to.
+        If the path is a folder, a device or a pipe, or its folder cannot be made or
+        written to.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(
-            f"{path} is a folder, and a file is to be written: name one in it, for "
-            f"example {path / 'model.safetensors'}"
+            f"{path} is a folder, and a file is to be written: name another place for "
+            "it, or move the folder away"
+        )
+    if _is_special(path):
+        raise FileExistsError(
+            f"{path} is a device or a pipe, and a file is to be written: name another "
+            "place for it"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,3 +82,8 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
             "folder that you may write to"
         ) from error
     return path
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there, which renaming would replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,9 +125,12 @@ def _read_mask(file: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def fingerprint(path: Path) -> str:
-    """Sum up the names and sizes of all files of a category in 16 hex digits."""
+    """Sum up the names and contents of a category's images in 16 hex digits."""
     digest = hashlib.sha256()
     for file in sorted(path.glob("*/*/*")):
-        name = file.relative_to(path).as_posix()
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        if file.suffix.lower() in SUFFIXES:
+            digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+        if _is_image(file):
+            with suppress(OSError), file.open("rb") as opened:  # the run will name it
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -98,12 +98,15 @@ def load(path: str | os.PathLike) -> ImageDetector:
     Raises
     ------
     FileNotFoundError
+    PermissionError
+        If the file cannot be read.
     ValueError
         If the file is truncated, of another kind or version, or inconsistent.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
+    path.open("rb").close()  # safe_open says of any that it cannot open, "no such file"
     try:
         with safe_open(path, framework="numpy") as file:
             description = parse((file.metadata() or {}).get("skad"))

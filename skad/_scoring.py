@@ -88,6 +88,8 @@ def score_files(
     ------
     FileNotFoundError
         If a source does not exist.
+    OSError
+        If the table or a heat map cannot be written.
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
         the detector's images are no files', it has no threshold, or the table to go on
@@ -103,6 +105,8 @@ def score_files(
     pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
+    for picture in {file.parent: file for file in pictures.values()}.values():
+        make_room_for(picture)  # one in each folder
     rows = _rows_to_keep(table, detector, pictures) if resume else []
     verdicts = Counter(row["verdict"] for row in rows)
     held = {os.path.abspath(row["path"]) for row in rows}
@@ -185,18 +189,31 @@ def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
             "(height, width) or colour (height, width, 3); score arrays in Python "
             "instead: skad.load(model).score_samples(X)"
         )
-    read = partial(read_image, image_size=shape[:2], gray=shape[2:] != (3,))
+    read = partial(_read, size=shape[:2], colour=shape[2:] == (3,))
     at_once = _PIXELS_AT_ONCE // (shape[0] * shape[1])
     return read, max(1, min(_AT_ONCE, at_once))
+
+
+def _read(path: Path, size: tuple[int, int], colour: bool) -> NDArray:
+    image = read_image(path, size, gray=not colour)
+    if colour and image.ndim == 2:  # a gray file is a colour one of equal channels
+        return np.stack([image] * 3, axis=-1)  # (H, W, 3)
+    return image
 
 
 # --- The table --------------------------------------------------------------------
 
 
 def _as_csv(rows: Sequence[Row]) -> bytes:
+    text = "".join(map(_as_line, rows))
+    return text.encode(errors="surrogateescape")  # any file name there is
+
+
+def _as_line(row: Row) -> str:
     text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")  # any file name there is
+    # With "\r" in the line's end csv quotes it in names, too, as readers need it.
+    csv.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list[Row]:
@@ -250,7 +267,6 @@ def _write_down(
         rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, "PNG")
-        picture.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(picture, png.getvalue())
 
 

@@ -245,6 +245,13 @@ def test_what_is_stored_is_run_again_for_a_detector_that_is_not(root, calls, tmp
     assert calls == [("disc", 0)] * 2
 
 
+def test_a_place_for_detectors_is_looked_at_before_the_first_run(root, calls, tmp_path):
+    (tmp_path / "models" / "ring-1.safetensors").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"ring-1\.safetensors is a folder"):
+        run(root, seeds=[0, 1], models=tmp_path / "models")
+    assert calls == []
+
+
 @pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh"])
 def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     output = tmp_path / "results.json"

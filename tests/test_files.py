@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from skad import _files
@@ -14,6 +16,16 @@ def test_what_is_written_is_there_and_nothing_else(tmp_path):
     assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"
     assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "5 ± 1\n"
     assert names(tmp_path) == ["a.bin", "b.txt"]
+
+
+def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
+    write_atomically(tmp_path / "a.txt", b"\xff.png".decode(errors="surrogateescape"))
+    assert (tmp_path / "a.txt").read_bytes() == b"\xff.png"
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+    write_atomically(tmp_path / ("a" * 255), "all of it")
+    assert names(tmp_path) == ["a" * 255]
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
@@ -38,8 +50,19 @@ def test_room_is_made_for_a_file_but_no_file(tmp_path):
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path):
-    with pytest.raises(IsADirectoryError, match=r"is a folder.*model\.safetensors"):
+    with pytest.raises(IsADirectoryError, match=r"is a folder.*another place.*move"):
         make_room_for(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_is_named_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match=r"pipe is a device or a pipe.*another"):
+        make_room_for(pipe)
+    with pytest.raises(FileExistsError, match="It is a device or a pipe"):
+        write_atomically(pipe, "text")
+    assert pipe.is_fifo()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

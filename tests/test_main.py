@@ -1,6 +1,8 @@
 import csv
 import inspect
+import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -142,6 +144,15 @@ def test_demo_draws_writes_and_tells(tmp_path, capsys):
     assert f"false alarms   {flagged} of 20 = " in said
 
 
+@pytest.mark.parametrize("name", ["demo.png", "scores.csv"])
+def test_demo_looks_at_its_files_places_before_it_learns(tmp_path, capsys, name):
+    (tmp_path / name).mkdir()
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert f"{name} is a folder" in said.err
+    assert said.out == ""
+
+
 # --- fit --------------------------------------------------------------------------
 
 
@@ -199,6 +210,17 @@ def test_fit_looks_at_the_models_place_before_it_learns(good, tmp_path, capsys):
     assert said.err.startswith("skad: error: ")
     assert "is a folder" in said.err
     assert said.out == ""
+
+
+def test_fit_does_not_write_over_an_image_that_it_reads(good, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(good)
+    before = (good / "3.png").read_bytes()
+    model = tmp_path / "link" / "3.png"
+    assert main(["fit", str(good), "--model", str(model), *QUICK]) == 2
+    said = capsys.readouterr()
+    assert f"{model} is one of the files that are read" in said.err
+    assert said.out == ""
+    assert (good / "3.png").read_bytes() == before
 
 
 # --- score ------------------------------------------------------------------------
@@ -294,6 +316,17 @@ def test_benchmark_ends_with_1_where_a_run_failed(root, tmp_path, capsys, monkey
     assert "skad: 3 of 3 runs failed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--output", "--table", "--models"])
+def test_benchmark_looks_at_its_places_before_it_runs(
+    root, tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_benchmark, "_run_in_a_process", None)
+    (tmp_path / "file").touch()
+    assert main(["benchmark", str(root), option, "file/part"]) == 2
+    assert "name a file in a folder that you may write to" in capsys.readouterr().err
+
+
 # --- Errors -----------------------------------------------------------------------
 
 
@@ -356,6 +389,36 @@ def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
     monkeypatch.setitem(command_line._COMMANDS, "demo", stop)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "skad: stopped\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux")
+def test_any_file_name_can_be_printed(model, good, tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", "strict"))
+    out = tmp_path / os.fsdecode(b"\xff")
+    options = ["--output", str(out), "--no-heat-maps"]
+    assert main(["score", str(model), str(good / "0.png"), *options]) == 0
+    sys.stdout.flush()
+    assert rb"\udcff/scores.csv" in written.getvalue()
+
+
+STOP_WHILE_WRITING = """
+import os, signal, sys
+from skad import __main__, _files
+
+def write(args):
+    os.fsync = lambda number: signal.raise_signal(signal.SIGTERM)
+    _files.write_atomically(args.output / "a", "text")
+
+__main__._COMMANDS["demo"] = write
+__main__.main(["demo", "--output", sys.argv[1]])
+"""
+
+
+def test_a_termination_ends_with_143_and_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-c", STOP_WHILE_WRITING, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):

@@ -1,3 +1,6 @@
+import os
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,9 +99,28 @@ def test_an_image_that_cannot_be_read_is_an_error(category):
         load_category(category)
 
 
-def test_the_fingerprint_knows_names_and_sizes_but_no_place(category, tmp_path):
+def test_the_fingerprint_knows_names_and_contents_but_no_place(category, tmp_path):
     before = fingerprint(category)
     moved = category.rename(tmp_path / "moved")
     assert fingerprint(moved) == before
     write(moved / "test/good/1.png", gray(20))
     assert fingerprint(moved) != before
+    (moved / "test/good/1.png").unlink()
+    (moved / "test/cut/notes.txt").write_text("other words")
+    assert fingerprint(moved) == before
+    mask = moved / "ground_truth/cut/0.png"
+    mask.write_bytes(mask.read_bytes()[:-1] + b"\0")  # of the same size
+    assert fingerprint(moved) != before
+
+
+def test_the_fingerprint_takes_links_that_lead_nowhere(category):
+    before = fingerprint(category)
+    (category / "test/good/gone.png").symlink_to(category / "gone.png")
+    assert fingerprint(category) != before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux")
+def test_the_fingerprint_takes_any_name(category):
+    before = fingerprint(category)
+    write(category / "test/good" / os.fsdecode(b"\xff.png"), gray(20))
+    assert fingerprint(category) != before

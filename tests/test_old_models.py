@@ -227,6 +227,17 @@ def test_errors_of_convert_are_one_line(root, capsys, arguments, words):
     assert not Path("m").exists()
 
 
+@pytest.mark.parametrize(
+    "output", ["Models/model.h5", "Models/../Models/model.json", "Dataset/Good/00.png"]
+)
+def test_convert_does_not_write_over_what_it_reads(root, capsys, output):
+    before = Path(output).read_bytes()
+    arguments = ["Models/model.h5", "--output", output, "--good", "Dataset/Good"]
+    assert main(["convert", *arguments]) == 2
+    assert f"{output} is one of the files that are read" in capsys.readouterr().err
+    assert Path(output).read_bytes() == before
+
+
 # --- The page in the docs ---------------------------------------------------------
 
 

@@ -370,6 +370,17 @@ def test_a_missing_file_is_named(tmp_path):
             load(missing)
 
 
+def test_a_file_without_permission_is_named(path, monkeypatch):
+    path.touch()
+
+    def refuse(file, *args):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*model"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\0", b"a" * 7, b"a" * 8, b"Dear reader,\n" * 99, bytes(10**6)]
 )

@@ -113,16 +113,36 @@ def test_files_are_resized_and_their_colours_read_as_fitted(
     assert verdicts == {"good": 1}
 
 
+def test_gray_files_are_read_as_colour_where_the_model_has_colours(tmp_path):
+    write(tmp_path / "a.png", image(204))
+    write(tmp_path / "b.png", np.stack([image(204)] * 3, axis=-1))
+    score_files(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
+    gray, colour = rows_of(tmp_path / "out")
+    assert gray["score"] == colour["score"]
+    gray, colour = sorted((tmp_path / "out" / "heat_maps").iterdir())
+    assert gray.read_bytes() == colour.read_bytes()
+
+
+class Choosy(Darkness):
+    """Refuses images that are black all over."""
+
+    def anomaly_map(self, X):
+        for i, image in enumerate(X):
+            if not image.any():
+                raise ValueError(f"image {i} is black")
+        return super().anomaly_map(X)
+
+
 def test_an_image_that_does_not_fit_is_named_and_the_others_scored(tmp_path, capsys):
-    write(tmp_path / "a.png", image())
-    write(tmp_path / "b.png", np.stack([image()] * 3, axis=-1))
-    verdicts = score_files(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
+    write(tmp_path / "a.png", image(0))
+    write(tmp_path / "b.png", image())
+    verdicts = score_files(Choosy(), [tmp_path], tmp_path / "out")
     assert [row["verdict"] for row in rows_of(tmp_path / "out")] == [
         "unreadable",
         "good",
     ]
     assert verdicts["unreadable"] == 1
-    assert "a.png: image 0 has shape (8, 10)" in capsys.readouterr().err
+    assert "a.png: image 0 is black" in capsys.readouterr().err
 
 
 def test_8_and_16_bit_images_keep_their_own_scales(tmp_path):
@@ -315,8 +335,18 @@ def test_an_image_is_never_replaced_by_its_heat_map(tmp_path):
     )
 
 
-def test_any_file_name_survives_the_table(tmp_path):
-    name = 'a, "b"\nc ü.png'
+def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
+    out = tmp_path / "out"
+    score_files(Darkness(), [parts], out, heat_maps=False)
+    before = (out / "scores.csv").read_bytes()
+    (out / "heat_maps").touch()
+    with pytest.raises(OSError, match=r"heat_maps.*png cannot be written"):
+        score_files(Darkness(), [parts], out)
+    assert (out / "scores.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ['a, "b"\nc ü.png', "a\rb.png"])
+def test_any_file_name_survives_the_table(tmp_path, name):
     write(tmp_path / "in" / name, image())
     score_files(Darkness(), [tmp_path / "in"], tmp_path / "out")
     score_files(Darkness(), [tmp_path / "in"], tmp_path / "out", resume=True)
