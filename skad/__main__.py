@@ -151,8 +151,11 @@ def _fit(args: argparse.Namespace) -> int:
         device=args.device,
         random_state=args.seed,
         verbose=1,
-    ).fit(_in_memory_if_small(images), checkpoint=unfinished)
+    )
+    # What the training can go on from stays until the model is stored.
+    kept: Any = detector._fit(_in_memory_if_small(images), None, unfinished)
     save(detector, args.model)
+    kept.remove()
     _print_threshold(detector)
     n = len(detector.calibration_scores_)
     print(f"calibration    {n} images that training did not see")

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import skad._checkpoint
+import skad._persistence
 import skad._training
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad.__main__ import main
@@ -258,13 +260,20 @@ def test_an_order_goes_on_where_it_was():
         assert seen + rest(again) == whole
 
 
-def test_the_command_line_goes_on(good, stop_after, tmp_path, capsys):
-    folder, model = tmp_path / "good", tmp_path / "part.safetensors"
+@pytest.fixture
+def call(good, tmp_path):
+    """Return a command that learns from files."""
+    folder = tmp_path / "good"
     folder.mkdir()
     for i, image in enumerate(good):
         Image.fromarray(image).save(folder / f"{i:02}.png")
-    call = ["fit", str(folder), "--model", str(model), "--epochs", "2"]
-    call += ["--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
+    model = tmp_path / "part.safetensors"
+    command = ["fit", str(folder), "--model", str(model), "--epochs", "2"]
+    return [*command, "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
+
+
+def test_the_command_line_goes_on(call, stop_after, tmp_path, capsys):
+    model = tmp_path / "part.safetensors"
     stop_after(1)
     with pytest.raises(Stopped):
         main(call)
@@ -280,3 +289,18 @@ def test_the_command_line_goes_on(good, stop_after, tmp_path, capsys):
     assert len(made) == 1
     assert model.exists()
     assert not unfinished.exists()
+
+
+def test_a_model_that_cannot_be_stored_loses_no_training(
+    call, tmp_path, monkeypatch, stop_after
+):
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(skad._persistence, "write_atomically", Mock(side_effect=full))
+        assert main(call) == 2
+    assert (tmp_path / "part.safetensors.unfinished").exists()
+    made = stop_after(1)
+    assert main(call) == 0
+    assert not made  # the training was at its end
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"good", "part.safetensors"}
