@@ -211,7 +211,7 @@ class AD:
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._read(Path(path_to_img))
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
-        _show(pair, os.path.basename(path_to_img))
+        show_picture(to_rgb_uint8(pair), Path(path_to_img).name, feature="AD")
         return pair
 
     def predict(
@@ -283,7 +283,7 @@ class AD:
                 if folder is not None:
                     _write(picture, folder / file.name)
                 if show:
-                    _show(picture, file.name)
+                    show_picture(picture, file.name, feature="AD")
         return results
 
     def _load(self, stored: Path | Pair) -> None:
@@ -383,10 +383,12 @@ def _image_files(path: PathLike) -> list[Path]:
 
 
 def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
-    folder = Path(save_path)
-    make_room_for(folder / images[0].name)
-    rule = "save_path must not be the folder of the images: they would be overwritten"
-    _check(not folder.samefile(images[0].parent), rule, str(folder))
+    folder = make_room_for(Path(save_path) / images[0].name).parent
+    originals = {os.path.realpath(image) for image in images}
+    pictures = {os.path.realpath(folder / image.name) for image in images}
+    apart = originals.isdisjoint(pictures) and not folder.samefile(images[0].parent)
+    rule = "save_path must not be the folder of the images, links followed"
+    _check(apart, f"{rule}: they would be overwritten", str(folder))
     return folder
 
 
@@ -394,7 +396,3 @@ def _write(picture: Pixels, path: Path) -> None:
     kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
     Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
     write_atomically(path, content.getvalue())
-
-
-def _show(picture: Pixels, title: str) -> None:
-    show_picture(to_rgb_uint8(picture), title, feature="AD")

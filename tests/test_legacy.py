@@ -524,6 +524,21 @@ def test_images_are_never_overwritten_by_pictures(tmp_path, ad):
     np.testing.assert_array_equal(read_image(path), defective_image(1, 0))
 
 
+def test_images_behind_links_are_never_overwritten_by_pictures(tmp_path, ad):
+    original = write(defective_image(1, 0), tmp_path / "kept" / "1.png")
+    for folder, name in (("links", "1.png"), ("renamed", "other.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).symlink_to(original)
+    write(good_image(0), tmp_path / "renamed" / "1.png")
+    for source, output in (("links", "kept"), ("kept", "links"), ("renamed", "kept")):
+        with pytest.raises(ValueError, match="they would be overwritten"):
+            ad.predict(source, output)
+    np.testing.assert_array_equal(read_image(original), defective_image(1, 0))
+    assert (tmp_path / "links" / "1.png").is_symlink()
+    ad.predict("links", "elsewhere")
+    assert os.listdir("elsewhere") == ["1.png"]
+
+
 def test_bad_files_of_a_folder_are_named_and_left_out(tmp_path, ad):
     for i in range(40):  # more than are scored at a time
         write(good_image(i), tmp_path / "in" / f"{i:02}.png")
