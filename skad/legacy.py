@@ -22,6 +22,7 @@ from skad._drawing import show_picture
 from skad._files import make_room_for, write_atomically
 from skad._image_detector import ImageDetector
 from skad._keras import SUFFIXES, Pair, find_pair
+from skad._parameters import patch_sizes
 from skad._regions import Region, find_regions, marked_patches
 from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
@@ -112,6 +113,9 @@ class AD:
         size_fits = np.shape(img_size) == (2,) and all(_is_whole(s) for s in img_size)
         _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
         _check(size_fits, "img_size must be (height, width), whole pixels", img_size)
+        patch_sizes(patch_size)  # for its errors
+        is_path = isinstance(save_path, str | os.PathLike)
+        _check(is_path, "save_path must be a path", save_path)
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
         self.img_size = (int(img_size[0]), int(img_size[1]))
@@ -253,10 +257,9 @@ class AD:
 
         Raises
         ------
-        NotFittedError
-            If the model is not trained.
-        OSError
-            If there is nothing at `path`, or `save_path` cannot be written to.
+        NotFittedError, OSError
+            If the model is not trained, there is nothing at `path`, or `save_path`
+            cannot be written to.
         ValueError
             If a parameter is out of its range, the pictures would overwrite the images,
             or no image can be read. Single ones that cannot are named in a warning.
@@ -321,8 +324,7 @@ class AD:
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
-        bar = tqdm(paths, doing, unit="image", disable=None)  # None: on terminals
-        for path in bar:
+        for path in tqdm(paths, doing, unit="image", disable=None):  # on terminals
             try:
                 image = self._read(path)
             except (OSError, ValueError) as error:
