@@ -24,6 +24,7 @@ from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
 from skad._regions import find_regions
+from skad._scorers import balanced_accuracy
 from skad._threshold import (
     conformal_p_value,
     conformal_threshold,
@@ -73,15 +74,14 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels.
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels, and
+        where all are of one kind.
         """
         predicted = self.predict(X)
         if not are_labels(y):
             warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
             return float("nan")
-        labels = check_labels(y, len(predicted))
-        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
-        return float(np.mean(recalls))
+        return balanced_accuracy(check_labels(y, len(predicted)), predicted)
 
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].

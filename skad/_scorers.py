@@ -236,13 +236,13 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     )
 
 
-def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+def balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
     """Mean of the shares of good and of anomalous images that are told right."""
     labels, answers = _check_labels_and_predictions(y, predicted)
     good = labels == 1
     if is_undefined(labels[good], labels[~good], "The balanced accuracy", "image"):
         return math.nan
-    return float(balanced_accuracy_score(labels, answers))
+    return float(balanced_accuracy_score(good, answers == 1))
 
 
 def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
@@ -251,7 +251,7 @@ def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
     good = labels == 1
     if is_undefined(labels[good], labels[~good], "The F1 score", "image"):
         return math.nan
-    return float(f1_score(labels, answers, pos_label=-1, zero_division=0.0))
+    return float(f1_score(~good, answers == -1, zero_division=0.0))
 
 
 def _check_labels_and_scores(
@@ -319,7 +319,7 @@ image_auroc_scorer: Scorer = make_scorer(image_auroc_score, response_method=_SCO
 
 #: Scorer: balanced accuracy of `predict`, from 0 to 1.
 balanced_accuracy_scorer: Scorer = make_scorer(
-    _balanced_accuracy, response_method="predict"
+    balanced_accuracy, response_method="predict"
 )
 
 #: Scorer: F1 score of the anomalous images (label -1) by `predict`, from 0 to 1.

@@ -24,6 +24,7 @@ import skad._learning
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad._division import digest
 from skad._threshold import conformal_threshold, labelled_threshold
+from skad.metrics import balanced_accuracy_scorer
 
 SIZE = (32, 28)
 METHODS = (
@@ -665,7 +666,15 @@ def test_score_is_the_balanced_accuracy(detector, mixed):
     passed = np.mean(predicted[y == 1] == 1)
     assert detector.score(X, y) == pytest.approx((detected + passed) / 2)
     assert type(detector.score(X, y)) is float
-    assert detector.score(X[y == 1], y[y == 1]) == pytest.approx(passed)
+    assert detector.score(X, y) == balanced_accuracy_scorer(detector, X, y)
+    assert detector.score(X, y.astype(object)) == detector.score(X, y)
+
+
+@pytest.mark.parametrize(("label", "missing"), [(1, "anomalous"), (-1, "good")])
+def test_the_score_for_one_kind_alone_is_undefined(detector, mixed, label, missing):
+    X, y = mixed
+    with pytest.warns(UndefinedMetricWarning, match=f"without a single {missing} imag"):
+        assert np.isnan(detector.score(X[y == label], y[y == label]))
 
 
 def test_the_score_for_other_labels_is_undefined(detector, mixed):

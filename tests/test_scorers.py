@@ -82,6 +82,14 @@ def test_scores_by_hand(name, expected):
 
 
 @pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("dtype", [object, float, np.int8])
+def test_labels_may_be_numbers_of_any_type(name, dtype):
+    detector = Brightness().fit(X)
+    expected = SCORERS[name](detector, X, y)
+    assert SCORERS[name](detector, X, y.astype(dtype)) == expected
+
+
+@pytest.mark.parametrize("name", SCORERS)
 def test_no_scorer_gives_more_than_a_perfect_detector_gets(name):
     perfect = SCORERS[name](Brightness().fit(X), images(0, 0, 1, 1), [1, 1, -1, -1])
     assert perfect == (0 if name == "cost" else 1)
