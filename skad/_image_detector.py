@@ -26,6 +26,7 @@ from skad._progress import CallbackSupportMixin
 from skad._regions import find_regions
 from skad._scorers import balanced_accuracy
 from skad._threshold import (
+    check_metric,
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
@@ -140,7 +141,8 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             best by `metric`.
         metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
         cost_miss, cost_false_alarm : float, default=1
-            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``.
+            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``:
+            >= 0, and not both 0.
 
         Returns
         -------
@@ -149,6 +151,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             intervals.
         """
         images = self._check_images(X)
+        check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
         scores, means = score_images(self._mapper, images)
         if labels is None:

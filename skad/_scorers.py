@@ -19,6 +19,7 @@ from sklearn.metrics import (
 )
 
 from skad._localization import is_undefined
+from skad._threshold import check_costs
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
 
@@ -147,15 +148,15 @@ def mean_cost(
     Raises
     ------
     ValueError
-        Where labels or predictions are not +1 and -1, lengths differ, or a cost is
-        negative or not finite.
+        Where labels or predictions are not +1 and -1, lengths differ, a cost is
+        negative or not finite, or both are 0.
 
     Examples
     --------
     >>> mean_cost([1, 1, -1, -1], [1, -1, 1, -1], cost_miss=10, cost_false_alarm=2)
     3.0
     """
-    _check_costs(cost_miss, cost_false_alarm)
+    check_costs(cost_miss, cost_false_alarm)
     labels, answers = _check_labels_and_predictions(y, predicted)
     misses = np.count_nonzero((labels == -1) & (answers == 1))
     false_alarms = np.count_nonzero((labels == 1) & (answers == -1))
@@ -213,8 +214,8 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     Raises
     ------
     ValueError
-        Where a cost is negative or not finite; when called, for labels other than +1
-        and -1.
+        Where a cost is negative or not finite, or both are 0; when called, for labels
+        other than +1 and -1.
 
     Examples
     --------
@@ -227,7 +228,7 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     >>> scorer(detector, X, [1, 1, -1, -1])
     -5.0
     """
-    _check_costs(cost_miss, cost_false_alarm)
+    check_costs(cost_miss, cost_false_alarm)
     return make_scorer(
         mean_cost,
         greater_is_better=False,
@@ -300,16 +301,6 @@ def _check_max_fpr(max_fpr: float) -> None:
             f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
             "0.05 allows 5 false alarms in 100 good images."
         )
-
-
-def _check_costs(cost_miss: float, cost_false_alarm: float) -> None:
-    costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
-    for name, cost in costs.items():
-        if not 0 <= cost < math.inf:
-            raise ValueError(
-                f"{name} must be a finite number >= 0; got {cost!r}. "
-                "Pass what one such mistake costs."
-            )
 
 
 # Last, since they are made of the functions above.

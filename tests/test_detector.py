@@ -653,10 +653,20 @@ def test_wrong_labels_calibrate_nothing(detector, mixed, y, words):
 
 
 def test_wrong_metrics_and_costs(detector, mixed):
-    with pytest.raises(ValueError, match="metric must be one of"):
-        detector.calibrate(*mixed, metric="accuracy")
-    with pytest.raises(ValueError, match="cost_miss must be a positive"):
-        detector.calibrate(*mixed, metric="cost", cost_miss=-1)
+    for X_and_y in (mixed, mixed[:1]):
+        with pytest.raises(ValueError, match="metric must be one of"):
+            detector.calibrate(*X_and_y, metric="accuracy")
+    for cost in (-1, None, "a"):
+        with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0"):
+            detector.calibrate(*mixed, metric="cost", cost_miss=cost)
+
+
+@pytest.mark.parametrize("target_fpr", [None, "a", 0, 1.0])
+def test_a_target_fpr_set_wrong_calibrates_nothing(detector, mixed, target_fpr):
+    offset = detector.offset_
+    with pytest.raises(ValueError, match="target_fpr must be above 0 and below 1; got"):
+        detector.set_params(target_fpr=target_fpr).calibrate(mixed[0])
+    assert detector.offset_ == offset
 
 
 def test_score_is_the_balanced_accuracy(detector, mixed):

@@ -202,13 +202,20 @@ def test_a_share_out_of_range_is_an_error_at_once(max_fpr):
 
 
 @pytest.mark.parametrize("name", ["cost_miss", "cost_false_alarm"])
-@pytest.mark.parametrize("cost", [-1, float("inf"), float("nan")])
+@pytest.mark.parametrize("cost", [-1, float("inf"), float("nan"), None, "a"])
 def test_a_cost_out_of_range_is_an_error_at_once(name, cost):
     costs = {"cost_miss": 1, "cost_false_alarm": 1, name: cost}
     with pytest.raises(ValueError, match=f"{name} must be a finite number >= 0; got"):
         make_cost_scorer(**costs)
     with pytest.raises(ValueError, match=f"{name} must be a finite number >= 0; got"):
         mean_cost(y, y, **costs)
+
+
+def test_one_of_the_costs_may_be_0_and_not_both():
+    assert mean_cost([1, -1], [-1, 1], cost_miss=0, cost_false_alarm=4) == 2
+    assert mean_cost([1, -1], [-1, 1], cost_miss=4, cost_false_alarm=0) == 2
+    with pytest.raises(ValueError, match="cost_miss or cost_false_alarm must be above"):
+        make_cost_scorer(cost_miss=0, cost_false_alarm=0)
 
 
 def test_a_search_finds_the_threshold_that_costs_least():
