@@ -7,6 +7,7 @@ so a search with several computes the scores of the images once.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -266,7 +267,7 @@ def _check_labels_and_scores(
             f"shapes {labels.shape} and {values.shape}. Pass one label and one score "
             "an image."
         )
-    found = np.unique(labels).tolist()
+    found = list(dict.fromkeys(labels.tolist()))
     if not set(found) <= {-1, 1}:
         raise ValueError(
             f"y must hold the labels +1 (good) and -1 (anomalous); got {found[:5]}. "
@@ -296,7 +297,7 @@ def _check_labels_and_predictions(
 
 
 def _check_max_fpr(max_fpr: float) -> None:
-    if not 0 <= max_fpr < 1:
+    if not (isinstance(max_fpr, Real) and 0 <= max_fpr < 1):
         raise ValueError(
             f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
             "0.05 allows 5 false alarms in 100 good images."

@@ -193,7 +193,7 @@ def test_predictions_that_are_scores_are_an_error():
         mean_cost([1, -1], [0.2, -0.5])
 
 
-@pytest.mark.parametrize("max_fpr", [-0.1, 1, 5, float("nan")])
+@pytest.mark.parametrize("max_fpr", [-0.1, 1, 5, float("nan"), None, "a"])
 def test_a_share_out_of_range_is_an_error_at_once(max_fpr):
     with pytest.raises(ValueError, match=r"max_fpr must be from 0 to below 1; got"):
         make_detection_rate_at_fpr_scorer(max_fpr)
