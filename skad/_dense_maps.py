@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad._dense_network import DenseAutoencoder, from_state, state_shapes
+from skad._inputs import Images, Subset
 from skad._maps import Mapper
 from skad._preparation import to_unit_range
 
@@ -43,14 +45,8 @@ class DenseMapper(Mapper):
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
-        unit = to_unit_range(batch)
-        if unit.min() < 0 or unit.max() > 1:
-            raise ValueError(
-                "Images for this network must be uint8 or uint16, or hold numbers "
-                f"from 0 to 1; got {batch.dtype} from {batch.min():.6g} to "
-                f"{batch.max():.6g}. Scale them as it was trained: pixels / 255."
-            )
-        x = torch.from_numpy(unit.astype(np.float32)).to(self.device)
+        unit = to_unit_range(batch).astype(np.float32)
+        x = torch.from_numpy(unit).to(self.device)
         x = x.permute(0, 3, 1, 2).contiguous()  # k, C, H, W
         if self.input_size != self.network.input_shape[:2]:
             size = self.network.input_shape[:2]
@@ -78,12 +74,37 @@ class DenseMapper(Mapper):
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to all images, a fixed number at a time."""
         height, width, _ = self.network.input_shape
-        return self._batchwise(images, height * width, compute)
+        return self._batchwise(in_unit_range(images), height * width, compute)
 
     def _resize(self, x: Tensor) -> Tensor:
         if self.input_size == self.network.input_shape[:2]:
             return x
         return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+
+
+class _UnitImages(Images):
+    """Images that are seen, as they are taken, to be what the network takes."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        batch = super().take(indices)
+        if batch.dtype in (np.uint8, np.uint16):  # scaled by their type
+            return batch
+        for i, image in zip(indices, batch, strict=True):
+            if image.min() < 0 or image.max() > 1:
+                raise ValueError(
+                    "Images for this network must be uint8 or uint16, or hold numbers "
+                    f"from 0 to 1; got {image.dtype} from {image.min():.6g} to "
+                    f"{image.max():.6g} in image {i}. Scale them as it was trained: "
+                    "pixels / 255."
+                )
+        return batch
+
+
+def in_unit_range(images: Any) -> Any:
+    """Return the same images, and an error for one with numbers out of 0 to 1."""
+    if isinstance(images, Subset):
+        return Subset(in_unit_range(images.images), images.indices)
+    return _UnitImages(images.source, images.format, images.dtype)
 
 
 def to_arrays(mapper: DenseMapper) -> dict[str, np.ndarray]:

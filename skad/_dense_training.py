@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skad._dense_maps import DenseMapper
+from skad._dense_maps import DenseMapper, in_unit_range
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
 from skad._division import Shown
 from skad._keras import PathLike, find_pair, read_pair
@@ -86,7 +86,8 @@ def learn(
     shown = Shown(len(training))
 
     def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        with closing(batches_of(images, (training[i] for i in places))) as batches:
+        chosen = (training[i] for i in places)
+        with closing(batches_of(in_unit_range(images), chosen)) as batches:
             for batch in batches:
                 shown.note(batch)
                 yield mapper.prepare(batch)

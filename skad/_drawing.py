@@ -1,6 +1,8 @@
 """What the displays draw with; matplotlib is loaded only when something is drawn."""
 
+import math
 from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +37,13 @@ def show_picture(rgb: NDArray[np.uint8], title: str, *, feature: str) -> None:
     axes.set(title=title, xticks=[], yticks=[])
     plt.show(block=True)
     plt.close(figure)
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a number that can be drawn as a float."""
+    if not (isinstance(value, Real) and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+    return float(value)
 
 
 def two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:

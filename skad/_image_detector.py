@@ -24,7 +24,9 @@ from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
 from skad._regions import find_regions
+from skad._scorers import balanced_accuracy
 from skad._threshold import (
+    check_metric,
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
@@ -73,15 +75,14 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels.
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels, and
+        where all are of one kind.
         """
         predicted = self.predict(X)
         if not are_labels(y):
             warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
             return float("nan")
-        labels = check_labels(y, len(predicted))
-        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
-        return float(np.mean(recalls))
+        return balanced_accuracy(check_labels(y, len(predicted)), predicted)
 
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].
@@ -140,7 +141,8 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             best by `metric`.
         metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
         cost_miss, cost_false_alarm : float, default=1
-            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``.
+            What an overlooked anomaly and a false alarm cost, for ``metric="cost"``:
+            >= 0, and not both 0.
 
         Returns
         -------
@@ -149,6 +151,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             intervals.
         """
         images = self._check_images(X)
+        check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
         scores, means = score_images(self._mapper, images)
         if labels is None:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -134,7 +135,7 @@ def au_pro_score(
     >>> au_pro_score(masks, maps, integration_limit=1.0)
     0.75
     """
-    if not 0 < integration_limit <= 1:
+    if not (isinstance(integration_limit, Real) and 0 < integration_limit <= 1):
         raise ValueError(
             "integration_limit must be above 0 and at most 1, a false-positive rate; "
             f"got {integration_limit!r}. The usual one is 0.3."
@@ -289,6 +290,11 @@ def _check_masks_and_maps(
 
 
 def _list_of_images(images: Images, name: str) -> list[NDArray]:
+    if not np.iterable(images):
+        raise ValueError(
+            f"{name} must be an array of shape (n, H, W) or a sequence of arrays of "
+            f"shape (H, W); got {images!r}."
+        )
     if isinstance(images, np.ndarray) and images.ndim != 3:
         raise ValueError(
             f"{name} must have shape (n, H, W); got {images.shape}. "
@@ -302,6 +308,11 @@ def _list_of_images(images: Images, name: str) -> list[NDArray]:
             raise ValueError(
                 f"Each of {name} must have shape (H, W); {name}[{i}] has "
                 f"{array.shape}. Pass one channel without a channel axis."
+            )
+        if not array.size:
+            raise ValueError(
+                f"Each of {name} must have at least one pixel; {name}[{i}] has shape "
+                f"{array.shape}. Leave it out."
             )
     return arrays
 

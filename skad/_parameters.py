@@ -56,8 +56,9 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 
 def _sizes(value: Any, length: int) -> tuple[int, ...]:
     """Turn an int, which counts for all, or a sequence of ints into ints; else ()."""
-    sizes = (value,) * length if isinstance(value, Integral) else tuple(value)
-    if not all(isinstance(s, Integral) for s in sizes):
+    sizes = (value,) * length if isinstance(value, Integral) else value
+    fits = isinstance(sizes, tuple | list)
+    if not fits or not all(isinstance(s, Integral) for s in sizes):
         return ()
     return tuple(int(s) for s in sizes)
 

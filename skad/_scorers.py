@@ -7,6 +7,7 @@ so a search with several computes the scores of the images once.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.metrics import (
 )
 
 from skad._localization import is_undefined
+from skad._threshold import check_costs
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
 
@@ -147,15 +149,15 @@ def mean_cost(
     Raises
     ------
     ValueError
-        Where labels or predictions are not +1 and -1, lengths differ, or a cost is
-        negative or not finite.
+        Where labels or predictions are not +1 and -1, lengths differ, a cost is
+        negative or not finite, or both are 0.
 
     Examples
     --------
     >>> mean_cost([1, 1, -1, -1], [1, -1, 1, -1], cost_miss=10, cost_false_alarm=2)
     3.0
     """
-    _check_costs(cost_miss, cost_false_alarm)
+    check_costs(cost_miss, cost_false_alarm)
     labels, answers = _check_labels_and_predictions(y, predicted)
     misses = np.count_nonzero((labels == -1) & (answers == 1))
     false_alarms = np.count_nonzero((labels == 1) & (answers == -1))
@@ -213,8 +215,8 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     Raises
     ------
     ValueError
-        Where a cost is negative or not finite; when called, for labels other than +1
-        and -1.
+        Where a cost is negative or not finite, or both are 0; when called, for labels
+        other than +1 and -1.
 
     Examples
     --------
@@ -227,7 +229,7 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     >>> scorer(detector, X, [1, 1, -1, -1])
     -5.0
     """
-    _check_costs(cost_miss, cost_false_alarm)
+    check_costs(cost_miss, cost_false_alarm)
     return make_scorer(
         mean_cost,
         greater_is_better=False,
@@ -236,13 +238,13 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     )
 
 
-def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+def balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
     """Mean of the shares of good and of anomalous images that are told right."""
     labels, answers = _check_labels_and_predictions(y, predicted)
     good = labels == 1
     if is_undefined(labels[good], labels[~good], "The balanced accuracy", "image"):
         return math.nan
-    return float(balanced_accuracy_score(labels, answers))
+    return float(balanced_accuracy_score(good, answers == 1))
 
 
 def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
@@ -251,7 +253,7 @@ def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
     good = labels == 1
     if is_undefined(labels[good], labels[~good], "The F1 score", "image"):
         return math.nan
-    return float(f1_score(labels, answers, pos_label=-1, zero_division=0.0))
+    return float(f1_score(~good, answers == -1, zero_division=0.0))
 
 
 def _check_labels_and_scores(
@@ -265,7 +267,7 @@ def _check_labels_and_scores(
             f"shapes {labels.shape} and {values.shape}. Pass one label and one score "
             "an image."
         )
-    found = np.unique(labels).tolist()
+    found = list(dict.fromkeys(labels.tolist()))
     if not set(found) <= {-1, 1}:
         raise ValueError(
             f"y must hold the labels +1 (good) and -1 (anomalous); got {found[:5]}. "
@@ -295,21 +297,11 @@ def _check_labels_and_predictions(
 
 
 def _check_max_fpr(max_fpr: float) -> None:
-    if not 0 <= max_fpr < 1:
+    if not (isinstance(max_fpr, Real) and 0 <= max_fpr < 1):
         raise ValueError(
             f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
             "0.05 allows 5 false alarms in 100 good images."
         )
-
-
-def _check_costs(cost_miss: float, cost_false_alarm: float) -> None:
-    costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
-    for name, cost in costs.items():
-        if not 0 <= cost < math.inf:
-            raise ValueError(
-                f"{name} must be a finite number >= 0; got {cost!r}. "
-                "Pass what one such mistake costs."
-            )
 
 
 # Last, since they are made of the functions above.
@@ -319,7 +311,7 @@ image_auroc_scorer: Scorer = make_scorer(image_auroc_score, response_method=_SCO
 
 #: Scorer: balanced accuracy of `predict`, from 0 to 1.
 balanced_accuracy_scorer: Scorer = make_scorer(
-    _balanced_accuracy, response_method="predict"
+    balanced_accuracy, response_method="predict"
 )
 
 #: Scorer: F1 score of the anomalous images (label -1) by `predict`, from 0 to 1.

@@ -7,6 +7,7 @@ exactly when its score is below the offset; a score equal to it counts as good.
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +58,7 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     -0.3
     """
     scores = np.sort(_check_calibration_scores(calibration_scores))
-    if not 0 < target_fpr < 1:
+    if not (isinstance(target_fpr, Real) and 0 < target_fpr < 1):
         raise ValueError(
             f"target_fpr must be above 0 and below 1; got {target_fpr!r}. "
             "0.05 promises at most 5 false alarms in 100 good images."
@@ -179,7 +180,7 @@ def labelled_threshold(
         cost of an image is minimised.
     cost_miss, cost_false_alarm : float
         Cost of an anomalous image that is not flagged, and of a good one that is;
-        used by "cost" alone.
+        >= 0 and not both 0; used by "cost" alone.
 
     Returns
     -------
@@ -190,7 +191,7 @@ def labelled_threshold(
     ------
     ValueError
         Where labels are not +1 and -1, one of them is missing, lengths differ, a
-        score is not finite, a cost is not positive, or the metric is unknown.
+        score is not finite, a cost is out of its range, or the metric is unknown.
 
     References
     ----------
@@ -205,7 +206,7 @@ def labelled_threshold(
     """
     values = _check_scores(scores, "scores")
     anomalous = _check_both_labels(y, len(values))
-    _check_metric(metric, cost_miss, cost_false_alarm)
+    check_metric(metric, cost_miss, cost_false_alarm)
     offsets = _candidate_offsets(values)
     hits = np.searchsorted(np.sort(values[anomalous]), offsets, side="left")
     alarms = np.searchsorted(np.sort(values[~anomalous]), offsets, side="left")
@@ -306,13 +307,24 @@ def _check_both_labels(y: ArrayLike, n: int) -> NDArray[np.bool_]:
     return labels == -1
 
 
-def _check_metric(metric: str, cost_miss: float, cost_false_alarm: float) -> None:
+def check_metric(metric: str, cost_miss: float, cost_false_alarm: float) -> None:
+    """Raise a ValueError unless a threshold can be chosen by these."""
     if metric not in _METRICS:
         raise ValueError(f"metric must be one of {_METRICS}; got {metric!r}.")
+    check_costs(cost_miss, cost_false_alarm)
+
+
+def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
+    """Raise a ValueError unless both are costs, and one of them counts."""
     costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
     for name, cost in costs.items():
-        if not 0 < cost < math.inf:
+        if not (isinstance(cost, Real) and 0 <= cost < math.inf):
             raise ValueError(
-                f"{name} must be a positive, finite number; got {cost!r}. "
-                "Only the ratio of the two costs moves the threshold."
+                f"{name} must be a finite number >= 0; got {cost!r}. "
+                "Pass what one such mistake costs."
             )
+    if not any(costs.values()):
+        raise ValueError(
+            "cost_miss or cost_false_alarm must be above 0; both are 0. "
+            "Pass what one such mistake costs."
+        )

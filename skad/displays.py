@@ -1,13 +1,14 @@
 """Displays in the manner of scikit-learn: computed arrays in, a drawing out."""
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad._drawing import edges_with_one_at, outline, pyplot, two_axes
+from skad._drawing import edges_with_one_at, finite, outline, pyplot, two_axes
 from skad.metrics import _check_labels_and_scores
-from skad.overlays import hottest_value, to_rgb_uint8
+from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,10 +117,12 @@ class AnomalyMapDisplay:
         Raises
         ------
         ValueError
-            Where `image` is not one image, or shapes differ.
+            Where `image` is not one image, shapes differ, or the map is not finite.
         """
         pixels = np.asarray(image)
-        if pixels.ndim not in (2, 3):
+        fitted = getattr(detector, "image_shape_in_", None)
+        is_gray_batch = pixels.ndim == 3 and pixels.shape[1:] == fitted
+        if pixels.ndim not in (2, 3) or is_gray_batch:
             raise ValueError(
                 "image must be one image of shape (H, W) or (H, W, C); got "
                 f"{pixels.shape}. Of a batch pass one: X[0]."
@@ -131,12 +134,12 @@ class AnomalyMapDisplay:
     @property
     def score(self) -> float:
         """Score of the image, higher = more normal: minus the map's maximum."""
-        return -float(np.max(self.anomaly_map))
+        return -float(as_map(self.anomaly_map).max())
 
     @property
     def is_anomaly(self) -> bool:
         """Whether the map exceeds the threshold anywhere."""
-        return -self.score > float(self.threshold)
+        return -self.score > finite("threshold", self.threshold)
 
     def plot(
         self, ax: "Axes | NDArray | None" = None, *, cmap: str = "viridis"
@@ -158,7 +161,8 @@ class AnomalyMapDisplay:
         Raises
         ------
         ValueError
-            Where image, map and mask differ in shape.
+            Where image, map and mask differ in shape, or the map or the threshold is
+            not finite.
         ImportError
             Where matplotlib is not installed.
         """
@@ -174,8 +178,9 @@ class AnomalyMapDisplay:
         return self
 
     def _checked(self) -> tuple[NDArray, NDArray, NDArray | None]:
+        finite("threshold", self.threshold)
         rgb = to_rgb_uint8(self.image)  # (H, W, 3)
-        values = np.asarray(self.anomaly_map, dtype=np.float64)
+        values = as_map(self.anomaly_map)
         mask = None if self.mask is None else np.asarray(self.mask) != 0
         for name, array in (("anomaly_map", values), ("mask", mask)):
             if array is not None and array.shape != rgb.shape[:2]:
@@ -343,18 +348,19 @@ class ScoreDisplay:
         Raises
         ------
         ValueError
-            Where labels are not +1 and -1, lengths differ, a score is not finite or
-            `bins` is below 1.
+            Where labels are not +1 and -1, lengths differ, a score or the offset is
+            not finite, or `bins` is no whole number of at least 1.
         ImportError
             Where matplotlib is not installed.
         """
         plt = pyplot("ScoreDisplay")
         y, scores = _check_labels_and_scores(self.y, self.scores)
-        if bins < 1:
-            raise ValueError(f"bins must be at least 1; got {bins!r}.")
+        offset = finite("offset", self.offset)
+        if not (isinstance(bins, Integral) and bins >= 1):
+            raise ValueError(f"bins must be at least 1, a whole number; got {bins!r}.")
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
-        edges = edges_with_one_at(float(self.offset), scores, bins)
+        edges = edges_with_one_at(offset, scores, bins)
 
         def bars(kind: str, chosen: NDArray, color: str, hatch: str | None):
             _, _, drawn = ax.hist(
@@ -371,10 +377,11 @@ class ScoreDisplay:
         self.good_ = bars("good", y == 1, _BLUE, None)
         self.anomalous_ = bars("anomalous", y == -1, _VERMILION, "//")
         self.threshold_line_ = ax.axvline(
-            float(self.offset), color="black", linestyle="dashed", label="threshold"
+            offset, color="black", linestyle="dashed", label="threshold"
         )
         ax.set(xlabel="score (higher = more normal)", ylabel="images")
         ax.locator_params(axis="y", integer=True)
         ax.legend()
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_: Any = ax.figure
         return self

@@ -42,8 +42,8 @@ def find_images(path: PathLike | Iterable[PathLike]) -> list[Path]:
     path : path or iterable of paths
         A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png``, ``*.bmp``, ``*.tif``
         and ``*.tiff`` in any case, not recursively; or one file; or the files
-        themselves, kept in their order. A file that is named need not have one of
-        these suffixes.
+        themselves, kept in their order, which may be a table of one column. A file
+        that is named need not have one of these suffixes.
 
     Returns
     -------
@@ -56,12 +56,10 @@ def find_images(path: PathLike | Iterable[PathLike]) -> list[Path]:
     FileNotFoundError
         If the folder or a named file does not exist.
     ValueError
-        If there is no image in the folder, or no path in the iterable.
+        If there is no image in the folder, no path in the iterable, or what is no path.
     """
     if not isinstance(path, str | os.PathLike):
-        paths = [Path(item) for item in path]
-        if not paths:
-            raise ValueError("no image paths: the sequence of paths is empty")
+        paths = _named(path)
     elif os.path.isdir(path):
         return _search(Path(path))
     else:
@@ -75,6 +73,23 @@ def find_images(path: PathLike | Iterable[PathLike]) -> list[Path]:
 def is_shape_of_files(shape: tuple[int, ...]) -> bool:
     """Tell whether images of this shape come from files: gray, or in three colours."""
     return len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+
+
+def _named(items: Any) -> list[Path]:
+    """Check files that are named one by one."""
+    if getattr(items, "ndim", 1) == 2:  # a table, of which one column will do
+        items = np.asarray(items)
+        items = items[:, 0] if items.shape[1] == 1 else items
+    rule = "image paths must be a str or a pathlib.Path, or a sequence of these"
+    if isinstance(items, bytes) or not np.iterable(items):
+        raise ValueError(f"{rule}; got {items!r}")
+    items = list(items)
+    for i, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            raise ValueError(f"{rule}; item {i} is {item!r}")
+    if not items:
+        raise ValueError("no image paths: the sequence of paths is empty")
+    return [Path(item) for item in items]
 
 
 def _search(folder: Path) -> list[Path]:
@@ -284,7 +299,7 @@ class ImageReader(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : sequence of paths, length n_images
+        X : sequence of paths, length n_images, or table of shape (n_images, 1)
             Files, not a folder.
 
         Returns

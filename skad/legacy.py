@@ -22,6 +22,7 @@ from skad._drawing import show_picture
 from skad._files import make_room_for, write_atomically
 from skad._image_detector import ImageDetector
 from skad._keras import SUFFIXES, Pair, find_pair
+from skad._parameters import patch_sizes
 from skad._regions import Region, find_regions, marked_patches
 from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
@@ -112,6 +113,9 @@ class AD:
         size_fits = np.shape(img_size) == (2,) and all(_is_whole(s) for s in img_size)
         _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
         _check(size_fits, "img_size must be (height, width), whole pixels", img_size)
+        patch_sizes(patch_size)  # for its errors
+        is_path = isinstance(save_path, str | os.PathLike)
+        _check(is_path, "save_path must be a path", save_path)
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
         self.img_size = (int(img_size[0]), int(img_size[1]))
@@ -211,7 +215,7 @@ class AD:
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._read(Path(path_to_img))
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
-        _show(pair, os.path.basename(path_to_img))
+        show_picture(to_rgb_uint8(pair), Path(path_to_img).name, feature="AD")
         return pair
 
     def predict(
@@ -253,10 +257,9 @@ class AD:
 
         Raises
         ------
-        NotFittedError
-            If the model is not trained.
-        OSError
-            If there is nothing at `path`, or `save_path` cannot be written to.
+        NotFittedError, OSError
+            If the model is not trained, there is nothing at `path`, or `save_path`
+            cannot be written to.
         ValueError
             If a parameter is out of its range, the pictures would overwrite the images,
             or no image can be read. Single ones that cannot are named in a warning.
@@ -283,7 +286,7 @@ class AD:
                 if folder is not None:
                     _write(picture, folder / file.name)
                 if show:
-                    _show(picture, file.name)
+                    show_picture(picture, file.name, feature="AD")
         return results
 
     def _load(self, stored: Path | Pair) -> None:
@@ -321,8 +324,7 @@ class AD:
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
-        bar = tqdm(paths, doing, unit="image", disable=None)  # None: on terminals
-        for path in bar:
+        for path in tqdm(paths, doing, unit="image", disable=None):  # on terminals
             try:
                 image = self._read(path)
             except (OSError, ValueError) as error:
@@ -383,10 +385,12 @@ def _image_files(path: PathLike) -> list[Path]:
 
 
 def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
-    folder = Path(save_path)
-    make_room_for(folder / images[0].name)
-    rule = "save_path must not be the folder of the images: they would be overwritten"
-    _check(not folder.samefile(images[0].parent), rule, str(folder))
+    folder = make_room_for(Path(save_path) / images[0].name).parent
+    originals = {os.path.realpath(image) for image in images}
+    pictures = {os.path.realpath(folder / image.name) for image in images}
+    apart = originals.isdisjoint(pictures) and not folder.samefile(images[0].parent)
+    rule = "save_path must not be the folder of the images, links followed"
+    _check(apart, f"{rule}: they would be overwritten", str(folder))
     return folder
 
 
@@ -394,7 +398,3 @@ def _write(picture: Pixels, path: Path) -> None:
     kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
     Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
     write_atomically(path, content.getvalue())
-
-
-def _show(picture: Pixels, title: str) -> None:
-    show_picture(to_rgb_uint8(picture), title, feature="AD")

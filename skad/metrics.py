@@ -1,6 +1,7 @@
 """How well anomalous images and pixels are told from good ones, by scores and maps."""
 
 import math
+from numbers import Integral, Real
 
 from scipy.stats import binomtest
 
@@ -62,7 +63,8 @@ def wilson_interval(
     Raises
     ------
     ValueError
-        Where `successes` is not from 0 to `n`, or `confidence` not in (0, 1).
+        Where the two are no whole numbers, `successes` is not from 0 to `n`, or
+        `confidence` not in (0, 1).
 
     Warns
     -----
@@ -80,11 +82,13 @@ def wilson_interval(
     >>> round(low, 3), round(high, 3)
     (0.596, 0.982)
     """
-    if not 0 <= successes <= n:
+    whole = isinstance(successes, Integral) and isinstance(n, Integral)
+    if not (whole and 0 <= successes <= n):
         raise ValueError(
-            f"successes must be from 0 to n; got {successes!r} of n={n!r}."
+            f"successes must be from 0 to n; got {successes!r} of n={n!r}. "
+            "Pass two counts, whole numbers."
         )
-    if not 0 < confidence < 1:
+    if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise ValueError(
             f"confidence must be above 0 and below 1; got {confidence!r}. "
             "Pass 0.95 for 95 %."

@@ -1,6 +1,8 @@
 """Pictures of what was found, as plain arrays: heat and boxes laid over an image."""
 
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,9 +55,7 @@ def to_rgb_uint8(
             "image must hold finite numbers; got NaN or infinity. "
             "Replace them: np.nan_to_num(image)."
         )
-    low, high = value_range or _usual_range(pixels)
-    if not low < high:
-        raise ValueError(f"value_range must be (low, high); got ({low}, {high}).")
+    low, high = _usual_range(pixels) if value_range is None else _range(value_range)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]  # (H, W, 1)
     if pixels.shape[2] not in (1, 3):
@@ -97,7 +97,8 @@ def heat_map_image(
     Raises
     ------
     ValueError
-        Where the shapes differ, or `opacity` is not in [0, 1].
+        Where the shapes differ, the map is not finite, `threshold` is NaN, or
+        `opacity` is not in [0, 1].
 
     Examples
     --------
@@ -107,13 +108,15 @@ def heat_map_image(
            [182, 103,  62]], dtype=uint8)
     """
     rgb = to_rgb_uint8(image)
-    values = np.asarray(anomaly_map, dtype=np.float64)
+    values = as_map(anomaly_map)
     if values.shape != rgb.shape[:2]:
         raise ValueError(
             f"anomaly_map must have the shape of the image, {rgb.shape[:2]}; "
             f"got {values.shape}."
         )
-    if not 0 <= opacity <= 1:
+    if not isinstance(threshold, Real) or math.isnan(threshold):
+        raise ValueError(f"threshold must be a number; got {threshold!r}.")
+    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
         raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
     over = values > threshold  # (H, W)
     degree = (values[over] - threshold) / (hottest_value(threshold) - threshold)
@@ -122,6 +125,18 @@ def heat_map_image(
     blend = (1 - opacity) * rgb[over] + opacity * heat
     rgb[over] = np.floor(blend + 0.5).astype(np.uint8)
     return rgb
+
+
+def as_map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
+    """Return an anomaly map as float64; refuse one that is not finite."""
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        raise ValueError(
+            f"anomaly_map must be finite; it holds {values[wrong][0]}. "
+            "Replace it, or leave that image out."
+        )
+    return values
 
 
 def hottest_value(threshold: float) -> float:
@@ -169,7 +184,8 @@ def boxes_image(
     Raises
     ------
     ValueError
-        Where a box is not four numbers or is empty, or `thickness` is below 1.
+        Where a box is not four numbers or is empty, or `thickness` is no whole number
+        of at least 1.
 
     Examples
     --------
@@ -179,8 +195,9 @@ def boxes_image(
            [  0, 255,   0, 255],
            [  0, 255, 255, 255]], dtype=uint8)
     """
-    if thickness < 1:
-        raise ValueError(f"thickness must be at least 1 pixel; got {thickness!r}.")
+    if not (isinstance(thickness, Integral) and thickness >= 1):
+        rule = "thickness must be at least 1, a whole number of pixels"
+        raise ValueError(f"{rule}; got {thickness!r}.")
     rgb = to_rgb_uint8(image)
     for i, box in enumerate(boxes):
         if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
@@ -200,6 +217,17 @@ def _paint(rgb: NDArray[np.uint8], top: int, left: int, bottom: int, right: int)
     """Fill the part of a rectangle that lies in the image (negative = outside)."""
     top, left, bottom, right = (max(edge, 0) for edge in (top, left, bottom, right))
     rgb[top:bottom, left:right] = _RED
+
+
+def _range(value_range: tuple[float, float]) -> tuple[float, float]:
+    ends = np.asarray(value_range, dtype=object).ravel()
+    fits = len(ends) == 2 and all(isinstance(end, Real) for end in ends)
+    if not (fits and -np.inf < ends[0] < ends[1] < np.inf):
+        raise ValueError(
+            "value_range must be (low, high), two finite numbers, low < high; got "
+            f"{value_range!r}."
+        )
+    return ends[0], ends[1]
 
 
 def _usual_range(pixels: NDArray) -> tuple[float, float]:

@@ -249,6 +249,17 @@ def test_numbers_that_were_not_scaled_are_named(model, X):
         DenseAutoencoderDetector(model).fit(X)
 
 
+def test_the_image_out_of_range_is_named(model):
+    X = draw() / 255
+    detector = DenseAutoencoderDetector(model, random_state=0).fit(X)
+    X[17, 3, 4] = 1.5
+    trained = clone(detector).set_params(epochs=1)
+    asked = (detector.predict, detector.reconstruct, detector.calibrate, detector.fit)
+    for ask in (*asked, trained.fit):
+        with pytest.raises(ValueError, match=r"from 0 to 1; .* to 1\.5 in image 17"):
+            ask(X)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

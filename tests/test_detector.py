@@ -24,6 +24,7 @@ import skad._learning
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad._division import digest
 from skad._threshold import conformal_threshold, labelled_threshold
+from skad.metrics import balanced_accuracy_scorer
 
 SIZE = (32, 28)
 METHODS = (
@@ -652,10 +653,20 @@ def test_wrong_labels_calibrate_nothing(detector, mixed, y, words):
 
 
 def test_wrong_metrics_and_costs(detector, mixed):
-    with pytest.raises(ValueError, match="metric must be one of"):
-        detector.calibrate(*mixed, metric="accuracy")
-    with pytest.raises(ValueError, match="cost_miss must be a positive"):
-        detector.calibrate(*mixed, metric="cost", cost_miss=-1)
+    for X_and_y in (mixed, mixed[:1]):
+        with pytest.raises(ValueError, match="metric must be one of"):
+            detector.calibrate(*X_and_y, metric="accuracy")
+    for cost in (-1, None, "a"):
+        with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0"):
+            detector.calibrate(*mixed, metric="cost", cost_miss=cost)
+
+
+@pytest.mark.parametrize("target_fpr", [None, "a", 0, 1.0])
+def test_a_target_fpr_set_wrong_calibrates_nothing(detector, mixed, target_fpr):
+    offset = detector.offset_
+    with pytest.raises(ValueError, match="target_fpr must be above 0 and below 1; got"):
+        detector.set_params(target_fpr=target_fpr).calibrate(mixed[0])
+    assert detector.offset_ == offset
 
 
 def test_score_is_the_balanced_accuracy(detector, mixed):
@@ -665,7 +676,15 @@ def test_score_is_the_balanced_accuracy(detector, mixed):
     passed = np.mean(predicted[y == 1] == 1)
     assert detector.score(X, y) == pytest.approx((detected + passed) / 2)
     assert type(detector.score(X, y)) is float
-    assert detector.score(X[y == 1], y[y == 1]) == pytest.approx(passed)
+    assert detector.score(X, y) == balanced_accuracy_scorer(detector, X, y)
+    assert detector.score(X, y.astype(object)) == detector.score(X, y)
+
+
+@pytest.mark.parametrize(("label", "missing"), [(1, "anomalous"), (-1, "good")])
+def test_the_score_for_one_kind_alone_is_undefined(detector, mixed, label, missing):
+    X, y = mixed
+    with pytest.warns(UndefinedMetricWarning, match=f"without a single {missing} imag"):
+        assert np.isnan(detector.score(X[y == label], y[y == label]))
 
 
 def test_the_score_for_other_labels_is_undefined(detector, mixed):

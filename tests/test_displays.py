@@ -176,6 +176,30 @@ def test_bad_images_and_masks_are_named(image):
         AnomalyMapDisplay(image, image.T, 0.5).plot()
 
 
+def test_a_batch_of_gray_images_is_not_taken_for_one_image(image):
+    detector = FakeDetector()
+    detector.image_shape_in_ = image.shape
+    with pytest.raises(ValueError, match=r"one image.*\(3, 20, 30\).*X\[0\]"):
+        AnomalyMapDisplay.from_estimator(detector, np.stack([image] * 3))
+    assert detector.calls == 0
+    AnomalyMapDisplay.from_estimator(detector, image)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_drawn(image, value):
+    display = AnomalyMapDisplay(image, np.where(image > 40, value, 0.0), 1.0)
+    for ask in (display.plot, lambda: display.score, lambda: display.is_anomaly):
+        with pytest.raises(ValueError, match=f"anomaly_map must be .* holds {value}"):
+            ask()
+    display = AnomalyMapDisplay(image, image, value)
+    for ask in (display.plot, lambda: display.is_anomaly):
+        with pytest.raises(ValueError, match=f"threshold must be .* got {value}"):
+            ask()
+    with pytest.raises(ValueError, match=f"offset must be a finite .* got {value}"):
+        ScoreDisplay([0.0, 1.0], [1, -1], value).plot()
+    assert plt.get_fignums() == []
+
+
 def heights(bars):
     return np.array([bar.get_height() for bar in bars])
 
@@ -215,8 +239,11 @@ def test_scores_can_be_drawn_where_the_caller_says():
 def test_bad_labels_and_bins_are_refused():
     with pytest.raises(ValueError, match=r"labels \+1 \(good\).*np\.where"):
         ScoreDisplay.from_predictions([0, 1], [0.0, 1.0], 0.5)
-    with pytest.raises(ValueError, match="bins must be at least 1"):
-        ScoreDisplay([0.0], [1], 0.5).plot(bins=0)
+    for bins in (0, None, "a", 2.5):
+        with pytest.raises(ValueError, match="bins must be at least 1"):
+            ScoreDisplay([0.0], [1], 0.5).plot(bins=bins)
+    with pytest.raises(ValueError, match="offset must be a finite number; got None"):
+        ScoreDisplay([0.0], [1], None).plot()
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, image):

@@ -92,6 +92,25 @@ def test_find_images_errors(tmp_path):
         find_images([])
 
 
+@pytest.mark.parametrize("call", [find_images, read_images, ImageFolder])
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (5, "got 5"),
+        (None, "got None"),
+        (b"/tmp", "got b'/tmp'"),
+        ([1, 2], "item 0 is 1"),
+        (["/", None], "item 1 is None"),
+        ([["a.png"], ["b.png"]], r"item 0 is \['a.png'\]"),
+        (np.array([["a", "b"]]), r"item 0 is array\(\['a', 'b'\]"),
+    ],
+)
+def test_what_is_no_path_is_named(call, source, got):
+    rule = r"image paths must be a str or a pathlib\.Path, or a sequence of these; "
+    with pytest.raises(ValueError, match=rule + got):
+        call(source)
+
+
 # --- Many files ---------------------------------------------------------------------
 
 
@@ -411,6 +430,17 @@ def test_reader_wants_files_not_a_folder(folder):
         ImageReader().transform([])
     with pytest.raises(ValueError, match="it is a folder"):
         ImageReader().transform([folder])
+
+
+def test_reader_takes_a_table_of_one_column(folder):
+    pandas = pytest.importorskip("pandas")
+    paths = [str(path) for path in find_images(folder)]
+    expected = ImageReader().transform(paths)
+    frame = pandas.DataFrame({"p": paths, "q": paths})
+    for table in (frame[["p"]], np.array(paths)[:, None], frame["p"]):
+        np.testing.assert_array_equal(ImageReader().transform(table), expected)
+    with pytest.raises(ValueError, match=r"image paths must be .*; item 0 is arr"):
+        ImageReader().transform(frame)
 
 
 def test_reader_is_a_scikit_learn_transformer(folder):

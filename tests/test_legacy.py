@@ -172,6 +172,11 @@ def test_half_a_model_of_the_old_script_is_named_as_such(tmp_path, name, suffix)
         ("img_size", (200, 0), "whole pixels"),
         ("img_size", (200.0, 200), "whole pixels"),
         ("img_size", "ab", "height, width"),
+        ("patch_size", 0, "each >= 2"),
+        ("patch_size", "x", "int or a tuple"),
+        ("patch_size", (8, 2.5), "int or a tuple"),
+        ("patch_size", None, "int or a tuple"),
+        ("save_path", None, "a path"),
     ],
 )
 def test_wrong_parameters(option, value, rule):
@@ -522,6 +527,21 @@ def test_images_are_never_overwritten_by_pictures(tmp_path, ad):
         with pytest.raises(ValueError, match="save_path must not be the folder of"):
             ad.predict(source, "in/../in/")
     np.testing.assert_array_equal(read_image(path), defective_image(1, 0))
+
+
+def test_images_behind_links_are_never_overwritten_by_pictures(tmp_path, ad):
+    original = write(defective_image(1, 0), tmp_path / "kept" / "1.png")
+    for folder, name in (("links", "1.png"), ("renamed", "other.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).symlink_to(original)
+    write(good_image(0), tmp_path / "renamed" / "1.png")
+    for source, output in (("links", "kept"), ("kept", "links"), ("renamed", "kept")):
+        with pytest.raises(ValueError, match="they would be overwritten"):
+            ad.predict(source, output)
+    np.testing.assert_array_equal(read_image(original), defective_image(1, 0))
+    assert (tmp_path / "links" / "1.png").is_symlink()
+    ad.predict("links", "elsewhere")
+    assert os.listdir("elsewhere") == ["1.png"]
 
 
 def test_bad_files_of_a_folder_are_named_and_left_out(tmp_path, ad):

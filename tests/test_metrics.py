@@ -189,6 +189,12 @@ def test_bad_masks_and_maps_are_named(score):
         score(masks, maps[:1])
     with pytest.raises(ValueError, match="at least one image"):
         score([], [])
+    with pytest.raises(ValueError, match=r"masks must be an array .*; got None"):
+        score(None, maps)
+    with pytest.raises(ValueError, match=r"maps must be an array .*; got 5"):
+        score(masks, 5)
+    with pytest.raises(ValueError, match=r"masks\[1\] has shape \(0, 4\)"):
+        score([masks[0], masks[1, :0]], [maps[0], maps[1, :0]])
     with pytest.raises(ValueError, match=r"dtype complex128"):
         score(masks, maps + 1j)
     maps[1, 0, 0] = np.nan
@@ -196,7 +202,7 @@ def test_bad_masks_and_maps_are_named(score):
         score(masks, maps)
 
 
-@pytest.mark.parametrize("limit", [0, -0.1, 1.01, 30, np.nan])
+@pytest.mark.parametrize("limit", [0, -0.1, 1.01, 30, np.nan, None, "a"])
 def test_an_integration_limit_is_a_rate(limit):
     masks = np.array([[[0, 1]]])
     with pytest.raises(ValueError, match="integration_limit must be above 0"):
@@ -223,6 +229,8 @@ def test_image_auroc_of_one_kind_alone_is_undefined():
 def test_bad_labels_and_scores_are_named():
     with pytest.raises(ValueError, match=r"\[0, 1\].*y = np\.where\(y == 1, -1, 1\)"):
         image_auroc_score([0, 1], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"must hold the labels \+1 .* got \[None\]"):
+        image_auroc_score([None, None], [0.0, 1.0])
     with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3,\)"):
         image_auroc_score([1, -1], [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match=r"scores\[1\] is inf"):
@@ -242,7 +250,11 @@ def test_wilson_ends_are_where_the_score_test_turns(successes, n, confidence):
 def test_wilson_refuses_what_is_no_count():
     with pytest.raises(ValueError, match="successes must be from 0 to n; got 3 of n=2"):
         wilson_interval(3, 2)
-    with pytest.raises(ValueError, match="confidence must be above 0"):
-        wilson_interval(1, 2, confidence=95)
+    for successes, n in ((1.5, 10), (1, 10.5), (None, 10), (1, "a")):
+        with pytest.raises(ValueError, match="Pass two counts, whole numbers"):
+            wilson_interval(successes, n)
+    for confidence in (95, None):
+        with pytest.raises(ValueError, match="confidence must be above 0"):
+            wilson_interval(1, 2, confidence=confidence)
     with pytest.warns(UndefinedMetricWarning, match="without a single trial"):
         assert np.isnan(wilson_interval(0, 0)).all()

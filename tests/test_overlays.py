@@ -56,8 +56,14 @@ def test_images_that_cannot_be_shown_are_refused():
         to_rgb_uint8(np.zeros((2, 3, 4, 3)))
     with pytest.raises(ValueError, match="finite numbers"):
         to_rgb_uint8(np.array([[np.nan]]))
+
+
+@pytest.mark.parametrize(
+    "value_range", [(1, 1), 5, (1,), (), ("a", "b"), (0, np.nan), (-np.inf, 0)]
+)
+def test_a_range_is_two_rising_numbers(value_range):
     with pytest.raises(ValueError, match=r"value_range must be \(low, high\)"):
-        to_rgb_uint8(np.zeros((2, 2)), value_range=(1, 1))
+        to_rgb_uint8(np.zeros((2, 2)), value_range=value_range)
 
 
 def test_heat_lies_exactly_where_the_map_is_over_the_threshold():
@@ -98,12 +104,26 @@ def test_the_scale_rises_for_a_threshold_of_any_sign(threshold):
 def test_bad_overlays_are_refused():
     with pytest.raises(ValueError, match=r"shape of the image, \(2, 3\); got \(3, 2\)"):
         heat_map_image(np.zeros((2, 3)), np.zeros((3, 2)), 1.0)
-    with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
-        heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, opacity=60)
+    for opacity in (60, None, "a"):
+        with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
+            heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, opacity=opacity)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"anomaly_map must be .* holds {value}"):
+            heat_map_image(np.zeros((1, 2)), [[0.0, value]], 1.0)
+    for threshold in (np.nan, None, "a"):
+        with pytest.raises(ValueError, match="threshold must be a number; got"):
+            heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), threshold)
     with pytest.raises(ValueError, match=r"boxes\[1\] is \(0, 2, 3, 2\)"):
         boxes_image(np.zeros((5, 5)), [(0, 0, 1, 1), (0, 2, 3, 2)])
-    with pytest.raises(ValueError, match="thickness must be at least 1"):
-        boxes_image(np.zeros((5, 5)), [], thickness=0)
+    for thickness in (0, "a", None, 1.5):
+        with pytest.raises(ValueError, match="thickness must be at least 1"):
+            boxes_image(np.zeros((5, 5)), [], thickness=thickness)
+
+
+def test_nothing_is_over_an_infinite_threshold():
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    rgb = heat_map_image(image, np.ones((2, 3)), np.inf)
+    np.testing.assert_array_equal(rgb, to_rgb_uint8(image))
 
 
 @pytest.mark.parametrize("thickness", [1, 2, 3, 9])

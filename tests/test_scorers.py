@@ -82,6 +82,14 @@ def test_scores_by_hand(name, expected):
 
 
 @pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("dtype", [object, float, np.int8])
+def test_labels_may_be_numbers_of_any_type(name, dtype):
+    detector = Brightness().fit(X)
+    expected = SCORERS[name](detector, X, y)
+    assert SCORERS[name](detector, X, y.astype(dtype)) == expected
+
+
+@pytest.mark.parametrize("name", SCORERS)
 def test_no_scorer_gives_more_than_a_perfect_detector_gets(name):
     perfect = SCORERS[name](Brightness().fit(X), images(0, 0, 1, 1), [1, 1, -1, -1])
     assert perfect == (0 if name == "cost" else 1)
@@ -185,7 +193,7 @@ def test_predictions_that_are_scores_are_an_error():
         mean_cost([1, -1], [0.2, -0.5])
 
 
-@pytest.mark.parametrize("max_fpr", [-0.1, 1, 5, float("nan")])
+@pytest.mark.parametrize("max_fpr", [-0.1, 1, 5, float("nan"), None, "a"])
 def test_a_share_out_of_range_is_an_error_at_once(max_fpr):
     with pytest.raises(ValueError, match=r"max_fpr must be from 0 to below 1; got"):
         make_detection_rate_at_fpr_scorer(max_fpr)
@@ -194,13 +202,20 @@ def test_a_share_out_of_range_is_an_error_at_once(max_fpr):
 
 
 @pytest.mark.parametrize("name", ["cost_miss", "cost_false_alarm"])
-@pytest.mark.parametrize("cost", [-1, float("inf"), float("nan")])
+@pytest.mark.parametrize("cost", [-1, float("inf"), float("nan"), None, "a"])
 def test_a_cost_out_of_range_is_an_error_at_once(name, cost):
     costs = {"cost_miss": 1, "cost_false_alarm": 1, name: cost}
     with pytest.raises(ValueError, match=f"{name} must be a finite number >= 0; got"):
         make_cost_scorer(**costs)
     with pytest.raises(ValueError, match=f"{name} must be a finite number >= 0; got"):
         mean_cost(y, y, **costs)
+
+
+def test_one_of_the_costs_may_be_0_and_not_both():
+    assert mean_cost([1, -1], [-1, 1], cost_miss=0, cost_false_alarm=4) == 2
+    assert mean_cost([1, -1], [-1, 1], cost_miss=4, cost_false_alarm=0) == 2
+    with pytest.raises(ValueError, match="cost_miss or cost_false_alarm must be above"):
+        make_cost_scorer(cost_miss=0, cost_false_alarm=0)
 
 
 def test_a_search_finds_the_threshold_that_costs_least():

@@ -193,11 +193,21 @@ def test_labels_that_cannot_set_a_threshold_are_refused():
         labelled_threshold([0.0, 1.0], [1, -1, 1])
 
 
-@pytest.mark.parametrize("cost", [0, -1.0, np.inf, np.nan])
+def test_a_mistake_may_cost_nothing():
+    scores, y = [-3.0, -2.0, -1.0, 0.0], [-1, 1, -1, 1]
+    none = labelled_threshold(scores, y, "cost", cost_miss=0)
+    every = labelled_threshold(scores, y, "cost", cost_false_alarm=0)
+    assert (none.value, none.false_alarm_rate) == (0, 0)
+    assert (every.value, every.detection_rate) == (0, 1)
+    with pytest.raises(ValueError, match="cost_miss or cost_false_alarm must be above"):
+        labelled_threshold(scores, y, "cost", cost_miss=0, cost_false_alarm=0.0)
+
+
+@pytest.mark.parametrize("cost", [-1.0, np.inf, np.nan, None, "a"])
 def test_metrics_and_costs_are_checked(cost):
     with pytest.raises(ValueError, match=r"metric must be one of .* got 'accuracy'"):
         labelled_threshold([0.0, 1.0], [-1, 1], "accuracy")
-    with pytest.raises(ValueError, match="cost_miss must be a positive"):
+    with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0"):
         labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_miss=cost)
-    with pytest.raises(ValueError, match="cost_false_alarm must be a positive"):
+    with pytest.raises(ValueError, match="cost_false_alarm must be a finite number"):
         labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_false_alarm=cost)
