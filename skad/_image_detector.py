@@ -165,6 +165,11 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return self
 
     @property
+    def pixel_threshold_(self):
+        """What a pixel's map exceeds where it deviates: ``-offset_``."""
+        return -self.offset_
+
+    @property
     def network_(self):
         """The trained network, a torch.nn.Module in evaluation mode."""
         return self._mapper.network
@@ -208,15 +213,11 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self._forget_threshold()
         self.calibration_scores_ = np.sort(scores)
         self.mean_map_ = float(np.mean(means))
-        self._set_offset(offset)
+        self.offset_ = float(offset)
 
     def _forget_threshold(self):
         for name in {*_OF_THE_THRESHOLD, "labelled_threshold_"} & vars(self).keys():
             delattr(self, name)
-
-    def _set_offset(self, offset):
-        self.offset_ = float(offset)
-        self.pixel_threshold_ = -self.offset_
 
     def _maps(self, X):
         """Yield the maps (k, H, W) of some images after the other."""

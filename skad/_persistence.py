@@ -214,7 +214,7 @@ def _build(
     if description["offset"] is not None:
         detector.calibration_scores_ = calibration_scores
         detector.mean_map_ = float(description["mean_map"])
-        detector._set_offset(description["offset"])
+        detector.offset_ = float(description["offset"])
     if description["feature_names"] is not None:
         detector.feature_names_in_ = np.array(description["feature_names"], object)
     threshold = description["labelled_threshold"]

@@ -197,8 +197,8 @@ def test_documented_attributes_are_those_of_a_fitted_detector(detector, mixed):
     documented = set(re.findall(r"^(\w+_) :|^(\w+_)$", section("Attributes"), re.M))
     documented = {a or b for a, b in documented}
     detector.calibrate(*mixed)
-    found = {name for name in vars(detector) if name.endswith("_")} | {"network_"}
-    assert documented == found
+    found = {name for name in vars(detector) if name.endswith("_")}
+    assert documented == found | {"network_", "pixel_threshold_"}
     assert isinstance(detector.network_, torch.nn.Module)
     assert not detector.network_.training
     assert detector.image_shape_in_ == SIZE
@@ -241,6 +241,9 @@ def agree(detector, X):
     assert predicted.dtype.kind == "i"
     assert np.isfinite(maps).all()
     assert detector.pixel_threshold_ == -detector.offset_
+    shifted = copy.copy(detector)
+    shifted.offset_ -= 1.0
+    assert shifted.pixel_threshold_ == detector.pixel_threshold_ + 1.0
     np.testing.assert_array_equal(scores, -maps.max((1, 2)).astype(np.float64))
     np.testing.assert_array_equal(decisions, scores - detector.offset_)
     np.testing.assert_array_equal(predicted, np.where(decisions >= 0, 1, -1))
