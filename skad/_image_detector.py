@@ -24,7 +24,6 @@ from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
 from skad._regions import find_regions
-from skad._scorers import balanced_accuracy
 from skad._threshold import (
     check_metric,
     conformal_p_value,
@@ -75,14 +74,16 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels, and
-        where all are of one kind.
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels. Where
+        all are of one kind, as in a fold of a search: the share that is told right.
         """
         predicted = self.predict(X)
         if not are_labels(y):
             warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
             return float("nan")
-        return balanced_accuracy(check_labels(y, len(predicted)), predicted)
+        labels = check_labels(y, len(predicted))
+        recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]
+        return float(np.mean(recalls))
 
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].

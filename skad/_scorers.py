@@ -238,7 +238,7 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     )
 
 
-def balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
     """Mean of the shares of good and of anomalous images that are told right."""
     labels, answers = _check_labels_and_predictions(y, predicted)
     good = labels == 1
@@ -311,7 +311,7 @@ image_auroc_scorer: Scorer = make_scorer(image_auroc_score, response_method=_SCO
 
 #: Scorer: balanced accuracy of `predict`, from 0 to 1.
 balanced_accuracy_scorer: Scorer = make_scorer(
-    balanced_accuracy, response_method="predict"
+    _balanced_accuracy, response_method="predict"
 )
 
 #: Scorer: F1 score of the anomalous images (label -1) by `predict`, from 0 to 1.

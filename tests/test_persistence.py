@@ -280,7 +280,7 @@ def fail(error):
 def test_an_old_file_survives_failures(fitted, stored, path, monkeypatch, where, error):
     path.write_bytes(stored)
     changed = copy.deepcopy(fitted)
-    changed._set_offset(-123.0)
+    changed.offset_ = -123.0
     with monkeypatch.context() as patch:
         patch.setattr(where, fail(error))
         with pytest.raises(type(error)) as raised:
@@ -322,7 +322,7 @@ def test_an_old_file_survives_a_kill(stored, fitted, path, where):
         "from skad import _networks, load, save\n"
         f"_networks._WIDTHS = {SMALL}\n"
         "detector = load(sys.argv[1])\n"
-        "detector._set_offset(-123.0)\n"
+        "detector.offset_ = -123.0\n"
         f"{module}.{name} = lambda *args: os._exit(9)\n"
         "save(detector, sys.argv[1])\n"
     )
