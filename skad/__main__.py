@@ -135,10 +135,11 @@ def _fit(args: argparse.Namespace) -> int:
     from skad._persistence import save
     from skad.images import ImageFolder, find_images
 
-    _check_not_read(args.model, find_images(args.folder))
+    files = find_images(args.folder)
+    _check_not_read(args.model, files)
     make_room_for(args.model)
     image_size = _one_or_several(args.image_size)
-    images = ImageFolder(args.folder, image_size=image_size, gray=args.gray)
+    images = ImageFolder(files, image_size=image_size, gray=args.gray)
     print(f"learning from {len(images)} images in {args.folder}")
     unfinished = args.model.with_name(f"{args.model.name}.unfinished")
     if unfinished.exists():
@@ -243,7 +244,7 @@ def _convert(args: argparse.Namespace) -> int:
     else:
         height, width, *colours = detector.image_shape_in_
         size = (height, width)
-        images = ImageFolder(args.good, image_size=size, gray=not colours)
+        images = ImageFolder(good, image_size=size, gray=not colours)
         detector.calibrate(images)
         _print_threshold(detector)
     save(detector, args.output)

@@ -15,6 +15,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,12 @@ def run(
         for folder in folders
         for seed in dict.fromkeys(seeds)
     ]
+    data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
     with tqdm(runs, unit="run", disable=None if verbose else True) as bar:
         for folder, seed, model in bar:
             bar.set_postfix_str(f"{folder.name}, seed {seed}")
-            settings = _settings(folder, seed, parameters or {})
+            settings = _settings(folder, seed, parameters or {}, data_in(folder))
             result = next((r for r in stored if _is_of(r, settings)), None)
             if result is None or (model is not None and not model.exists()):
                 outcome = _run_in_a_process(folder, seed, parameters or {}, model)
@@ -215,7 +217,9 @@ def _model_file(models: PathLike | None, folder: Path, seed: int) -> Path | None
     return make_room_for(Path(models) / f"{folder.name}-{seed}.safetensors")
 
 
-def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
+def _settings(
+    path: Path, seed: int, parameters: Mapping[str, Any], data: str
+) -> Result:
     """Return all that decides whether two runs are the same, as JSON gives it back."""
     settings = {
         "category": path.name,
@@ -223,7 +227,7 @@ def _settings(path: Path, seed: int, parameters: Mapping[str, Any]) -> Result:
         "parameters": dict(parameters),
         "skad": __version__,
         "layout": _LAYOUT,
-        "data": fingerprint(path),
+        "data": data,
     }
     return json.loads(json.dumps(settings))
 

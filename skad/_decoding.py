@@ -151,6 +151,11 @@ def check_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def as_colour(image: NDArray[Any]) -> NDArray[Any]:
+    """Return a gray image (H, W) as one of three equal channels; colour stays."""
+    return np.repeat(image[:, :, np.newaxis], 3, axis=2) if image.ndim == 2 else image
+
+
 def decode_or_say_why(path: Path, size: Size | None, gray: bool) -> NDArray[Any] | str:
     """Return the image, or the reason why there is none."""
     try:

@@ -87,8 +87,6 @@ class _UnitImages(Images):
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         batch = super().take(indices)
-        if batch.dtype in (np.uint8, np.uint16):  # scaled by their type
-            return batch
         for i, image in zip(indices, batch, strict=True):
             if image.min() < 0 or image.max() > 1:
                 raise ValueError(
@@ -102,6 +100,8 @@ class _UnitImages(Images):
 
 def in_unit_range(images: Any) -> Any:
     """Return the same images, and an error for one with numbers out of 0 to 1."""
+    if images.format.kind == "integer":  # is scaled by its type
+        return images
     if isinstance(images, Subset):
         return Subset(in_unit_range(images.images), images.indices)
     return _UnitImages(images.source, images.format, images.dtype)

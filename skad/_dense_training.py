@@ -13,7 +13,7 @@ from skad._dense_maps import DenseMapper, in_unit_range
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
 from skad._division import Shown
 from skad._keras import PathLike, find_pair, read_pair
-from skad._learning import History, Learned, check_finite, score_images
+from skad._learning import History, Learned, check_not_astray, score_images
 from skad._prefetch import batches_of
 
 
@@ -104,7 +104,7 @@ def learn(
     n_steps = -(-len(training) // settings.batch_size)
     history = History(settings.epochs, n_steps, progress)
     for loss in losses:
-        check_finite(loss, settings.learning_rate)
+        check_not_astray(loss, settings.learning_rate)
         history.note({"loss": loss})
     scores, means = score_images(mapper, images.subset(calibration))
     return Learned(mapper, scores, means, history.epochs, shown.digests())

@@ -128,7 +128,7 @@ def learn(
         checkpoint=checkpoint,
     )
     for step in losses:
-        check_finite(step["loss"], settings.learning_rate)
+        check_not_astray(step["loss"], settings.learning_rate)
         history.note(step)
     try:
         mapper = fit_mapper(
@@ -137,7 +137,7 @@ def learn(
         scores, means = score_images(mapper, images.subset(calibration))
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         scores = np.array([np.nan])
-    check_finite(scores, settings.learning_rate)
+    check_not_astray(scores, settings.learning_rate)
     return Learned(mapper, scores, means, history.epochs, shown.digests())
 
 
@@ -150,7 +150,7 @@ def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.nda
     return np.concatenate(scores), np.concatenate(means)
 
 
-def check_finite(numbers: Any, learning_rate: float) -> None:
+def check_not_astray(numbers: Any, learning_rate: float) -> None:
     """Raise a ValueError where training went astray, and with it what it computes."""
     if not np.isfinite(numbers).all():
         raise ValueError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from skad._decoding import as_colour
 from skad._files import make_room_for, write_atomically
 from skad._prefetch import read_ahead
 from skad._regions import find_regions
@@ -196,9 +197,7 @@ def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
 
 def _read(path: Path, size: tuple[int, int], colour: bool) -> NDArray:
     image = read_image(path, size, gray=not colour)
-    if colour and image.ndim == 2:  # a gray file is a colour one of equal channels
-        return np.stack([image] * 3, axis=-1)  # (H, W, 3)
-    return image
+    return as_colour(image) if colour else image
 
 
 # --- The table --------------------------------------------------------------------

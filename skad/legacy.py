@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skad import _persistence
+from skad._decoding import as_colour
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
@@ -342,9 +343,7 @@ class AD:
             raise ValueError(f"{path} holds floating-point numbers; save it as a PNG.")
         if image.dtype == np.uint16:
             image = np.rint(image / 257).astype(np.uint8)  # 65535 / 257 = 255
-        if not self.gray_scale and image.ndim == 2:
-            image = np.repeat(image[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
-        return image
+        return image if self.gray_scale else as_colour(image)
 
 
 def _check(fits: bool, rule: str, value: object) -> None:
