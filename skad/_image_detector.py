@@ -45,7 +45,8 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     A subclass has the parameters `contamination`, `target_fpr` and `device`, and a
     `fit` that ends with `_take_over`. Its mapper has a `network` on a `device`, is
     called with a batch (k, H, W, C) for maps (k, H, W), and has the methods
-    `reconstruct(batch)`, `over(images, compute)` and `to(device)`.
+    `first_look(batch)`, which gives maps with the same maxima, `reconstruct(batch)`,
+    `over(images, compute)` and `to(device)`.
     """
 
     def __sklearn_tags__(self):

@@ -144,7 +144,7 @@ def learn(
 def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
     scores, means = [], []
-    for maps in mapper.over(images, mapper):
+    for maps in mapper.over(images, mapper.first_look):
         scores.append(-maps.max((1, 2)).astype(np.float64))
         means.append(maps.mean((1, 2), dtype=np.float64))
     return np.concatenate(scores), np.concatenate(means)

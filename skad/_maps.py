@@ -16,6 +16,7 @@ from skad._expectation import Expectation, fit_expectation
 from skad._folding import fold
 from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
+from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, one_by_one
 from skad._preparation import Preparation
@@ -122,6 +123,37 @@ class AnomalyMapper(Mapper):
     @torch.inference_mode()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
+        x = self.preparation(batch, self.device)
+        cells = self._look(x)
+        maps = self.preparation.to_input(cells)
+        for i in has_plain_defect(cells).nonzero().flatten().tolist():
+            maps[i : i + 1] = without_halo(
+                x[i : i + 1],
+                cells[i : i + 1],
+                maps[i : i + 1],
+                look=self._look,
+                rebuild=self._rebuild,
+                to_input=self.preparation.to_input,
+            )
+        return maps.cpu().numpy()
+
+    @torch.inference_mode()
+    def first_look(self, batch: np.ndarray) -> np.ndarray:
+        """Return the maps, halos of defects included: quicker, with the same maxima."""
+        x = self.preparation(batch, self.device)
+        return self.preparation.to_input(self._look(x)).cpu().numpy()
+
+    @torch.inference_mode()
+    def reconstruct(self, batch: np.ndarray) -> np.ndarray:
+        """Return what the autoencoder makes of images (k, H, W, C), as float64."""
+        # Without names for what lies between: large images are not held twice.
+        rebuilt = self.preparation.undo(
+            self._rebuild(self.preparation(batch, self.device))
+        )
+        return rebuilt.cpu().numpy()  # k, H, W, C
+
+    def _look(self, x: Tensor) -> Tensor:
+        """Return maps (k, h/2, w/2) of what the network sees, (k, C, h, w)."""
 
         def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
             found = evidence(
@@ -129,22 +161,15 @@ class AnomalyMapper(Mapper):
             )
             return loudest(combine(found, self.tails, VIEWS), self.view_scales)
 
-        x = self.preparation(batch, self.device)
-        maps = in_tiles(join, x, MAP_STRIDE)  # k, h/2, w/2
-        return self.preparation.to_input(maps).cpu().numpy()
+        return in_tiles(join, x, MAP_STRIDE)
 
-    @torch.inference_mode()
-    def reconstruct(self, batch: np.ndarray) -> np.ndarray:
-        """Return what the autoencoder makes of images (k, H, W, C), as float64."""
+    def _rebuild(self, x: Tensor) -> Tensor:
+        """Return what the autoencoder makes of what the network sees, (k, C, h, w)."""
 
         def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
             return self.folded.rebuild(self.folded.encode(x)[-1])
 
-        # Without names for what lies between: large images are not held twice.
-        rebuilt = self.preparation.undo(
-            in_tiles(rebuild, self.preparation(batch, self.device), 1)
-        )
-        return rebuilt.cpu().numpy()  # k, H, W, C
+        return in_tiles(rebuild, x, 1)
 
     def over(
         self, images, compute: Callable[[np.ndarray], np.ndarray]

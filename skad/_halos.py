@@ -1,0 +1,59 @@
+"""The halo of a plain defect is taken off the map, by a second look without it.
+
+Coarse features and the anomaly decoder see a defect from far away: good pixels around
+it look anomalous, and a speck beside it is outvoted. So where an image is anomalous
+beyond doubt, its pixels are replaced by what the autoencoder makes of them, and the
+image is looked at again. What looks anomalous only beside the defect was its halo:
+around the defect the lower of the two maps counts. The defect keeps its values, and so
+the image its largest one, which is its score.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skad._networks import MAP_STRIDE
+
+# In nats. Of good images that were held out, on twenty sets, none came to 14.
+_DOUBT = 16.0  # beyond this, pixels are replaced in part …
+_NO_DOUBT = 18.0  # … and wholly: by and by, so that rounding decides nothing
+
+
+def has_plain_defect(cells: Tensor) -> Tensor:
+    """Tell of maps (n, h/2, w/2) which ones are beyond doubt somewhere: (n,) bool."""
+    return cells.amax((1, 2)) > _DOUBT
+
+
+def without_halo(
+    x: Tensor,
+    cells: Tensor,
+    first: Tensor,
+    *,
+    look: Callable[[Tensor], Tensor],
+    rebuild: Callable[[Tensor], Tensor],
+    to_input: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the map (1, H, W) of an image, the halos of plain defects taken off.
+
+    Parameters
+    ----------
+    x : Tensor of shape (1, C, h, w)
+        What the network sees of the image; overwritten, for it may be large.
+    cells : Tensor of shape (1, h / 2, w / 2)
+        Its map.
+    first : Tensor of shape (1, H, W)
+        The same, at the size of the input.
+    look : callable
+        Gives the map of such an x.
+    rebuild : callable
+        Gives what the autoencoder makes of it, of the shape of x.
+    to_input : callable
+        Brings such a map to the size of the input.
+    """
+    plain = ((cells - _DOUBT) / (_NO_DOUBT - _DOUBT)).clamp_(0.0, 1.0)
+    x.lerp_(rebuild(x), F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
+    around = to_input(torch.minimum(cells, look(x)))
+    kept = to_input(plain).masked_fill_(first == first.amax(), 1.0)
+    return torch.minimum(first, around).lerp_(first, kept)

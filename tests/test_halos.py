@@ -1,0 +1,157 @@
+"""The second look: a plain defect loses its halo, and nothing else changes."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from skad import PatchAutoencoderDetector, _halos, _tiles
+from skad._halos import has_plain_defect, without_halo
+
+PLAIN = 2 * _halos._NO_DOUBT
+
+
+def look(x):
+    """Map (1, h/2, w/2) of a network that sees far: means of 17 x 17 cells."""
+    cells = F.max_pool2d(x.mean(1, keepdim=True), 2)
+    return torch.maximum(cells, 2.5 * F.avg_pool2d(cells, 17, 1, 8))[:, 0]
+
+
+def to_input(cells):
+    return F.interpolate(cells[:, None], scale_factor=2.0, mode="bilinear")[:, 0]
+
+
+def second_look(x):
+    cells = look(x)
+    first = to_input(cells)
+    found = without_halo(
+        x.clone(),
+        cells,
+        first,
+        look=look,
+        rebuild=torch.zeros_like,  # what is good is 0
+        to_input=to_input,
+    )
+    return first, found
+
+
+@pytest.fixture
+def spot_and_speck():
+    """An image (1, 1, 96, 96) with a plain defect and, in its halo, a small one."""
+    x = torch.zeros(1, 1, 96, 96)
+    x[:, :, 40:52, 40:52] = PLAIN
+    x[:, :, 46:50, 60:64] = 6.0
+    return x
+
+
+def test_the_halo_goes_and_the_defects_stay(spot_and_speck):
+    first, found = second_look(spot_and_speck)
+    beside, speck = (0, 46, 55), (0, 47, 61)
+    assert first[beside] > first[speck]
+    assert found[beside] < 1 < 4 < found[speck]
+    assert (found[0, 42:50, 42:50] == first[0, 42:50, 42:50]).all()
+    assert (found <= first).all()
+
+
+def test_the_largest_value_stays_whatever_lies_around_it():
+    """Also where interpolation would bring down what one cell alone has."""
+    x = torch.zeros(1, 1, 96, 96)
+    for value in (_halos._DOUBT + 0.1, _halos._NO_DOUBT, 40.0):
+        x[:, :, 48:50, 48:50] = value
+        first, found = second_look(x)
+        assert found.amax() == first.amax()
+
+
+def test_what_is_replaced_goes_up_by_and_by(spot_and_speck):
+    """A map that differs by rounding does not lose a defect."""
+    x = spot_and_speck / PLAIN
+    found = [
+        second_look(x * (_halos._DOUBT + step))[1] for step in np.arange(0, 3, 1e-3)
+    ]
+    steps = [float((b - a).abs().max()) for a, b in pairwise(found)]
+    assert max(steps) < 0.05
+
+
+def test_only_plain_defects_are_looked_at_again():
+    cells = torch.zeros(3, 4, 4)
+    cells[1, 2, 2], cells[2, 0, 0] = _halos._DOUBT, _halos._DOUBT + 0.01
+    assert has_plain_defect(cells).tolist() == [False, False, True]
+
+
+@pytest.fixture(scope="module")
+def detector_and_images():
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 140, (12, 80, 80, 3)).astype(np.uint8)
+    detector = PatchAutoencoderDetector(epochs=4, target_fpr=0.5, random_state=0).fit(
+        images
+    )
+    defective = images[:4].copy()
+    defective[1:, 30:44, 30:44] = [255, 0, 0]
+    return detector, defective
+
+
+@pytest.fixture
+def any_defect_is_plain(monkeypatch, detector_and_images):
+    """What is plain to a network that has learned little."""
+    detector, images = detector_and_images
+    peaks = -detector.score_samples(images)
+    middle = (peaks[0] + peaks[1:].min()) / 2
+    assert peaks[0] < middle
+    monkeypatch.setattr(_halos, "_DOUBT", middle)
+    monkeypatch.setattr(_halos, "_NO_DOUBT", middle + 0.1)
+
+
+@pytest.mark.usefixtures("any_defect_is_plain")
+def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
+    detector, images = detector_and_images
+    maps = detector.anomaly_map(images)
+    first = np.concatenate(
+        list(detector._mapper.over(_Images(images), detector._mapper.first_look))
+    )
+    np.testing.assert_array_equal(maps[0], first[0])
+    assert (maps[1:] < first[1:] - 1e-3).any((1, 2)).all()
+    np.testing.assert_array_equal(-maps.max((1, 2)), detector.score_samples(images))
+    masks = detector.predict_mask(images)
+    np.testing.assert_array_equal(masks.any((1, 2)), detector.predict(images) == -1)
+
+
+@pytest.mark.usefixtures("any_defect_is_plain")
+def test_the_second_look_depends_on_no_other_image(detector_and_images):
+    detector, images = detector_and_images
+    given = images.copy()
+    together = detector.anomaly_map(images)
+    alone = np.concatenate([detector.anomaly_map(image[None]) for image in images])
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(images, given)
+
+
+def test_the_second_look_by_tiles_is_that_of_the_whole(monkeypatch):
+    rng = np.random.default_rng(1)
+    images = rng.integers(100, 140, (3, 272, 160, 3)).astype(np.uint8)
+    detector = PatchAutoencoderDetector(epochs=1, target_fpr=0.5, random_state=0)
+    mapper = detector.fit(images[:2])._mapper
+    images[2, 60:74, 50:64] = [255, 0, 0]
+    first = mapper.first_look(images[2:])
+    monkeypatch.setattr(_halos, "_DOUBT", 0.7 * first.max())
+    monkeypatch.setattr(_halos, "_NO_DOUBT", 0.8 * first.max())
+    whole = mapper(images[2:])
+    assert (whole < first - 1e-3).any()
+    monkeypatch.setattr(_tiles, "TILE", 64)
+    np.testing.assert_allclose(mapper(images[2:]), whole, atol=1e-4 * whole.max())
+
+
+class _Images:
+    """Images in an array, as a mapper wants them."""
+
+    is_lazy = False
+
+    def __init__(self, array):
+        self.array = array
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, indices):
+        return self.array[indices]
