@@ -29,7 +29,6 @@ def has_plain_defect(cells: Tensor) -> Tensor:
 def without_halo(
     x: Tensor,
     cells: Tensor,
-    first: Tensor,
     *,
     look: Callable[[Tensor], Tensor],
     rebuild: Callable[[Tensor], Tensor],
@@ -43,17 +42,16 @@ def without_halo(
         What the network sees of the image; overwritten, for it may be large.
     cells : Tensor of shape (1, h / 2, w / 2)
         Its map.
-    first : Tensor of shape (1, H, W)
-        The same, at the size of the input.
     look : callable
         Gives the map of such an x.
     rebuild : callable
         Gives what the autoencoder makes of it, of the shape of x.
     to_input : callable
-        Brings such a map to the size of the input.
+        Brings such a map to the size (1, H, W) of the input.
     """
     plain = ((cells - _DOUBT) / (_NO_DOUBT - _DOUBT)).clamp_(0.0, 1.0)
     x.lerp_(rebuild(x), F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
     around = to_input(torch.minimum(cells, look(x)))
+    first = to_input(cells)
     kept = to_input(plain).masked_fill_(first == first.amax(), 1.0)
     return torch.minimum(first, around).lerp_(first, kept)

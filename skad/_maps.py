@@ -125,16 +125,20 @@ class AnomalyMapper(Mapper):
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)
         cells = self._look(x)
-        maps = self.preparation.to_input(cells)
-        for i in has_plain_defect(cells).nonzero().flatten().tolist():
-            maps[i : i + 1] = without_halo(
+        again = has_plain_defect(cells).nonzero().flatten().tolist()
+        second = [
+            without_halo(
                 x[i : i + 1],
                 cells[i : i + 1],
-                maps[i : i + 1],
                 look=self._look,
                 rebuild=self._rebuild,
                 to_input=self.preparation.to_input,
             )
+            for i in again
+        ]
+        maps = self.preparation.to_input(cells)
+        for i, one in zip(again, second, strict=True):
+            maps[i] = one[0]
         return maps.cpu().numpy()
 
     @torch.inference_mode()

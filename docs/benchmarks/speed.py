@@ -27,6 +27,7 @@ import skad
 from skad import PatchAutoencoderDetector
 from skad._defects import simulate
 from skad._dense_network import DenseAutoencoder
+from skad._halos import _NO_DOUBT
 from skad._networks import new_network
 from skad._optimizer import Optimizer
 from skad._training import Appearance, step, vary
@@ -110,6 +111,9 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
     images = np.random.default_rng(seed).integers(0, 256, (64, 256, 256, 3), np.uint8)
     detector = detector_for(images[:8])
     network = detector.network_
+    defective = images.copy()
+    defective[:, 100:140, 100:140] = 0  # beyond doubt: each is looked at twice
+    assert (detector.anomaly_map(defective[:8]).max((1, 2)) > _NO_DOUBT).all()
     x = detector._mapper.preparation(images, torch.device("cpu"))
     wide, narrow = wide_resnet_50(), resnet_18()
 
@@ -127,6 +131,11 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
             lambda: detector.anomaly_map(images),
             bare,
             1.3,
+        ),
+        Ratio(
+            "anomaly_map of 64 defective images / forward pass",
+            lambda: detector.anomaly_map(defective),
+            bare,
         ),
         Ratio(
             "score_samples of 1 image / forward pass",
