@@ -1,11 +1,11 @@
-"""The halo of a plain defect is taken off the map, by a second look without it.
+"""The halo of a plain defect is taken off the map, by a second look without the defect.
 
 Coarse features and the anomaly decoder see a defect from far away: good pixels around
 it look anomalous, and a speck beside it is outvoted. So where an image is anomalous
-beyond doubt, its pixels are replaced by what the autoencoder makes of them, and the
-image is looked at again. What looks anomalous only beside the defect was its halo:
-around the defect the lower of the two maps counts. The defect keeps its values, and so
-the image its largest one, which is its score.
+beyond doubt, its pixels get the mean colour of its others, and it is looked at again.
+What looked anomalous only beside the defect was its halo: around the defect the lower
+of the two maps counts. The defect keeps its values, and so the image its largest one,
+which is its score.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,9 @@ def has_plain_defect(cells: Tensor) -> Tensor:
 def without_halo(
     x: Tensor,
     cells: Tensor,
+    first: Tensor,
     *,
     look: Callable[[Tensor], Tensor],
-    rebuild: Callable[[Tensor], Tensor],
     to_input: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return the map (1, H, W) of an image, the halos of plain defects taken off.
@@ -42,16 +42,23 @@ def without_halo(
         What the network sees of the image; overwritten, for it may be large.
     cells : Tensor of shape (1, h / 2, w / 2)
         Its map.
+    first : Tensor of shape (1, H, W)
+        The same, at the size of the input.
     look : callable
         Gives the map of such an x.
-    rebuild : callable
-        Gives what the autoencoder makes of it, of the shape of x.
     to_input : callable
-        Brings such a map to the size (1, H, W) of the input.
+        Brings such a map to the size of the input.
     """
     plain = ((cells - _DOUBT) / (_NO_DOUBT - _DOUBT)).clamp_(0.0, 1.0)
-    x.lerp_(rebuild(x), F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
+    _replace(x, F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
     around = to_input(torch.minimum(cells, look(x)))
-    first = to_input(cells)
     kept = to_input(plain).masked_fill_(first == first.amax(), 1.0)
     return torch.minimum(first, around).lerp_(first, kept)
+
+
+def _replace(x: Tensor, share: Tensor) -> None:
+    """Give pixels of an image (1, C, h, w) so much (1, 1, h, w) of the others' mean."""
+    rest = 1 - share
+    x.mul_(rest)
+    mean = x.sum((2, 3), keepdim=True) / rest.sum().clamp_(min=1.0)
+    x.addcmul_(share, mean)

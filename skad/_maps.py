@@ -125,20 +125,16 @@ class AnomalyMapper(Mapper):
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)
         cells = self._look(x)
-        again = has_plain_defect(cells).nonzero().flatten().tolist()
-        second = [
-            without_halo(
-                x[i : i + 1],
-                cells[i : i + 1],
+        maps = self.preparation.to_input(cells)
+        for i in has_plain_defect(cells).nonzero().flatten().tolist():
+            one = slice(i, i + 1)
+            maps[one] = without_halo(
+                x[one],
+                cells[one],
+                maps[one],
                 look=self._look,
-                rebuild=self._rebuild,
                 to_input=self.preparation.to_input,
             )
-            for i in again
-        ]
-        maps = self.preparation.to_input(cells)
-        for i, one in zip(again, second, strict=True):
-            maps[i] = one[0]
         return maps.cpu().numpy()
 
     @torch.inference_mode()
@@ -150,9 +146,13 @@ class AnomalyMapper(Mapper):
     @torch.inference_mode()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the autoencoder makes of images (k, H, W, C), as float64."""
+
+        def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
+            return self.folded.rebuild(self.folded.encode(x)[-1])
+
         # Without names for what lies between: large images are not held twice.
         rebuilt = self.preparation.undo(
-            self._rebuild(self.preparation(batch, self.device))
+            in_tiles(rebuild, self.preparation(batch, self.device), 1)
         )
         return rebuilt.cpu().numpy()  # k, H, W, C
 
@@ -166,14 +166,6 @@ class AnomalyMapper(Mapper):
             return loudest(combine(found, self.tails, VIEWS), self.view_scales)
 
         return in_tiles(join, x, MAP_STRIDE)
-
-    def _rebuild(self, x: Tensor) -> Tensor:
-        """Return what the autoencoder makes of what the network sees, (k, C, h, w)."""
-
-        def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
-            return self.folded.rebuild(self.folded.encode(x)[-1])
-
-        return in_tiles(rebuild, x, 1)
 
     def over(
         self, images, compute: Callable[[np.ndarray], np.ndarray]
