@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0; 1 where some files or runs failed and the others did not; 2 for an error;
+        0; 1 where files or runs failed; 2 for an error that ends the command;
         130 where it was stopped from the keyboard.
 
     Raises
@@ -174,7 +174,7 @@ def _check_not_read(output: Path, inputs: Iterable[Path]) -> None:
 
 
 def _print_threshold(detector: Any) -> None:
-    from skad._evaluation import promised_fpr
+    from skad._threshold import promised_fpr
 
     rate = promised_fpr(detector)
     promise = (

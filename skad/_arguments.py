@@ -92,7 +92,7 @@ def _add_score(commands: Any) -> None:
         "training images were: gray or colour, and resized to their size. The exit "
         "code is 1 if a file could not be read.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file that fit wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="file of a model")
     parser.add_argument(
         "paths",
         type=Path,

@@ -27,10 +27,10 @@ from skad._evaluation import (
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
-    promised_fpr,
 )
 from skad._files import make_room_for, write_atomically
 from skad._mvtec import PathLike, find_categories, fingerprint, load_category
+from skad._threshold import promised_fpr
 
 Result = dict[str, Any]
 

@@ -17,9 +17,9 @@ from skad._evaluation import (
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
-    promised_fpr,
     rate_in_words,
 )
+from skad._threshold import promised_fpr
 from skad.datasets import load_surfaces
 from skad.overlays import heat_map_image, to_rgb_uint8
 

@@ -63,8 +63,6 @@ class DenseMapper(Mapper):
         )  # k, 1, h, w
         return self._resize(maps)[:, 0].cpu().numpy()
 
-    first_look = __call__  # there is no second one
-
     @torch.inference_mode()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the network makes of images (k, H, W, C): float32 in [0, 1]."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ def learn(
     -------
     Learned
     """
-    mapper: Any = DenseMapper(network, images.format.image_shape[:2])
+    mapper = DenseMapper(network, images.format.image_shape[:2])
     mapper.to(settings.device)
 
     shown = Shown(len(training))

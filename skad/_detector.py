@@ -30,7 +30,9 @@ class PatchAutoencoderDetector(ImageDetector):
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
     What that decoder says, how unusual the encoder's features are and how far the
-    reconstruction is off make one map: how surprising the evidence is, in nats.
+    reconstruction is off make one map: how surprising the evidence is, in nats. Where a
+    defect is beyond doubt, a second look without it takes its halo off the map; the
+    map's maximum, which is the score, stays.
 
     Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
     4000 x 4000 takes less than 1 GB. Training takes whole images, and memory for
@@ -92,7 +94,7 @@ class PatchAutoencoderDetector(ImageDetector):
     calibration_scores_ : ndarray of shape (m,)
         Sorted scores of the good images that set the threshold.
     mean_map_ : float
-        Mean value of the maps of these images.
+        Mean value of the maps of these images, at the first look.
     history_ : list of dict
         One an epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
     labelled_threshold_ : LabelledThreshold

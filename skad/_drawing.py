@@ -20,7 +20,7 @@ def pyplot(feature: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"{feature} needs matplotlib to draw, which is not installed. "
-            'Install it: pip install "skad[plot]".'
+            "Install it: pip install matplotlib."
         ) from error
 
 

@@ -105,25 +105,6 @@ def figures_of_pixels(masks: Images | None, maps: Images) -> dict[str, float]:
     }
 
 
-def promised_fpr(detector: Any) -> float:
-    """Rate of false alarms that a fitted detector's threshold promises.
-
-    Parameters
-    ----------
-    detector : fitted PatchAutoencoderDetector
-        Anything with `target_fpr`, `contamination` and `calibration_scores_`.
-
-    Returns
-    -------
-    rate : float
-        `target_fpr`, or `1 / (m + 1)` where `m` calibration images are too few for
-        that; NaN where the threshold follows from `contamination`.
-    """
-    if detector.contamination != "auto":
-        return math.nan
-    return max(detector.target_fpr, 1 / (len(detector.calibration_scores_) + 1))
-
-
 def rate_in_words(successes: int, n: int) -> str:
     """Say a rate with its counts and its 95 % Wilson interval.
 

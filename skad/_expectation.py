@@ -28,7 +28,8 @@ class Expectation(NamedTuple):
 
         The coarsest features are (n, c, h, w); a place sees its neighbours', too.
         """
-        off = F.conv2d(coarsest, self.weight[:, :, None, None], self.bias)
+        # A convolution would round otherwise with another number of threads.
+        off = F.linear(coarsest.movedim(1, 3), self.weight, self.bias).movedim(3, 1)
         return torch.minimum(_around(off), self.most[:, None, None])
 
 

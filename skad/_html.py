@@ -1,9 +1,10 @@
 """What a notebook shows of a fitted detector, below scikit-learn's diagram."""
 
+import math
 from html import escape
 from typing import Any
 
-from skad._threshold import conformal_rank
+from skad._threshold import promised_fpr
 
 
 def fitted_html(detector: Any) -> str:
@@ -11,7 +12,7 @@ def fitted_html(detector: Any) -> str:
 
     Parameters
     ----------
-    detector : fitted PatchAutoencoderDetector
+    detector : fitted detector of skad's
 
     Returns
     -------
@@ -34,17 +35,11 @@ def fitted_html(detector: Any) -> str:
 
 
 def _promise(detector: Any) -> str:
-    """Tell what the threshold promises; parameters may have been set after it was."""
+    rate = promised_fpr(detector)
+    if not math.isnan(rate):
+        return f"at most {rate:.3g} of good images flagged"
     if hasattr(detector, "labelled_threshold_"):
         return (
             f"none: set by labels, for the best {detector.labelled_threshold_.metric}"
         )
-    scores, n = detector.calibration_scores_, len(detector.calibration_scores_)
-    rank = conformal_rank(n, detector.target_fpr)
-    if detector.offset_ == scores[min(max(rank, 1), n) - 1]:
-        share = max(detector.target_fpr, 1 / (n + 1))
-    elif detector.contamination != "auto":
-        return f"none: {detector.contamination:.3g} of the training images flagged"
-    else:
-        share = (1 + sum(scores < detector.offset_)) / (n + 1)
-    return f"at most {share:.3g} of good images flagged"
+    return f"none: {detector.contamination:.3g} of the training images flagged"

@@ -43,10 +43,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     """Scores, maps and one threshold, from something that turns images into maps.
 
     A subclass has the parameters `contamination`, `target_fpr` and `device`, and a
-    `fit` that ends with `_take_over`. Its mapper has a `network` on a `device`, is
-    called with a batch (k, H, W, C) for maps (k, H, W), and has the methods
-    `first_look(batch)`, which gives maps with the same maxima, `reconstruct(batch)`,
-    `over(images, compute)` and `to(device)`.
+    `fit` that ends with `_take_over`.
     """
 
     def __sklearn_tags__(self):
@@ -63,6 +60,13 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """
         images = self._check_images(X)
         return score_images(self._mapper, images)[0]
+
+    def fit_predict(self, X, y=None, **fit_params):
+        """Fit, and return +1 for good images and -1 for anomalous ones, (n,) int.
+
+        As ``fit(X, y).predict(X)``: images that y labels -1 teach nothing.
+        """
+        return self.fit(X, y, **fit_params).predict(X)
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``, (n,) float64: negative = anomalous."""

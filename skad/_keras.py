@@ -26,7 +26,6 @@ _KERAS_3 = (".keras", ".weights.h5")
 _LARGEST_JSON = 2**20  # bytes; the real ones have 17,000
 _LARGEST_SIDE = 4096  # of an image, in pixels
 _DEEPEST = 8  # groups between a layer and its weights; Keras makes one or two
-_INSTALL = 'pip install "skad[keras]"'
 _OTHER_WAY = 'Train a new model: skad.AD("AD1"), then load_data and train.'
 _FROM_KERAS_3 = (
     "is a file of Keras 3, and only what Keras 2 stored can be read: model.json with "
@@ -326,7 +325,7 @@ def _h5py() -> Any:
     except ImportError as error:
         raise ImportError(
             "Reading a model of the old script needs h5py, which is not installed. "
-            f"Install it: {_INSTALL}."
+            "Install it: pip install h5py."
         ) from error
     return h5py
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from skad import __version__
 from skad._checkpoint import Checkpoint
 from skad._division import Digests, Shown
-from skad._maps import AnomalyMapper, fit_mapper
+from skad._maps import Mapper, fit_mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
 from skad._preparation import Preparation, to_unit_range
@@ -47,7 +47,7 @@ class Settings:
 class Learned:
     """What training gives."""
 
-    mapper: AnomalyMapper
+    mapper: Mapper
     calibration_scores: np.ndarray  # (m,), higher = more normal
     calibration_means: np.ndarray  # (m,), mean values of their maps
     history: list[dict[str, float]]
@@ -88,16 +88,15 @@ def learn(
     Learned
     """
     device = torch.device(settings.device)
-    weights = torch.Generator().manual_seed(seed)
-    network = new_network(images.format.image_shape[2], weights).to(device)
+    first_weights = torch.Generator().manual_seed(seed)
+    network = new_network(images.format.image_shape[2], first_weights).to(device)
     if start is not None:
         network.load_state_dict({k: torch.from_numpy(v) for k, v in start.items()})
     generator = torch.Generator(device).manual_seed(seed)
 
-    order = np.random.RandomState(seed).permutation(training)
-    sample = order[:_MOST_LOOKED_AT]
+    sample = np.random.RandomState(seed).permutation(training)[:_MOST_LOOKED_AT]
     preparation = _prepare(images, sample, settings.working_size, roi)
-    appearance = _look(images, sample, preparation, device)
+    appearance = _measure(images, sample, preparation, device)
 
     shown = Shown(len(training))
 
@@ -132,16 +131,16 @@ def learn(
         history.note(step)
     try:
         mapper = fit_mapper(
-            network, preparation, images, sample, _looks(appearance.flips)
+            network, preparation, images, sample, _combined(appearance.flips)
         )
         scores, means = score_images(mapper, images.subset(calibration))
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        scores = np.array([np.nan])
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise _astray(settings.learning_rate) from error
     check_not_astray(scores, settings.learning_rate)
     return Learned(mapper, scores, means, history.epochs, shown.digests())
 
 
-def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.ndarray]:
+def score_images(mapper: Mapper, images: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
     scores, means = [], []
     for maps in mapper.over(images, mapper.first_look):
@@ -153,10 +152,14 @@ def score_images(mapper: AnomalyMapper, images: Any) -> tuple[np.ndarray, np.nda
 def check_not_astray(numbers: Any, learning_rate: float) -> None:
     """Raise a ValueError where training went astray, and with it what it computes."""
     if not np.isfinite(numbers).all():
-        raise ValueError(
-            f"training with learning_rate={learning_rate} went astray: it computes NaN "
-            "or infinity. Lower learning_rate."
-        )
+        raise _astray(learning_rate)
+
+
+def _astray(learning_rate: float) -> ValueError:
+    return ValueError(
+        f"training with learning_rate={learning_rate} went astray: it computes NaN "
+        "or infinity. Lower learning_rate."
+    )
 
 
 def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:
@@ -252,7 +255,7 @@ def _warn_of_scales(stds: np.ndarray) -> None:
         )
 
 
-def _look(
+def _measure(
     images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
 ) -> Appearance:
     """Measure how good images differ from each other."""
@@ -306,6 +309,6 @@ def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
     return tuple(a for a, far in zip(_AXES, apart, strict=True) if far <= usual)
 
 
-def _looks(flips: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _combined(flips: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return all combinations of flips, none first."""
     return [axes for k in range(len(flips) + 1) for axes in combinations(flips, k)]

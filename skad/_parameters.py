@@ -57,10 +57,10 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 def _sizes(value: Any, length: int) -> tuple[int, ...]:
     """Turn an int, which counts for all, or a sequence of ints into ints; else ()."""
     sizes = (value,) * length if isinstance(value, Integral) else value
-    fits = isinstance(sizes, tuple | list)
-    if not fits or not all(isinstance(s, Integral) for s in sizes):
+    if not isinstance(sizes, tuple | list):
         return ()
-    return tuple(int(s) for s in sizes)
+    whole = all(isinstance(s, Integral) and not isinstance(s, bool) for s in sizes)
+    return tuple(int(s) for s in sizes) if whole else ()
 
 
 def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:

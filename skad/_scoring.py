@@ -63,7 +63,7 @@ def score_files(
 
     Parameters
     ----------
-    detector : fitted PatchAutoencoderDetector
+    detector : fitted detector of skad's
         Files are read as it was fitted: gray or colour, resized to its images' size.
     sources : iterable of paths
         Image files, and folders of them (not searched recursively).

@@ -8,6 +8,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +85,32 @@ def conformal_rank(m: int, target_fpr: float) -> int:
     0 where none does.
     """
     return _floor(target_fpr * (m + 1))
+
+
+def promised_fpr(detector: Any) -> float:
+    """Return the rate of false alarms that a fitted detector's threshold promises.
+
+    It is that of the threshold as it was set: parameters may have changed since.
+
+    Parameters
+    ----------
+    detector : fitted detector of skad's
+
+    Returns
+    -------
+    rate : float
+        `target_fpr`, or `1 / (m + 1)` where `m` calibration images are too few for
+        that; NaN where labels or `contamination` set the threshold.
+    """
+    scores, m = detector.calibration_scores_, len(detector.calibration_scores_)
+    if hasattr(detector, "labelled_threshold_"):
+        return math.nan
+    k = max(conformal_rank(m, detector.target_fpr), 1)
+    if detector.offset_ == scores[min(k, m) - 1]:
+        return max(detector.target_fpr, 1 / (m + 1))
+    if detector.contamination != "auto":
+        return math.nan
+    return float((1 + np.sum(scores < detector.offset_)) / (m + 1))
 
 
 def conformal_p_value(

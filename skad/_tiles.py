@@ -8,7 +8,7 @@ from torch import Tensor
 
 # In pixels, both multiples of the network's stride.
 TILE = 1024  # side of what one tile adds to the map
-MARGIN = 96  # around it: what a map shows depends on nothing over 91 pixels away
+MARGIN = 96  # around it: what one look shows depends on nothing over 91 pixels away
 
 Pair = tuple[int, int]
 

@@ -245,7 +245,7 @@ class AD:
         thresh : float, default=0.8
             Moves the threshold, higher = fewer anomalies: 0.8 is the calibrated one,
             t, and in general it is ``m + (thresh / 0.8) * (t - m)`` with m the mean
-            of the anomaly maps of good images that were held out from training.
+            map value of good images that were held out from training.
         hardcore : bool, default=False
             False lays heat over exactly the pixels above the threshold. True cuts the
             image into patches of `patch_size`, from the upper left, and boxes every

@@ -29,7 +29,7 @@ def demo():
         pixel_threshold_=0.5,
         target_fpr=0.05,
         contamination="auto",
-        calibration_scores_=np.full(30, -0.2),
+        calibration_scores_=np.full(30, -0.5),
         p_value=lambda X: np.linspace(0.1, 0.6, len(X)),
     )
     return Demo(

@@ -123,8 +123,8 @@ def learned(monkeypatch):
 # Parameters.
 
 WRONG = {
-    "patch_size": [1, 0, -3, 2.5, (), (8, 1), (8, 2.5), "8", None],
-    "image_size": [0, 2.5, (), (8,), (8, 8, 8), (8, 0), (8, 2.5), "8"],
+    "patch_size": [1, True, 0, -3, 2.5, (), (8, 1), (8, 2.5), "8", None],
+    "image_size": [0, True, 2.5, (), (8,), (8, 8, 8), (8, 0), (8, 2.5), "8"],
     "image_shape": [896, "square", (32, 28), (-32, 28)],
     "epochs": [0, -1, 1.5, "1", None],
     "batch_size": [0, -1, 1.5, None],
@@ -370,6 +370,15 @@ def test_other_labels_are_ignored(good, y):
     np.testing.assert_array_equal(fit(good[:12], y).score_samples(good), expected)
 
 
+def test_fit_predict_learns_nothing_from_images_labelled_bad(learned):
+    X, y = np.concatenate([good_images(8), good_images(3, seed=4)]), np.ones(11)
+    y[8:] = -1
+    fitted = fit(X, y, target_fpr=0.4)
+    labels = clone(fitted).fit_predict(X, y)
+    np.testing.assert_array_equal(labels, fitted.predict(X))
+    assert [len(t["training"]) + len(t["calibration"]) for t in learned] == [8, 8]
+
+
 def test_labels_of_another_length_are_an_error(good):
     with pytest.raises(ValueError, match="one label an image, 12 in all"):
         fit(good[:12], [1, -1, 1])
@@ -611,7 +620,7 @@ def test_calibration_on_good_images(detector, trainings):
         detector.calibration_scores_, np.sort(detector.score_samples(X))
     )
     assert detector.offset_ == detector.calibration_scores_[5]  # floor(0.2 * 31) = 6
-    maps = detector.anomaly_map(X)
+    maps = detector._mapper.first_look(X[..., np.newaxis])
     assert detector.mean_map_ == pytest.approx(maps.mean(), rel=1e-5)
     assert trainings == []
     assert same_weights(before, weights(detector))

@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from skad._evaluation import (
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
-    promised_fpr,
     rate_in_words,
 )
 from skad.metrics import au_pro_score, image_auroc_score, pixel_auroc_score
@@ -72,22 +70,6 @@ def test_pixel_figures_are_those_of_the_metrics():
 def test_pixel_figures_without_the_truth_are_nan():
     figures = figures_of_pixels(None, [])
     assert all(math.isnan(figure) for figure in figures.values())
-
-
-@pytest.mark.parametrize(
-    ("contamination", "m", "expected"),
-    [
-        ("auto", 19, 0.05),
-        ("auto", 18, 1 / 19),
-        ("auto", 100, 0.05),
-        (0.1, 19, math.nan),
-    ],
-)
-def test_few_calibration_images_promise_less(contamination, m, expected):
-    detector = SimpleNamespace(
-        target_fpr=0.05, contamination=contamination, calibration_scores_=np.zeros(m)
-    )
-    assert promised_fpr(detector) == pytest.approx(expected, nan_ok=True)
 
 
 def test_no_trial_has_no_rate():

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skad import PatchAutoencoderDetector, _halos, _tiles
+from skad import PatchAutoencoderDetector, _halos, _maps, _tiles
 from skad._halos import has_plain_defect, without_halo
+from skad._inputs import as_images
 
 PLAIN = 2 * _halos._NO_DOUBT
 
@@ -73,6 +74,14 @@ def test_only_plain_defects_are_looked_at_again():
     assert has_plain_defect(cells).tolist() == [False, False, True]
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def detector_and_images():
     rng = np.random.default_rng(0)
@@ -101,7 +110,9 @@ def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
     detector, images = detector_and_images
     maps = detector.anomaly_map(images)
     first = np.concatenate(
-        list(detector._mapper.over(_Images(images), detector._mapper.first_look))
+        list(
+            detector._mapper.over(as_images(images, None), detector._mapper.first_look)
+        )
     )
     np.testing.assert_array_equal(maps[0], first[0])
     assert (maps[1:] < first[1:] - 1e-3).any((1, 2)).all()
@@ -111,13 +122,28 @@ def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
 
 
 @pytest.mark.usefixtures("any_defect_is_plain")
-def test_the_second_look_depends_on_no_other_image(detector_and_images):
+def test_the_second_look_depends_on_no_other_image(detector_and_images, two_threads):
+    """Many batches are computed side by side, with one thread each; one has both."""
     detector, images = detector_and_images
+    images = np.concatenate([images, images[::-1]] * 3)
     given = images.copy()
     together = detector.anomaly_map(images)
     alone = np.concatenate([detector.anomaly_map(image[None]) for image in images])
-    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(alone, together)
     np.testing.assert_array_equal(images, given)
+
+
+@pytest.mark.usefixtures("any_defect_is_plain")
+def test_copies_that_fill_up_a_batch_are_not_looked_at_again(
+    monkeypatch, detector_and_images
+):
+    detector, images = detector_and_images
+    looks = []
+    monkeypatch.setattr(
+        _maps, "without_halo", lambda *args, **kw: looks.append(1) or args[2]
+    )
+    detector.anomaly_map(images[1:2])
+    assert len(looks) == 1
 
 
 def test_the_second_look_by_tiles_is_that_of_the_whole(monkeypatch):
@@ -133,18 +159,3 @@ def test_the_second_look_by_tiles_is_that_of_the_whole(monkeypatch):
     assert (whole < first - 1e-3).any()
     monkeypatch.setattr(_tiles, "TILE", 64)
     np.testing.assert_allclose(mapper(images[2:]), whole, atol=1e-4 * whole.max())
-
-
-class _Images:
-    """Images in an array, as a mapper wants them."""
-
-    is_lazy = False
-
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, indices):
-        return self.array[indices]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._learning import _look, _looks
+from skad._learning import _combined, _measure
 from skad._preparation import Preparation
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def slope(axis, size=(40, 56), n=12, seed=0):
 def flips(images, roi=None):
     size = images.shape[1:3]
     preparation = Preparation(np.zeros(1), 1.0, size, size, roi)
-    return _look(Stack(images), np.arange(len(images)), preparation, CPU).flips
+    return _measure(Stack(images), np.arange(len(images)), preparation, CPU).flips
 
 
 def test_images_that_rise_are_not_turned_upside_down():
@@ -67,6 +67,6 @@ def test_a_single_image_says_nothing_of_flips():
 
 
 def test_looks_are_all_combinations_of_flips():
-    assert _looks(()) == [()]
-    assert _looks((3,)) == [(), (3,)]
-    assert _looks((2, 3)) == [(), (2,), (3,), (2, 3)]
+    assert _combined(()) == [()]
+    assert _combined((3,)) == [(), (3,)]
+    assert _combined((2, 3)) == [(), (2,), (3,), (2, 3)]

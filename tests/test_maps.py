@@ -66,6 +66,13 @@ def fit(images, working_size=None, roi=None):
     return fit_mapper(network, preparation, Stack(images), np.arange(len(images)))
 
 
+@pytest.fixture
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def half(size):
     """A roi: the left half."""
     roi = torch.zeros(size)
@@ -201,8 +208,12 @@ def test_inside_sees_the_roi_at_the_working_resolution():
     assert not inside[:, 16:].any()
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("size", [(16, 16), (40, 56), (90, 120)])
-def test_over_does_not_depend_on_what_else_is_there(size):
+@pytest.mark.usefixtures("threads_as_before")
+def test_over_does_not_depend_on_what_else_is_there(size, n_threads):
+    """One image alone is computed with all threads, one of many with one."""
+    torch.set_num_threads(n_threads)
     images = draw(7, size)
     mapper = fit(images[:3])
 

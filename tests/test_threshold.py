@@ -3,12 +3,19 @@
 import math
 import warnings
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import beta
 
-from skad._threshold import conformal_p_value, conformal_threshold, labelled_threshold
+from skad._threshold import (
+    conformal_p_value,
+    conformal_rank,
+    conformal_threshold,
+    labelled_threshold,
+    promised_fpr,
+)
 
 
 def simulated_alarm_rates(m, target_fpr, draw, repetitions=4000):
@@ -211,3 +218,26 @@ def test_metrics_and_costs_are_checked(cost):
         labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_miss=cost)
     with pytest.raises(ValueError, match="cost_false_alarm must be a finite number"):
         labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_false_alarm=cost)
+
+
+def fitted(m, **state):
+    """What promised_fpr sees of a detector whose threshold was just set."""
+    scores = np.arange(m, dtype=float)
+    rank = max(conformal_rank(m, 0.05), 1)
+    state = {"contamination": "auto", "offset_": scores[rank - 1], **state}
+    return SimpleNamespace(target_fpr=0.05, calibration_scores_=scores, **state)
+
+
+@pytest.mark.parametrize(
+    ("state", "m", "expected"),
+    [
+        ({}, 19, 0.05),
+        ({}, 18, 1 / 19),
+        ({}, 100, 0.05),
+        ({"contamination": 0.1, "offset_": 7.5}, 19, math.nan),
+        ({"labelled_threshold_": "by labels"}, 19, math.nan),
+        ({"offset_": 3.0}, 19, 4 / 20),  # target_fpr was another when it was set
+    ],
+)
+def test_few_calibration_images_promise_less_and_labels_nothing(state, m, expected):
+    assert promised_fpr(fitted(m, **state)) == pytest.approx(expected, nan_ok=True)

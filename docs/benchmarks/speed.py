@@ -2,8 +2,8 @@
 
 Every time is a ratio of two things measured one after the other, several rounds, in
 this process; the figure is the median of the rounds. Images and weights are random: the
-time does not depend on them. With --check it exits with 1 where a ratio is beyond its
-limit.
+time does not depend on them, but for maps of plain defects. With --check it exits with
+1 where a ratio is beyond its limit.
 """
 
 import argparse
