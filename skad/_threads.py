@@ -50,9 +50,11 @@ def side_by_side(
         yield from map(within_quota()(compute), items)
         return
     share = (threads // n,)
-    with ThreadPoolExecutor(n, "skad-compute", torch.set_num_threads, share) as pool:
-        waiting: deque[Future[U]] = deque()
-        try:
+    try:
+        with ThreadPoolExecutor(
+            n, "skad-compute", torch.set_num_threads, share
+        ) as pool:
+            waiting: deque[Future[U]] = deque()
             for item in items:
                 # Settings as those of np.errstate belong to a context.
                 waiting.append(pool.submit(copy_context().run, compute, item))
@@ -60,5 +62,5 @@ def side_by_side(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            torch.set_num_threads(wanted)  # also of threads that are yet to come
+    finally:  # when none of the pool's threads can set another number any more
+        torch.set_num_threads(wanted)

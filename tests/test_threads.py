@@ -116,6 +116,27 @@ def test_threads_that_come_later_have_all_again(monkeypatch, three_threads):
     assert found == [3]
 
 
+def test_a_thread_that_starts_late_changes_nothing_afterwards(
+    monkeypatch, three_threads
+):
+    """Torch's number of threads is in part one for the process."""
+    monkeypatch.setattr(_threads, "_usable", lambda: 16)
+    order, set_num_threads = [], torch.set_num_threads
+
+    def slow_in_the_pool(n):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.1)
+        set_num_threads(n)
+        order.append(n)
+
+    monkeypatch.setattr(torch, "set_num_threads", slow_in_the_pool)
+    results = side_by_side(lambda item: item, range(9), 3)
+    next(results)
+    results.close()
+    assert order[-1] == 3
+    assert len(order) > 1
+
+
 def test_an_error_comes_where_its_result_would_have(monkeypatch, three_threads):
     monkeypatch.setattr(_threads, "_usable", lambda: 16)
     results = side_by_side(lambda item: 1 / (item - 3), range(9), 2)
