@@ -129,7 +129,7 @@ def check_options(image_size: Any, gray: Any) -> Size | None:
     if (
         not isinstance(sides, tuple | list | np.ndarray)
         or len(sides) != 2
-        or any(isinstance(s, bool) or not isinstance(s, Integral) for s in sides)
+        or not all(map(is_whole, sides))
         or min(sides) < 1
     ):
         raise ValueError(
@@ -142,6 +142,11 @@ def check_options(image_size: Any, gray: Any) -> Size | None:
             f"image_size may hold at most {MAX_PIXELS} pixels; got {image_size!r}"
         )
     return height, width
+
+
+def is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_bool(name: str, value: Any) -> bool:

@@ -34,30 +34,30 @@ def without_halo(
     look: Callable[[Tensor], Tensor],
     to_input: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return the map (1, H, W) of an image, the halos of plain defects taken off.
+    """Return the maps (n, H, W) of images, the halos of plain defects taken off.
 
     Parameters
     ----------
-    x : Tensor of shape (1, C, h, w)
-        What the network sees of the image; overwritten, for it may be large.
-    cells : Tensor of shape (1, h / 2, w / 2)
-        Its map.
-    first : Tensor of shape (1, H, W)
+    x : Tensor of shape (n, C, h, w)
+        What the network sees of the images; overwritten, for they may be large.
+    cells : Tensor of shape (n, h / 2, w / 2)
+        Their maps.
+    first : Tensor of shape (n, H, W)
         The same, at the size of the input.
     look : callable
-        Gives the map of such an x.
+        Gives the maps of such an x.
     to_input : callable
-        Brings such a map to the size of the input.
+        Brings such maps to the size of the input.
     """
     plain = ((cells - _DOUBT) / (_NO_DOUBT - _DOUBT)).clamp_(0.0, 1.0)
     _replace(x, F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
     around = to_input(torch.minimum(cells, look(x)))
-    kept = to_input(plain).masked_fill_(first == first.amax(), 1.0)
+    kept = to_input(plain).masked_fill_(first == first.amax((1, 2), keepdim=True), 1.0)
     return around.lerp_(first, kept)  # never above the first
 
 
 def _replace(x: Tensor, share: Tensor) -> None:
-    """Give pixels of an image (1, C, h, w) so much (1, 1, h, w) of the others' mean."""
+    """Give pixels of images (n, C, h, w) so much (n, 1, h, w) of the others' mean."""
     rest = 1 - share
     x.mul_(rest)
     x.addcmul_(share, _sum(x) / _sum(rest).clamp_(min=1.0))

@@ -145,19 +145,12 @@ class AnomalyMapper(Mapper):
         x = self.preparation(batch, self.device)
         cells = self._look(x)
         maps = self.preparation.to_input(cells)
-        for i in has_plain_defect(cells).nonzero().flatten().tolist():
-            same = _first_like(batch, i)
-            if same < i:
-                maps[i] = maps[same]
-                continue
-            one = slice(i, i + 1)
-            maps[one] = without_halo(
-                x[one],
-                cells[one],
-                maps[one],
-                look=self._look,
-                to_input=self.preparation.to_input,
+        plain = has_plain_defect(cells)
+        if plain.any():  # the whole batch: numbers do not depend on how many they are
+            second = without_halo(
+                x, cells, maps, look=self._look, to_input=self.preparation.to_input
             )
+            maps[plain] = second[plain]
         return maps.cpu().numpy()
 
     @torch.inference_mode()
@@ -201,11 +194,6 @@ class AnomalyMapper(Mapper):
         height, width = self.preparation.working_size
         pixels = (height + -height % STRIDE) * (width + -width % STRIDE)
         return self._batchwise(images, pixels, compute)
-
-
-def _first_like(batch: np.ndarray, i: int) -> int:
-    """Return the place of the first image like this one: copies fill up a batch."""
-    return next((j for j in range(i) if np.array_equal(batch[j], batch[i])), i)
 
 
 def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from skad._decoding import is_whole
+
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
@@ -59,8 +61,7 @@ def _sizes(value: Any, length: int) -> tuple[int, ...]:
     sizes = (value,) * length if isinstance(value, Integral) else value
     if not isinstance(sizes, tuple | list):
         return ()
-    whole = all(isinstance(s, Integral) and not isinstance(s, bool) for s in sizes)
-    return tuple(int(s) for s in sizes) if whole else ()
+    return tuple(int(s) for s in sizes) if all(map(is_whole, sizes)) else ()
 
 
 def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:

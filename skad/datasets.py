@@ -1,11 +1,12 @@
 """Real surfaces from scikit-image's own photographs, with planted defects."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from skimage import data
 from sklearn.utils import Bunch
 
+from skad._decoding import is_whole
 from skad._planting import DEFECTS, draw_kinds, plant
 
 _SOURCES = {
@@ -174,7 +175,7 @@ def _check_sizes(
     defect_fraction: float,
 ) -> None:
     """Raise ValueError for the first argument that is out of its range."""
-    if not _is_int(tile_size) or not _SMALLEST_TILE <= tile_size <= largest_tile:
+    if not is_whole(tile_size) or not _SMALLEST_TILE <= tile_size <= largest_tile:
         raise ValueError(
             f"tile_size must be an int from {_SMALLEST_TILE} to {largest_tile} "
             "pixels (training and test tiles come from different thirds of the "
@@ -182,7 +183,7 @@ def _check_sizes(
         )
     for label, number in numbers.items():
         least = 0 if label == "n_calibration" else 1
-        if not _is_int(number) or number < least:
+        if not is_whole(number) or number < least:
             raise ValueError(
                 f"{label} must be an int of at least {least}; got {number!r}."
             )
@@ -194,10 +195,6 @@ def _check_sizes(
         )
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _generator(
     random_state: int | np.random.Generator | np.random.RandomState | None,
 ) -> np.random.Generator:
@@ -206,7 +203,7 @@ def _generator(
     if (
         random_state is None
         or isinstance(random_state, np.random.Generator)
-        or (_is_int(random_state) and random_state >= 0)
+        or (is_whole(random_state) and random_state >= 0)
     ):
         return np.random.default_rng(random_state)
     raise ValueError(

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 # Without it, scikit-learn leaves out its check of array API input; SciPy reads it once.
 os.environ["SCIPY_ARRAY_API"] = "1"
 
@@ -10,3 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # On a GPU, torch rounds to ten bits in convolutions; the tests compare more of them.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+
+@pytest.fixture
+def threads_as_before():
+    """Give torch its number of threads back, whatever the test sets."""
+    import torch  # not before its number of threads is set above
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -74,21 +74,12 @@ def test_only_plain_defects_are_looked_at_again():
     assert has_plain_defect(cells).tolist() == [False, False, True]
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def detector_and_images():
     rng = np.random.default_rng(0)
     images = rng.integers(100, 140, (12, 80, 80, 3)).astype(np.uint8)
-    detector = PatchAutoencoderDetector(epochs=4, target_fpr=0.5, random_state=0).fit(
-        images
-    )
+    detector = PatchAutoencoderDetector(epochs=4, target_fpr=0.5, random_state=0)
+    detector.fit(images)
     defective = images[:4].copy()
     defective[1:, 30:44, 30:44] = [255, 0, 0]
     return detector, defective
@@ -108,11 +99,9 @@ def any_defect_is_plain(monkeypatch, detector_and_images):
 @pytest.mark.usefixtures("any_defect_is_plain")
 def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
     detector, images = detector_and_images
-    maps = detector.anomaly_map(images)
+    maps, mapper = detector.anomaly_map(images), detector._mapper
     first = np.concatenate(
-        list(
-            detector._mapper.over(as_images(images, None), detector._mapper.first_look)
-        )
+        list(mapper.over(as_images(images, None), mapper.first_look))
     )
     np.testing.assert_array_equal(maps[0], first[0])
     assert (maps[1:] < first[1:] - 1e-3).any((1, 2)).all()
@@ -122,8 +111,11 @@ def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
 
 
 @pytest.mark.usefixtures("any_defect_is_plain")
-def test_the_second_look_depends_on_no_other_image(detector_and_images, two_threads):
+def test_the_second_look_depends_on_no_other_image(
+    detector_and_images, threads_as_before
+):
     """Many batches are computed side by side, with one thread each; one has both."""
+    torch.set_num_threads(2)
     detector, images = detector_and_images
     images = np.concatenate([images, images[::-1]] * 3)
     given = images.copy()

@@ -66,13 +66,6 @@ def fit(images, working_size=None, roi=None):
     return fit_mapper(network, preparation, Stack(images), np.arange(len(images)))
 
 
-@pytest.fixture
-def threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def half(size):
     """A roi: the left half."""
     roi = torch.zeros(size)

@@ -16,11 +16,8 @@ from skad._threads import side_by_side, within_quota
 
 
 @pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
+def three_threads(threads_as_before):
     torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("usable", "threads"), [(1, 1), (2, 2), (3, 3), (16, 3)])
