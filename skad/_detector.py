@@ -45,8 +45,6 @@ class PatchAutoencoderDetector(ImageDetector):
         resolution. A tuple means defects of several scales.
     image_size : int or (height, width), default=None
         Working resolution; None = as given. Maps come back at the input's resolution.
-        Small images twice as high and wide, with `patch_size` doubled, too, have specks
-        of a few pixels marked better, and take four times as long.
     image_shape : (H, W) or (H, W, C), default=None
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
