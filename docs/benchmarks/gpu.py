@@ -124,7 +124,7 @@ def main() -> None:
             lambda n=n: detector.score_samples(images[:n]), device, args.rounds
         )
         row(f"score_samples of {n}", n, time)
-    defective = with_plain_defects(images)
+    defective = with_plain_defects(images, detector)
     for what, seen, looks in (("good", images, 1), ("defective", defective, 2)):
         time = duration(
             lambda seen=seen: detector.anomaly_map(seen), device, args.rounds

@@ -106,10 +106,13 @@ def detector_for(images: np.ndarray) -> PatchAutoencoderDetector:
     return PatchAutoencoderDetector(**settings).fit(images)
 
 
-def with_plain_defects(images: np.ndarray) -> np.ndarray:
+def with_plain_defects(
+    images: np.ndarray, detector: PatchAutoencoderDetector
+) -> np.ndarray:
     """Return images with defects beyond doubt: each is looked at twice."""
     defective = images.copy()
     defective[:, 100:140, 100:140] = 0
+    assert (detector.anomaly_map(defective[:8]).max((1, 2)) > _NO_DOUBT).all()
     return defective
 
 
@@ -118,8 +121,7 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
     images = np.random.default_rng(seed).integers(0, 256, (64, 256, 256, 3), np.uint8)
     detector = detector_for(images[:8])
     network = detector.network_
-    defective = with_plain_defects(images)
-    assert (detector.anomaly_map(defective[:8]).max((1, 2)) > _NO_DOUBT).all()
+    defective = with_plain_defects(images, detector)
     x = detector._mapper.preparation(images, torch.device("cpu"))
     wide, narrow = wide_resnet_50(), resnet_18()
 
