@@ -11,7 +11,8 @@ from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import are_new, check_any_is_new, divide
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, as_images, unflagged
+from skad._inputs import Format, as_images
+from skad._labels import unflagged
 from skad._parameters import CONSTRAINTS, generator, resolve_device
 from skad._progress import following, with_callbacks
 from skad._threads import within_quota

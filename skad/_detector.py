@@ -8,7 +8,8 @@ import numpy as np
 from skad._checkpoint import Checkpoint
 from skad._division import are_new, divide
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, as_images, unflagged
+from skad._inputs import Format, as_images
+from skad._labels import unflagged
 from skad._learning import Learned, Settings, learn
 from skad._parameters import (
     CONSTRAINTS,

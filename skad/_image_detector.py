@@ -11,15 +11,8 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from skad._division import NONE, Digests
 from skad._html import fitted_html
-from skad._inputs import (
-    NOT_LABELS,
-    Format,
-    Images,
-    are_labels,
-    as_given,
-    as_images,
-    check_labels,
-)
+from skad._inputs import Format, Images, as_given, as_images
+from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
@@ -84,7 +77,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         if not are_labels(y):
-            warnings.warn(NOT_LABELS, UndefinedMetricWarning, stacklevel=2)
+            warnings.warn(not_labels(y), UndefinedMetricWarning, stacklevel=2)
             return float("nan")
         labels = check_labels(y, len(predicted))
         recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]

@@ -12,10 +12,6 @@ from sklearn.utils import check_array
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
 _MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
 _TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
-NOT_LABELS = (
-    "Labels must be +1 (good) or -1 (anomalous). If 1 means anomalous, pass "
-    "np.where(y == 1, -1, 1)."
-)
 _KINDS = {  # as told in errors
     "integer": "integer (uint8 or uint16, scaled by their type)",
     "unscaled integer": "integer of a type that is not scaled (not uint8 or uint16)",
@@ -216,37 +212,6 @@ def check_finite(X: np.ndarray) -> None:
                 f"Input X contains {what} (image {i} is the first). Leave such images "
                 "out or repair their pixels."
             )
-
-
-def unflagged(y: Any, n: int) -> np.ndarray:
-    """Places of the images that are not labelled -1; a y without labels is ignored."""
-    everywhere = np.arange(n)
-    if y is None:
-        return everywhere
-    labels = np.asarray(y)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1 or not are_labels(labels):
-        return everywhere
-    return everywhere[check_labels(labels, n) == 1]
-
-
-def check_labels(y: Any, n: int) -> np.ndarray:
-    """Return labels as an array (n,) of +1 and -1."""
-    labels = np.asarray(y)
-    if labels.shape != (n,):
-        raise ValueError(
-            f"y must hold one label an image, {n} in all; got shape {labels.shape}."
-        )
-    if not are_labels(labels):
-        found = list(dict.fromkeys(labels.tolist()))
-        raise ValueError(f"{NOT_LABELS} Got {str(found)[:60]}.")
-    return labels
-
-
-def are_labels(y: Any) -> bool:
-    """Tell whether all of y are +1 or -1."""
-    labels = np.asarray(y)
-    return labels.dtype.kind in "biufO" and bool(np.isin(labels, (-1, 1)).all())
 
 
 def _kind_of(dtype: np.dtype) -> str:

@@ -19,8 +19,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from skad._labels import are_labels, check_labels
 from skad._localization import is_undefined
-from skad._threshold import check_costs
+from skad._threshold import check_costs, check_scores
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
 
@@ -58,7 +59,7 @@ def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
     >>> image_auroc_score([1, 1, -1, -1], [-0.1, -0.3, -0.2, -0.9])
     0.75
     """
-    labels, values = _check_labels_and_scores(y, scores)
+    labels, values = check_labels_and_scores(y, scores)
     good = labels == 1
     if is_undefined(values[good], values[~good], "The image AUROC", "image"):
         return math.nan
@@ -109,7 +110,7 @@ def detection_rate_at_fpr(
     1.0
     """
     _check_max_fpr(max_fpr)
-    labels, values = _check_labels_and_scores(y, scores)
+    labels, values = check_labels_and_scores(y, scores)
     good, bad = values[labels == 1], values[labels == -1]
     if is_undefined(good, bad, "The detection rate", "image"):
         return math.nan
@@ -256,42 +257,25 @@ def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
     return float(f1_score(~good, answers == -1, zero_division=0.0))
 
 
-def _check_labels_and_scores(
-    y: ArrayLike, scores: ArrayLike
+def check_labels_and_scores(
+    y: ArrayLike, scores: ArrayLike, name: str = "scores"
 ) -> tuple[NDArray, NDArray[np.float64]]:
     """Check labels of +1 and -1 and their scores, and return both as arrays."""
-    labels, values = np.asarray(y), np.asarray(scores, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != values.shape or not len(labels):
-        raise ValueError(
-            "y and scores must be one-dimensional, of one length, and not empty; got "
-            f"shapes {labels.shape} and {values.shape}. Pass one label and one score "
-            "an image."
-        )
-    found = list(dict.fromkeys(labels.tolist()))
-    if not set(found) <= {-1, 1}:
-        raise ValueError(
-            f"y must hold the labels +1 (good) and -1 (anomalous); got {found[:5]}. "
-            "Where 1 meant anomalous, pass y = np.where(y == 1, -1, 1)."
-        )
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise ValueError(
-            f"scores must be finite numbers; scores[{wrong[0]}] is {values[wrong[0]]}. "
-            "Leave that image out, or look for what made its score so."
-        )
-    return labels, values
+    values = check_scores(scores, name)
+    if not len(values):
+        raise ValueError(f"{name} must hold at least one number; got none.")
+    return check_labels(y, len(values)), values
 
 
 def _check_labels_and_predictions(
     y: ArrayLike, predicted: ArrayLike
 ) -> tuple[NDArray, NDArray[np.float64]]:
     """Check that both are +1 and -1, and return them as arrays."""
-    labels, answers = _check_labels_and_scores(y, predicted)
-    found = np.unique(answers).tolist()
-    if not set(found) <= {-1, 1}:
+    labels, answers = check_labels_and_scores(y, predicted, "predictions")
+    if not are_labels(answers):
         raise ValueError(
-            f"predictions must be +1 (good) and -1 (anomalous); got {found[:5]}. "
-            "Pass what predict returns."
+            "predictions must be +1 (good) and -1 (anomalous); got "
+            f"{np.unique(answers).tolist()[:5]}. Pass what predict returns."
         )
     return labels, answers
 

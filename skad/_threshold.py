@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
+from skad._labels import check_labels
+
 _METRICS = ("balanced_accuracy", "f1", "cost")
 
 
@@ -150,7 +152,7 @@ def conformal_p_value(
     array([0.2, 0.6, 1. ])
     """
     calibration = np.sort(_check_calibration_scores(calibration_scores))
-    values = _check_scores(scores, "scores")
+    values = check_scores(scores, "scores")
     not_above = np.searchsorted(calibration, values, side="right")
     return (1.0 + not_above) / (len(calibration) + 1)
 
@@ -231,8 +233,8 @@ def labelled_threshold(
     >>> best.offset, best.value, best.detection_rate, best.false_alarm_rate
     (-4.0, 1.0, 1.0, 0.0)
     """
-    values = _check_scores(scores, "scores")
-    anomalous = _check_both_labels(y, len(values))
+    values = check_scores(scores, "scores")
+    anomalous = _check_both_labels(y, len(values)) == -1
     check_metric(metric, cost_miss, cost_false_alarm)
     offsets = _candidate_offsets(values)
     hits = np.searchsorted(np.sort(values[anomalous]), offsets, side="left")
@@ -286,7 +288,8 @@ def _clopper_pearson(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _check_scores(scores: ArrayLike, name: str) -> NDArray[np.float64]:
+def check_scores(scores: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return scores as an array (n,) of finite numbers."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(
@@ -303,7 +306,7 @@ def _check_scores(scores: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def _check_calibration_scores(scores: ArrayLike) -> NDArray[np.float64]:
-    values = _check_scores(scores, "calibration_scores")
+    values = check_scores(scores, "calibration_scores")
     if not len(values):
         raise ValueError(
             "calibration_scores must hold at least one score; got none. "
@@ -312,26 +315,16 @@ def _check_calibration_scores(scores: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _check_both_labels(y: ArrayLike, n: int) -> NDArray[np.bool_]:
-    """Check labels, and return where they say anomalous: (n,) bool."""
-    labels = np.asarray(y)
-    if labels.shape != (n,):
-        raise ValueError(
-            f"y must hold one label a score, shape ({n},); got shape {labels.shape}."
-        )
+def _check_both_labels(y: ArrayLike, n: int) -> NDArray:
+    labels = check_labels(y, n)
     found = np.unique(labels).tolist()
-    if not set(found) <= {-1, 1}:
-        raise ValueError(
-            f"y must hold the labels +1 (good) and -1 (anomalous); got {found[:5]}. "
-            "Where 1 meant anomalous, pass np.where(y == 1, -1, 1)."
-        )
     if len(found) < 2:
         raise ValueError(
             f"y must hold both labels, +1 (good) and -1 (anomalous); got {found}. "
             "Add images of the other kind, or calibrate on good images alone "
             "with target_fpr."
         )
-    return labels == -1
+    return labels
 
 
 def check_metric(metric: str, cost_miss: float, cost_false_alarm: float) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad._drawing import edges_with_one_at, finite, outline, pyplot, two_axes
-from skad.metrics import _check_labels_and_scores
+from skad._scorers import check_labels_and_scores
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class ScoreDisplay:
             Where matplotlib is not installed.
         """
         plt = pyplot("ScoreDisplay")
-        y, scores = _check_labels_and_scores(self.y, self.scores)
+        y, scores = check_labels_and_scores(self.y, self.scores)
         offset = finite("offset", self.offset)
         if not (isinstance(bins, Integral) and bins >= 1):
             raise ValueError(f"bins must be at least 1, a whole number; got {bins!r}.")

@@ -12,9 +12,6 @@ from skad._localization import (
     warn_undefined,
 )
 from skad._scorers import (
-    _check_labels_and_scores as _check_labels_and_scores,
-)
-from skad._scorers import (
     balanced_accuracy_scorer,
     detection_rate_at_fpr,
     f1_scorer,

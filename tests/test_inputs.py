@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import sparse
 
 from skad import PatchAutoencoderDetector
-from skad._inputs import Format, as_given, as_images, is_lazy, unflagged
+from skad._inputs import Format, as_given, as_images, is_lazy
 
 SIZE = (20, 24)
 
@@ -404,35 +404,3 @@ def test_what_goes_out_has_the_type_of_what_came_in(dtype, values, expected):
     assert out.dtype == dtype
     assert out.shape == (1, 1, 3)
     np.testing.assert_array_equal(out[0, 0], expected)
-
-
-# Labels.
-
-
-@pytest.mark.parametrize(
-    ("y", "expected"),
-    [
-        (None, [0, 1, 2, 3]),
-        ([1, -1, 1, -1], [0, 2]),
-        (np.array([1.0, -1.0, -1.0, 1.0]), [0, 3]),
-        (np.array([[1], [-1], [1], [1]]), [0, 2, 3]),
-        (np.array([1, -1, 1, 1], dtype=object), [0, 2, 3]),
-        (pd.Series([1, -1, 1, 1], index=[9, 8, 7, 6]), [0, 2, 3]),
-        ([1, 1, 1, 1], [0, 1, 2, 3]),
-        ([-1, -1, -1, -1], []),
-        ([0, 1, 1, 0], [0, 1, 2, 3]),
-        ([1, -1, 0, 1], [0, 1, 2, 3]),
-        ([1, -1, np.nan, 1], [0, 1, 2, 3]),
-        (["1", "-1", "1", "1"], [0, 1, 2, 3]),
-        ([True, False, True, True], [0, 1, 2, 3]),
-        (np.ones((4, 3, 3)), [0, 1, 2, 3]),
-        ("anything", [0, 1, 2, 3]),
-    ],
-)
-def test_only_labels_leave_images_out(y, expected):
-    assert unflagged(y, 4).tolist() == expected
-
-
-def test_labels_for_other_images_are_an_error():
-    with pytest.raises(ValueError, match=r"one label an image, 4 in all; .* \(3,\)"):
-        unflagged([1, 1, -1], 4)

@@ -231,7 +231,7 @@ def test_bad_labels_and_scores_are_named():
         image_auroc_score([0, 1], [0.0, 1.0])
     with pytest.raises(ValueError, match=r"must hold the labels \+1 .* got \[None\]"):
         image_auroc_score([None, None], [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"an image, 3 in all; got shape \(2,\)"):
         image_auroc_score([1, -1], [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match=r"scores\[1\] is inf"):
         image_auroc_score([1, -1], [0.0, np.inf])

@@ -184,7 +184,7 @@ def test_other_labels_are_an_error_that_says_what_to_do(name, labels):
 def test_labels_of_text_and_of_another_length_are_an_error(name):
     with pytest.raises(ValueError, match=r"labels \+1"):
         SCORERS[name](Brightness().fit(X), X, ["good"] * 4 + ["bad"] * 3)
-    with pytest.raises(ValueError, match=r"of one length"):
+    with pytest.raises(ValueError, match=r"one label an image, 7 in all"):
         SCORERS[name](Brightness().fit(X), X, [1, -1])
 
 
@@ -271,7 +271,7 @@ def test_scikit_learns_roc_auc_gives_nothing_for_a_perfect_detector_with_labels_
     assert roc_auc(detector, perfect, [0, 0, 1, 1]) == 0.0
     assert roc_auc(detector, perfect, [1, 1, -1, -1]) == 1.0
     assert image_auroc_score([1, 1, -1, -1], detector.score_samples(perfect)) == 1.0
-    with pytest.raises(ValueError, match="Where 1 meant anomalous"):
+    with pytest.raises(ValueError, match="Where 1 means anomalous"):
         image_auroc_scorer(detector, perfect, [0, 0, 1, 1])
 
 

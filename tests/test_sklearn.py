@@ -38,7 +38,7 @@ NOT_FOR_PIPELINES = {
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
-@pytest.mark.filterwarnings("ignore:Labels must be")
+@pytest.mark.filterwarnings("ignore:y must hold the labels")
 @parametrize_with_checks(
     [DETECTOR, PIPELINE],
     expected_failed_checks=lambda e: NOT_FOR_PIPELINES if e is PIPELINE else {},

@@ -196,7 +196,7 @@ def test_labels_that_cannot_set_a_threshold_are_refused():
         labelled_threshold([0.0, 1.0], [0, 1])
     with pytest.raises(ValueError, match=r"both labels.*got \[1\].*target_fpr"):
         labelled_threshold([0.0, 1.0], [1, 1])
-    with pytest.raises(ValueError, match=r"shape \(2,\); got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"an image, 2 in all; got shape \(3,\)"):
         labelled_threshold([0.0, 1.0], [1, -1, 1])
 
 
