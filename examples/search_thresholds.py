@@ -6,7 +6,9 @@ FOLDER holds good images in `train/good` and `test/good`, anomalous ones in the 
 folders in `test`. Without it, tiles of a photographed brick wall are written there.
 Eight values of `target_fpr` in three folds, and the refit, would be 25 trainings. The
 threshold is no part of the training, so with `memory` there are 4: one for each fold,
-one for the refit. Trainings are counted by what is stored, one file each.
+one for the refit. A detector that is to be judged on the Test folder must not have seen
+it: a fifth training has `train` alone. Trainings are counted by what is stored, one
+file each.
 """
 
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
@@ -79,7 +81,7 @@ def search_thresholds(root, detector):
     # Images labelled -1 judge; they do not train.
     search.fit([*train, *test], np.concatenate([y_train, y_test]))
     print(f"best: {search.best_params_}, balanced accuracy {search.best_score_:.2f}")
-    return search, test, y_test
+    return search, (train, y_train)
 
 
 def search_frozen(pipeline, test, y_test):
@@ -122,14 +124,16 @@ def main(epochs=20, tile_size=64, root=None):
             memory=memory,
             random_state=0,  # without it no training is like another
         )
-        search, *labelled = search_thresholds(root, detector)
+        search, train = search_thresholds(root, detector)
         n_fits = len(search.cv_results_["params"]) * search.n_splits_ + 1
         n_trainings = [count_trainings(memory)]
         print(f"fits by the search: {n_fits}, trainings: {n_trainings[0]}")
-        frozen = search_frozen(search.best_estimator_, *labelled)
-        found = calibrate(search.best_estimator_, *labelled)
+        unseeing = clone(search.best_estimator_).fit(*train)
+        test = labelled_files(f"{root}/test")
+        frozen = search_frozen(unseeing, *test)
+        found = calibrate(unseeing, *test)
         n_trainings.append(count_trainings(memory) - n_trainings[0])
-        print(f"trainings by these two: {n_trainings[1]}")
+        print(f"trainings for these two: {n_trainings[1]}")
     return search, frozen, found, n_fits, n_trainings
 
 

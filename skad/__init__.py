@@ -17,7 +17,15 @@ _MODULE_OF = {
     "read_images": "images",
     "save": "_persistence",
 }
-_SUBMODULES = ("datasets", "displays", "images", "legacy", "metrics", "testing")
+_SUBMODULES = (
+    "datasets",
+    "displays",
+    "images",
+    "legacy",
+    "metrics",
+    "overlays",
+    "testing",
+)
 
 __all__ = ["__version__", *_MODULE_OF]
 

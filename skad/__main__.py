@@ -178,7 +178,7 @@ def _print_threshold(detector: Any) -> None:
 
     rate = promised_fpr(detector)
     promise = (
-        f"{100 * detector.contamination:.3g} % of the training images are flagged"
+        f"none: {100 * detector.contamination:.3g} % of the training images are flagged"
         if math.isnan(rate)
         else f"at most {100 * rate:.3g} % of good images are flagged"
     )

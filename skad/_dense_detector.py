@@ -44,7 +44,7 @@ class DenseAutoencoderDetector(ImageDetector):
     for the threshold. So the network is a parameter, the estimator can be cloned,
     searched over and stored, and a further class for "a fixed network" is not needed.
     With ``epochs`` above 0, `fit` goes on training from these weights as the old script
-    did: mean squared error, Adam, no augmentation.
+    is assumed to have done: mean squared error, Adam, no augmentation.
 
     A detector that is trained anew finds more: see `PatchAutoencoderDetector`.
 
@@ -87,7 +87,9 @@ class DenseAutoencoderDetector(ImageDetector):
     pixel_threshold_ : float
         ``-offset_``: a pixel deviates where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that set the threshold.
+        Sorted scores of the good images that were held out, or given to `calibrate`:
+        what `p_value` compares with. They set the threshold, unless `contamination` is
+        a float.
     mean_map_ : float
         Mean value of the maps of these images.
     history_ : list of dict
@@ -99,6 +101,8 @@ class DenseAutoencoderDetector(ImageDetector):
         network's, and the maps back to theirs.
     n_features_in_ : int
         Numbers in an image.
+    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+        Only where X was a table whose columns have names.
 
     Examples
     --------

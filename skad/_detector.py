@@ -33,7 +33,7 @@ class PatchAutoencoderDetector(ImageDetector):
     What that decoder says, how unusual the encoder's features are and how far the
     reconstruction is off make one map: how surprising the evidence is, in nats. Where a
     defect is beyond doubt, a second look without it takes its halo off the map; the
-    map's maximum, which is the score, stays.
+    map's maximum stays, and so does the score, which is minus that.
 
     Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
     4000 x 4000 takes less than 1 GB. Training takes whole images, and memory for
@@ -91,7 +91,9 @@ class PatchAutoencoderDetector(ImageDetector):
     pixel_threshold_ : float
         ``-offset_``: a pixel deviates where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that set the threshold.
+        Sorted scores of the good images that were held out, or given to `calibrate`:
+        what `p_value` compares with. They set the threshold, unless `contamination` is
+        a float.
     mean_map_ : float
         Mean value of the maps of these images, at the first look.
     history_ : list of dict
@@ -102,6 +104,8 @@ class PatchAutoencoderDetector(ImageDetector):
         (H, W) or (H, W, C) of the training images; (p,) of rows.
     n_features_in_ : int
         Numbers in an image.
+    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+        Only where X was a table whose columns have names.
 
     Examples
     --------
@@ -178,12 +182,20 @@ class PatchAutoencoderDetector(ImageDetector):
         Raises
         ------
         OSError
-            If `checkpoint` cannot be read or written.
+            If `checkpoint` cannot be read or written when training begins.
         ValueError
             For a parameter out of its range; for fewer than 2 good images, or, with
             `warm_start`, none that an earlier fit has not trained on; for images with
-            NaN or infinity, of differing shapes, or without batch axis; for a
-            `checkpoint` that holds something else, or the training of another call.
+            NaN or infinity, of differing shapes, or without batch axis; for labels of
+            another number of images; for a lazy sequence that cannot be pickled, with
+            `memory` or `checkpoint`; for a `checkpoint` that holds something else, or
+            the training of another call; for a training that went astray.
+
+        Warns
+        -----
+        UserWarning
+            Where the held-out images are too few to promise `target_fpr`, or
+            `checkpoint` can no longer be written.
         """
         kept = self._fit(X, y, checkpoint)
         if kept is not None:

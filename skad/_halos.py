@@ -5,7 +5,7 @@ it look anomalous, and a speck beside it is outvoted. So where an image is anoma
 beyond doubt, its pixels get the mean colour of its others, and it is looked at again.
 What looked anomalous only beside the defect was its halo: around the defect the lower
 of the two maps counts. What is beyond doubt keeps its values, and so the image its
-largest one, which is its score.
+largest one, and with it its score.
 """
 
 from collections.abc import Callable

@@ -148,6 +148,18 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self
             With labels, `labelled_threshold_` has the rates and their confidence
             intervals.
+
+        Raises
+        ------
+        ValueError
+            For images unlike those of `fit`; for labels that are not +1 and -1, of
+            another number of images, or of one kind alone; for a `metric` or a cost
+            that is none.
+
+        Warns
+        -----
+        UserWarning
+            Where the images are too few to promise `target_fpr`.
         """
         images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)

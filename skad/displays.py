@@ -118,6 +118,8 @@ class AnomalyMapDisplay:
         ------
         ValueError
             Where `image` is not one image, shapes differ, or the map is not finite.
+        ImportError
+            Where matplotlib is not installed.
         """
         pixels = np.asarray(image)
         fitted = getattr(detector, "image_shape_in_", None)
@@ -294,6 +296,11 @@ class ScoreDisplay:
         -------
         display : ScoreDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError, ImportError
+            As :meth:`plot`.
         """
         scores = detector.score_samples(X)
         return cls.from_predictions(y, scores, detector.offset_, ax=ax, bins=bins)
@@ -327,6 +334,11 @@ class ScoreDisplay:
         -------
         display : ScoreDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError, ImportError
+            As :meth:`plot`.
         """
         return cls(scores, y, offset).plot(ax, bins=bins)
 

@@ -146,9 +146,9 @@ class ImageFolder:
     """A lazy sequence of images that decodes a file when it is asked for.
 
     Only what is indexed is in memory, so a folder larger than the memory can be
-    fitted and scored: a detector holds two batches, one of which a thread reads while
-    the other is computed with. An int as index gives an image; a slice, a list of ints
-    or a bool mask gives another `ImageFolder`.
+    fitted and scored: a detector holds those batches that it computes with, and one
+    that a thread reads meanwhile. An int as index gives an image; a slice, a list of
+    ints or a bool mask gives another `ImageFolder`.
 
     Parameters
     ----------

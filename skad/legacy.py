@@ -64,7 +64,7 @@ class AD:
         256 x 256, gray. Or a stored model: its file, with or without the suffix, as
         in ``AD("Models/model")``; where there is none, the files "model.json" and
         "model.h5" of the old script, which h5py reads. Another plain name warns and is
-        AD1; what looks like a path, with a separator or a suffix, must exist.
+        AD1; one with a separator or a model's suffix is a path, and must exist.
     train_path : path, default="Dataset/"
         Good images, for `train` where `load_data` was not called. May be missing.
     gray_scale : bool, default=True
@@ -81,7 +81,7 @@ class AD:
     Attributes
     ----------
     detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
-        What does the work. Its random_state is 0: equal calls give equal models.
+        What does the work. A new one's random_state is 0: equal calls, equal models.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read, uint8.
     gray_scale, img_size, patch_size

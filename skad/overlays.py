@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["boxes_image", "heat_map_image", "to_rgb_uint8"]
+__all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
 
 # Purple, orange, pale yellow: lightness only rises, so that it reads without colour.
 _HEAT = np.array([[120, 28, 109], [237, 105, 37], [252, 255, 164]], dtype=np.float64)

@@ -58,8 +58,8 @@ def test_example_search_thresholds(example, capsys, monkeypatch):
         **TINY
     )
     assert n_fits == 8 * 3 + 1
-    assert n_trainings == [3 + 1, 0]
-    assert len(trainings) == 3 + 1
+    assert n_trainings == [3 + 1, 1]
+    assert len(trainings) == 3 + 1 + 1
     assert len(set(search.cv_results_["mean_test_score"])) > 1  # thresholds did differ
     assert len(frozen.cv_results_["params"]) == 8
     assert found.value >= max(frozen.cv_results_["mean_test_score"]) - 1e-9
