@@ -4,6 +4,7 @@ Each run has a process of its own, so that its peak memory is its own and a cras
 costs one run; results are stored after every run.
 """
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -154,8 +155,8 @@ def run(
     fresh : bool, default=False
         Start the file over instead.
     models : path, default=None
-        A folder to store the detectors in, as CATEGORY-SEED.safetensors. A run whose
-        file is not there is not taken from `output`.
+        A folder to store the detectors in, as CATEGORY-SEED.safetensors. A run is
+        taken from `output` only where its own detector is there.
     verbose : int, default=0
         1 shows a progress bar and names failed runs at once.
 
@@ -163,9 +164,9 @@ def run(
     -------
     results : list of dict
         One a run: `category`, `seed`, `parameters`, `skad`, `layout` (of the result),
-        `data` (a fingerprint of the files), `platform`, `cpus`, and what `run_one`
-        returns; or, where the run failed, `error` (which is not stored, so that a
-        rerun tries again).
+        `data` (a fingerprint of the files), `platform`, `cpus`, what `run_one`
+        returns, and `model` (the SHA-256 of the stored detector); or, where the run
+        failed, `error` (which is not stored, so that a rerun tries again).
 
     Raises
     ------
@@ -188,9 +189,11 @@ def run(
             bar.set_postfix_str(f"{folder.name}, seed {seed}")
             settings = _settings(folder, seed, parameters or {}, data_in(folder))
             result = next((r for r in stored if _is_of(r, settings)), None)
-            if result is None or (model is not None and not model.exists()):
+            if result is None or not _has_model(result, model):
                 outcome = _run_in_a_process(folder, seed, parameters or {}, model)
                 result = settings | outcome
+                if model is not None and model.is_file():
+                    result["model"] = _sha256(model)
                 if output is not None and "error" not in result:
                     stored = [r for r in stored if not _is_of(r, settings)] + [result]
                     write_atomically(output, json.dumps(stored, indent=1) + "\n")
@@ -236,6 +239,16 @@ def _is_of(result: Result, settings: Result) -> bool:
     return all(result.get(key) == value for key, value in settings.items())
 
 
+def _has_model(result: Result, model: Path | None) -> bool:
+    """Tell whether that file, if one is wanted, holds the detector of this result."""
+    return model is None or (model.is_file() and result.get("model") == _sha256(model))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _complaints(result: Result) -> list[str]:
     run = f"{result['category']}, seed {result['seed']}"
     error = [f"error: {result['error']}"] if "error" in result else []
@@ -274,7 +287,8 @@ def _run_in_a_process(
         return result
     except EOFError:
         child.join()
-        return {"error": f"the process of the run ended with code {child.exitcode}"}
+        error = f"the process of the run ended with code {child.exitcode}"
+        return {"error": error, "notes": []}
     finally:
         child.kill()
         child.join()

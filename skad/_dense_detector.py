@@ -11,7 +11,7 @@ from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import are_new, check_any_is_new, divide
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, as_images
+from skad._inputs import Format
 from skad._labels import unflagged
 from skad._parameters import CONSTRAINTS, generator, resolve_device
 from skad._progress import following, with_callbacks
@@ -177,7 +177,7 @@ class DenseAutoencoderDetector(ImageDetector):
             cannot take.
         """
         self._validate_params()
-        images = as_images(X, self.image_shape)
+        images = self._images_to_fit(X)
         good = unflagged(y, len(images))
         network = copy_of(self.network_) if self._goes_on else self._read_network()
         _check_channels(images.format, network)

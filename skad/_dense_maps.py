@@ -14,6 +14,7 @@ from skad._dense_network import DenseAutoencoder, from_state, state_shapes
 from skad._inputs import Images, Subset
 from skad._maps import Mapper
 from skad._preparation import to_unit_range
+from skad._torch_state import inference
 
 _WINDOW = 9  # pixels; of the windows tried, the best on real images
 _PREFIX = "network."
@@ -53,7 +54,7 @@ class DenseMapper(Mapper):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         return x
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 in [0, 1], of images (k, H, W, C)."""
         x = self.prepare(batch)
@@ -63,7 +64,7 @@ class DenseMapper(Mapper):
         )  # k, 1, h, w
         return self._resize(maps)[:, 0].cpu().numpy()
 
-    @torch.inference_mode()
+    @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the network makes of images (k, H, W, C): float32 in [0, 1]."""
         rebuilt = self._resize(self.network(self.prepare(batch)))  # k, C, H, W

@@ -8,7 +8,7 @@ import numpy as np
 from skad._checkpoint import Checkpoint
 from skad._division import are_new, divide
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, as_images
+from skad._inputs import Format
 from skad._labels import unflagged
 from skad._learning import Learned, Settings, learn
 from skad._parameters import (
@@ -210,7 +210,7 @@ class PatchAutoencoderDetector(ImageDetector):
                 "checkpoint needs a random_state, for instance 0: with None no second "
                 "training is the same, so that it could go on with the first; got None."
             )
-        images = as_images(X, self.image_shape)
+        images = self._images_to_fit(X)
         if images.is_lazy and not (checkpoint is None and self.memory is None):
             _check_pickles(images.source)
         good = unflagged(y, len(images))

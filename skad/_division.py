@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skad._prefetch import one_by_one
+from skad._preparation import to_unit_range
 
 Digests = NDArray[np.uint64]  # sorted, (n,)
 
@@ -45,9 +46,14 @@ class Shown:
 
 
 def digest(image: np.ndarray) -> int:
-    """Return a number that tells an image, (H, W, C), from others."""
-    pixels = np.ascontiguousarray(image).data
-    return int.from_bytes(blake2b(pixels, digest_size=8).digest(), "little")
+    """Return a number that tells an image, (H, W, C), from others.
+
+    To float32's precision, so that it stays when the image comes in another type.
+    """
+    mantissa, exponent = np.frexp(to_unit_range(image))
+    pixels = blake2b(mantissa.astype(np.float32).tobytes(), digest_size=8)
+    pixels.update(exponent.astype(np.int32).tobytes())
+    return int.from_bytes(pixels.digest(), "little")
 
 
 def are_new(images: Any, places: np.ndarray, trained_on: Digests) -> NDArray[np.bool_]:

@@ -7,7 +7,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.utils import estimator_html_repr
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _get_feature_names,
+    check_is_fitted,
+)
 
 from skad._division import NONE, Digests
 from skad._html import fitted_html
@@ -238,6 +242,10 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def _above(self, maps):
         # An array and not a float, which NumPy would round to the maps' float32.
         return maps > np.array([self.pixel_threshold_])
+
+    def _images_to_fit(self, X: Any) -> Images:
+        _get_feature_names(X)  # raises where `_take_over` would, after all the training
+        return as_images(X, self.image_shape)
 
     def _check_images(self, X: Any) -> Images:
         """Check X against the fitted images."""

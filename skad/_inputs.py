@@ -293,6 +293,11 @@ def _refuse_mask(array: Any, name: str) -> None:
 
 def _as_image(item: Any, i: int) -> np.ndarray:
     _refuse_mask(item, f"image {i} of X")
+    if isinstance(item, tuple) and getattr(next(iter(item), 0), "ndim", 0) > 1:
+        raise ValueError(
+            f"image {i} of X must be an array (H, W) or (H, W, C); got a tuple of "
+            f"{len(item)}, as data sets for training hold. Pass the images alone."
+        )
     try:
         image = np.asarray(item)
     except ValueError:

@@ -22,6 +22,7 @@ from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, one_by_one
 from skad._preparation import Preparation
 from skad._tiles import in_tiles
+from skad._torch_state import inference
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
 # and the reconstruction. The decoder alone was trained to find defects; the coarsest
@@ -139,7 +140,7 @@ class AnomalyMapper(Mapper):
         )
         return rebuild, (to_arrays(self),)
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)
@@ -153,13 +154,13 @@ class AnomalyMapper(Mapper):
             maps[plain] = second[plain]
         return maps.cpu().numpy()
 
-    @torch.inference_mode()
+    @inference()
     def first_look(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps, halos of defects included: quicker, with the same maxima."""
         x = self.preparation(batch, self.device)
         return self.preparation.to_input(self._look(x)).cpu().numpy()
 
-    @torch.inference_mode()
+    @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the autoencoder makes of images (k, H, W, C), as float64."""
 
@@ -306,7 +307,7 @@ def _cell_means(x: Tensor) -> Tensor:
     return F.conv2d(x, mean, stride=MAP_STRIDE)
 
 
-@torch.inference_mode()
+@inference()
 def fit_mapper(
     network: PatchAutoencoder,
     preparation: Preparation,

@@ -121,12 +121,12 @@ def crash(sender, path, seed, parameters, model):
     os._exit(7)
 
 
-def test_a_crash_costs_one_run(root, monkeypatch):
+def test_a_crash_costs_one_run(root, monkeypatch, capsys):
     monkeypatch.setattr(_benchmark, "_child", crash)
-    results = run(root, seeds=[0])
-    assert [result["error"] for result in results] == [
-        "the process of the run ended with code 7"
-    ] * 2
+    results = run(root, seeds=[0], verbose=1)
+    error = "the process of the run ended with code 7"
+    assert [result["error"] for result in results] == [error] * 2
+    assert f"ring, seed 0: error: {error}\n" in capsys.readouterr().err
 
 
 WAIT_IN_THE_CHILD = """
@@ -240,9 +240,26 @@ def test_what_is_stored_is_run_again_for_a_detector_that_is_not(root, calls, tmp
     run(root, **options, models=tmp_path)
     assert calls == [("disc", 0)] * 2
     assert len(json.loads(options["output"].read_text())) == 1
-    (tmp_path / "disc-0.safetensors").touch()
-    run(root, **options, models=tmp_path)
-    assert calls == [("disc", 0)] * 2
+
+
+def test_a_detector_of_other_parameters_is_not_that_of_a_stored_result(root, tmp_path):
+    def threshold(patch_size):
+        (result,) = run(
+            root,
+            categories=["disc"],
+            seeds=[0],
+            parameters=QUICK | {"patch_size": patch_size},
+            output=tmp_path / "results.json",
+            models=tmp_path,
+        )
+        detector = skad.load(tmp_path / "disc-0.safetensors")
+        assert detector.pixel_threshold_ == result["threshold"]
+        return result
+
+    first, *_, last = [threshold(patch_size) for patch_size in (4, 8, 4)]
+    assert last["threshold"] == first["threshold"]
+    assert threshold(4) == last  # not run again: its seconds are the same
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
 
 
 def test_a_place_for_detectors_is_looked_at_before_the_first_run(root, calls, tmp_path):

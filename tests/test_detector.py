@@ -198,7 +198,8 @@ def test_documented_attributes_are_those_of_a_fitted_detector(detector, mixed):
     documented = {a or b for a, b in documented}
     detector.calibrate(*mixed)
     found = {name for name in vars(detector) if name.endswith("_")}
-    assert documented == found | {"network_", "pixel_threshold_"}
+    rest = {"network_", "pixel_threshold_", "feature_names_in_"}
+    assert documented == found | rest
     assert isinstance(detector.network_, torch.nn.Module)
     assert not detector.network_.training
     assert detector.image_shape_in_ == SIZE
@@ -650,9 +651,9 @@ def test_calibration_on_labelled_images(detector, mixed, trainings, metric):
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (np.repeat([0, 1], 15), "must be +1 (good) or -1 (anomalous)"),
+        (np.repeat([0, 1], 15), "must hold the labels +1 (good) and -1 (anomalous)"),
         (np.repeat([0, 1], 15), "np.where(y == 1, -1, 1)"),
-        (np.array(["good", "bad"] * 15), "must be +1 (good)"),
+        (np.array(["good", "bad"] * 15), "must hold the labels +1 (good)"),
         (np.ones(29), "one label an image, 30 in all; got shape (29,)"),
         (np.ones((30, 1)), "got shape (30, 1)"),
         (np.ones(30), "both labels"),
@@ -747,6 +748,35 @@ def test_a_warm_start_calibrates_on_images_it_was_not_trained_on():
     assert not (calibrating & known).any()
 
 
+@pytest.mark.parametrize(
+    "types", [("f4", "f8"), ("f8", "f4"), ("i4", "i8"), ("u1", "u2")]
+)
+def test_images_are_known_in_another_type(types):
+    X = good_images(20)
+    if types[0].startswith("f"):
+        X = X / 255
+    first, second = (X.astype(kind) for kind in types)
+    if types[1] == "u2":
+        second = 257 * second
+    detector = fit(first, warm_start=True)
+    known = trained_on(detector, first)
+    np.testing.assert_array_equal(trained_on(detector, second), known)
+    detector.set_params(random_state=1).fit(second)
+    calibrating = np.isin(detector.score_samples(second), detector.calibration_scores_)
+    assert calibrating.any()
+    assert not (calibrating & known).any()
+
+
+def test_small_differences_and_all_scales_tell_images_apart():
+    image = np.random.default_rng(0).random((8, 8, 1))
+    brighter = image.copy()
+    brighter[3, 4] += 1e-6
+    for scale in (1e-300, 1.0, 1e90):
+        assert digest(scale * image) == digest(scale * image.copy())
+        assert digest(scale * image) != digest(scale * brighter)
+    assert digest(2.0 * image) != digest(image)
+
+
 def test_a_cold_start_forgets_what_was_trained_on(good):
     detector = fit(good[:10], warm_start=True)
     assert trained_on(detector, good[:10]).sum() == 7
@@ -763,6 +793,14 @@ def test_a_warm_start_needs_as_many_channels(detector):
     detector.set_params(warm_start=True)
     with pytest.raises(ValueError, match=r"network for 1 channels; X has 3\. Set"):
         detector.fit(good_images(4, n_channels=3))
+
+
+def test_mixed_names_of_columns_are_refused_before_training(trainings):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.random.default_rng(0).random((12, 3)))
+    with pytest.raises(TypeError, match="Feature names are only supported if all"):
+        fit(frame.set_axis(["a", 1, 2], axis=1))
+    assert not trainings
 
 
 def test_equal_trainings_run_once(good, trainings, tmp_path):

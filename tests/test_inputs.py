@@ -162,7 +162,7 @@ def test_ragged_rows_are_turned_away():
         (with_value(np.nan, 0)[0], "one number kind"),
         ("a.png", "must hold real numbers; got str"),
         (None, "must hold real numbers; got NoneType"),
-        ((draw(1, *SIZE)[0], 3), "its parts differ in shape"),
+        ([[1, 2], [3]], "its parts differ in shape"),
         (np.ma.masked_less(draw(*SIZE), 99), "must have no mask"),
     ],
 )
@@ -268,11 +268,22 @@ def test_lists_arrays_and_sequences_are_one(fitted):
     same(fitted["gray"], images.to_numpy(), expected)
 
 
+@pytest.mark.parametrize("labels", [(), (1,)])
+def test_pairs_of_images_and_labels_are_no_images(fitted, labels):
+    X = [(image, *labels) for image in torch.from_numpy(draw(5, *SIZE))]
+    for given in (X, Lazy(X)):
+        for call in (fit, fitted["gray"].score_samples):
+            with pytest.raises(ValueError, match=r"image 0 of X .* got a tuple of \d"):
+                call(given)
+
+
 def test_lists_of_numbers_are_arrays(fitted):
     X = draw(2, *SIZE, dtype=np.int64)
     same(fitted["int64"], X.tolist(), fitted["int64"].score_samples(X))
     X = X / 2
     same(fitted["float"], X.tolist(), fitted["float"].score_samples(X))
+    tuples = [tuple(map(tuple, image)) for image in X]
+    same(fitted["float"], tuples, fitted["float"].score_samples(X))
 
 
 def test_a_channel_axis_of_one_may_come_or_go(fitted):

@@ -1,13 +1,19 @@
 """A fit comes to its own end, whatever the program around it and the numbers in X."""
 
+import pickle
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from old_models import write_model
 
+import skad
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
+from skad._torch_state import as_at_start
 from skad.metrics import image_auroc_score
 
 pytestmark = pytest.mark.filterwarnings("ignore:target_fpr=.* cannot be promised")
@@ -46,6 +52,56 @@ def test_the_default_type_may_be_another(good, expected):
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_fits_in_threads_leave_the_default_type(good, expected):
+    torch.set_default_dtype(torch.float64)
+    all_in = threading.Barrier(3)  # all are inside before any of them leaves
+
+    def fit(i):
+        with as_at_start():
+            all_in.wait(60)
+            assert torch.get_default_dtype() == torch.float32
+            fitted = detector().fit(good)
+            time.sleep(0.05 * i)
+            assert torch.get_default_dtype() == torch.float32
+        return fitted.score_samples(good)
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for scores in pool.map(fit, range(3)):
+                np.testing.assert_array_equal(scores, expected)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast_around_changes_nothing(good, expected):
+    with torch.autocast("cpu"):
+        fitted = detector().fit(good)
+        scores, maps = fitted.score_samples(good), fitted.anomaly_map(good)
+        rebuilt = fitted.reconstruct(good)
+        assert torch.is_autocast_enabled("cpu")
+    np.testing.assert_array_equal(scores, expected)
+    np.testing.assert_array_equal(maps, fitted.anomaly_map(good))
+    np.testing.assert_array_equal(rebuilt, fitted.reconstruct(good))
+
+
+def test_tensors_may_be_made_on_another_device_elsewhere(good, expected, tmp_path):
+    torch.set_default_device("meta")
+    try:
+        fitted = detector().fit(good)
+        scores = fitted.score_samples(good)
+        skad.save(fitted, tmp_path / "model")
+        loaded = skad.load(tmp_path / "model")
+        np.testing.assert_array_equal(
+            loaded.anomaly_map(good), fitted.anomaly_map(good)
+        )
+        pickled = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(pickled.score_samples(good), expected)
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(scores, expected)
 
 
 # --- Parameters -------------------------------------------------------------------
