@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ COLUMNS = (
     "verdict",
     "n_regions",
     "largest_area",
+    "heat_map",  # from the table's folder on
 )
 TABLE = "scores.csv"
 HEAT_MAPS = "heat_maps"
@@ -73,9 +74,10 @@ def score_files(
     heat_maps : bool, default=True
         Write a picture for each image.
     resume : bool, default=False
-        Keep what the table holds already, also of files that were changed since, and
-        score the rest; files that could not be read are tried again. False starts the
-        table over.
+        Keep what the table holds already, also of files that were changed since or are
+        not named now, and score the rest; files that could not be read, and those
+        whose heat map is wanted and gone, are tried again. False starts the table
+        over.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -94,8 +96,7 @@ def score_files(
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
         the detector's images are no files', it has no threshold, or the table to go on
-        with is none, is of another model or threshold, or, with heat maps, of files
-        that are not among these.
+        with is none, or is of another model or threshold.
     """
     if not hasattr(detector, "offset_"):
         raise ValueError(
@@ -103,15 +104,18 @@ def score_files(
             "--good FOLDER, or call its calibrate with good images and save it"
         )
     paths = list_files(sources)
-    pictures = heat_map_files(paths, Path(output) / HEAT_MAPS) if heat_maps else {}
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
+    rows = _rows_to_keep(table, detector, paths, heat_maps) if resume else []
+    pictures = {}
+    if heat_maps:
+        kept = {row["path"]: table.parent / row["heat_map"] for row in rows}
+        pictures = heat_map_files(paths, table.parent / HEAT_MAPS, kept)
     for picture in {file.parent: file for file in pictures.values()}.values():
         make_room_for(picture)  # one in each folder
-    rows = _rows_to_keep(table, detector, pictures) if resume else []
     verdicts = Counter(row["verdict"] for row in rows)
-    held = {os.path.abspath(row["path"]) for row in rows}
-    waiting = [path for path in paths if os.path.abspath(path) not in held]
+    held = {row["path"] for row in rows}
+    waiting = [path for path in paths if str(path) not in held]
     write_atomically(table, _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
     with (
         table.open("ab") as file,
@@ -124,7 +128,7 @@ def score_files(
         with closing(read_ahead(chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
-                _write_down(finding, pictures, detector.pixel_threshold_, bar)
+                _write_down(finding, pictures, table, detector.pixel_threshold_, bar)
                 file.write(_as_csv([finding.row]))
                 file.flush()
                 verdicts[finding.row["verdict"]] += 1
@@ -133,42 +137,55 @@ def score_files(
 
 
 def list_files(sources: Iterable[PathLike]) -> list[Path]:
-    """List the image files of files and folders, each once, in the order given."""
+    """List the image files of files and folders, each once, in the order given.
+
+    By absolute paths: the table is to say the same from every working directory.
+    """
     paths = [path for source in sources for path in find_images(source)]
-    return list({os.path.abspath(path): path for path in paths}.values())
+    return [Path(path) for path in dict.fromkeys(map(os.path.abspath, paths))]
 
 
-def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+def heat_map_files(
+    paths: Sequence[Path], folder: Path, kept: Mapping[str, Path]
+) -> dict[str, Path]:
     """Find a place for the heat map of each image.
 
     Parameters
     ----------
     paths : sequence of pathlib.Path
-        The images.
+        The images, by absolute paths.
     folder : pathlib.Path
         Where heat maps go.
+    kept : mapping of str to pathlib.Path
+        Heat maps that are there already, by the path of the image, and stay.
 
     Returns
     -------
     dict of str to pathlib.Path
-        From an image's absolute path to its heat map's. Names are those of the images,
-        in their folders relative to the one that holds all; a name that is taken
-        already gets a number.
+        From the path of an image to that of its heat map, of all that are not in
+        `kept`. Names are those of the images, in their folders relative to the one that
+        holds all; a name that is taken already gets a number.
 
     Raises
     ------
     ValueError
         If a heat map would replace one of the images.
     """
-    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    base = os.path.commonpath(parents)
+    base = os.path.commonpath([path.parent for path in paths])
+    places = [folder / path.parent.relative_to(base) for path in paths]
     images = {os.path.realpath(path) for path in paths}
-    taken: set[str] = set()
+
+    def key(path: Path) -> str:
+        return str(path).casefold()  # as on disks that know no case
+
+    taken = {key(one) for place in places for one in (place, *place.parents)}
+    taken |= set(map(key, kept.values()))
     found = {}
-    for path, parent in zip(paths, parents, strict=True):
-        place, number = folder / os.path.relpath(parent, base), 1
-        target = place / f"{path.stem}.png"
-        while str(target).casefold() in taken:  # as on disks that know no case
+    for path, place in zip(paths, places, strict=True):
+        if str(path) in kept:
+            continue
+        target, number = place / f"{path.stem}.png", 1
+        while key(target) in taken:
             number += 1
             target = place / f"{path.stem}-{number}.png"
         if os.path.realpath(target) in images:
@@ -176,8 +193,8 @@ def heat_map_files(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
                 f"the heat map of {path} would replace the image {target}; name "
                 "another output folder"
             )
-        taken.add(str(target).casefold())
-        found[os.path.abspath(path)] = target
+        taken.add(key(target))
+        found[str(path)] = target
     return found
 
 
@@ -215,8 +232,11 @@ def _as_line(row: Row) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list[Row]:
+def _rows_to_keep(
+    table: Path, detector: Any, paths: Sequence[Path], heat_maps: bool
+) -> list[Row]:
     """Rows of an earlier, interrupted call that need not be made again."""
+    wanted = set(map(str, paths))
     if not table.exists():
         return []
     text = table.read_bytes().decode(errors="surrogateescape")
@@ -242,31 +262,30 @@ def _rows_to_keep(table: Path, detector: Any, pictures: dict[str, Path]) -> list
                 f"{table} was made with another model or threshold: the row of "
                 f"{row['path']} shows it; start it over, without resume"
             )
-        path = os.path.abspath(row["path"])
-        if pictures and path not in pictures and os.path.exists(path):
-            raise ValueError(
-                f"{table} holds {row['path']}, which is not among the files to score "
-                "now, and whose heat map one of theirs could replace; name it, too, or "
-                "another output folder"
-            )
-        if path not in pictures or pictures[path].exists():
+        drawn = bool(row["heat_map"]) and (table.parent / row["heat_map"]).is_file()
+        if drawn or not heat_maps or row["path"] not in wanted:
             kept.append(row)
     return kept
 
 
 def _write_down(
-    finding: _Finding, pictures: dict[str, Path], threshold: float, bar: Any
+    finding: _Finding,
+    pictures: dict[str, Path],
+    table: Path,
+    threshold: float,
+    bar: Any,
 ) -> None:
     """Write the heat map; name what could not be read."""
     path = finding.row["path"]
     if finding.image is None or finding.anomaly_map is None:
         bar.write(f"skad: unreadable: {path}: {finding.reason}", file=sys.stderr)
     elif pictures:
-        picture = pictures[os.path.abspath(path)]
+        picture = pictures[path]
         rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, "PNG")
         write_atomically(picture, png.getvalue())
+        finding.row["heat_map"] = picture.relative_to(table.parent).as_posix()
 
 
 # --- One batch --------------------------------------------------------------------
@@ -323,6 +342,7 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
             "verdict": "anomalous" if decisions[i] < 0 else "good",
             "n_regions": len(areas),
             "largest_area": max(areas, default=0),
+            "heat_map": "",
         }
         findings[path] = _Finding(row, image, maps[i])
     return findings

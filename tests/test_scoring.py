@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,16 +249,69 @@ def test_resume_knows_a_file_by_another_name(stopped, monkeypatch):
     assert score_files(detector, ["parts"], "out", resume=True) == {"good": 5}
     assert detector.batches == [2, 1]
     paths = [row["path"] for row in rows_of(stopped / "out")]
-    assert paths[:2] == [str(stopped / "parts" / f"{i}.png") for i in range(2)]
-    assert paths[2:] == ["parts/2.png", "parts/3.png", "parts/4.png"]
+    assert paths == [str(stopped / "parts" / f"{i}.png") for i in range(5)]
 
 
-def test_resume_refuses_files_whose_heat_maps_could_be_replaced(stopped):
-    write(stopped / "others" / "0.png", image(100))
-    table = (stopped / "out" / "scores.csv").read_bytes()
-    with pytest.raises(ValueError, match=r"holds .*parts.0\.png, which is not among"):
-        score_files(Darkness(), [stopped / "others"], stopped / "out", resume=True)
-    assert (stopped / "out" / "scores.csv").read_bytes() == table
+def test_resume_from_another_folder_means_the_files_that_are_there(
+    stopped, monkeypatch
+):
+    monkeypatch.chdir(stopped)
+    write(stopped / "other" / "parts" / "0.png", image(100))
+    score_files(Darkness(), ["parts"], "out", resume=True)
+    monkeypatch.chdir(stopped / "other")
+    score_files(Darkness(), ["../parts"], "../out", resume=True)
+    verdicts = score_files(Darkness(), ["parts"], "../out", resume=True)
+    assert verdicts == {"good": 5, "anomalous": 1}
+
+
+def shown_level(folder, row):
+    """Level of a good image, as its heat map shows it."""
+    return round(np.asarray(Image.open(folder / row["heat_map"])).mean())
+
+
+def test_every_row_keeps_its_own_heat_map(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    levels = {"a.bmp": 210, "a.png": 220}
+    for name, level in levels.items():
+        write(folder / name, image(level))
+    score_files(Darkness(), [folder], out)
+    for change in ({"a.BMP": 230}, {"A.png": 240}, {"b.png": 250}):
+        levels |= change
+        for name, level in change.items():
+            write(folder / name, image(level))
+        (folder / "a.bmp").unlink(missing_ok=True)  # its row and its heat map stay
+        score_files(Darkness(), [folder], out, resume=True)
+        rows = {Path(row["path"]).name: row for row in rows_of(out)}
+        assert {name: shown_level(out, row) for name, row in rows.items()} == levels
+    (out / rows["a.png"]["heat_map"]).unlink()
+    score_files(Darkness(), [folder], out, resume=True)
+    rows = {Path(row["path"]).name: row for row in rows_of(out)}
+    assert {name: shown_level(out, row) for name, row in rows.items()} == levels
+
+
+def test_resume_takes_no_heat_map_of_other_files(stopped):
+    write(stopped / "others" / "0.png", image(205))
+    score_files(Darkness(), [stopped / "others"], stopped / "out", resume=True)
+    rows = rows_of(stopped / "out")
+    assert [shown_level(stopped / "out", row) for row in rows] == [200, 201, 205]
+
+
+def test_resume_draws_what_was_not_drawn(parts, tmp_path):
+    score_files(Darkness(), [parts], tmp_path, heat_maps=False)
+    assert {row["heat_map"] for row in rows_of(tmp_path)} == {""}
+    score_files(Darkness(), [parts], tmp_path, resume=True)
+    drawn = [row["heat_map"] for row in rows_of(tmp_path)]
+    assert drawn == ["heat_maps/a.png", "heat_maps/b.png", ""]
+
+
+def test_a_folder_may_be_named_like_a_heat_map(tmp_path):
+    write(tmp_path / "in" / "a.jpg", image(210))
+    write(tmp_path / "in" / "a.png" / "b.png", image(220))
+    score_files(
+        Darkness(), [tmp_path / "in" / "a.jpg", tmp_path / "in/a.png"], tmp_path
+    )
+    drawn = [row["heat_map"] for row in rows_of(tmp_path)]
+    assert drawn == ["heat_maps/a-2.png", "heat_maps/a.png/b.png"]
 
 
 def test_resume_keeps_rows_of_files_that_are_gone(stopped):
@@ -299,7 +353,7 @@ def test_a_missing_source_is_named(tmp_path):
 
 def test_heat_maps_of_one_folder_lie_side_by_side(tmp_path):
     paths = [tmp_path / "in" / "a.jpg", tmp_path / "in" / "b.png"]
-    found = heat_map_files(paths, tmp_path / "out")
+    found = heat_map_files(paths, tmp_path / "out", {})
     assert list(found.values()) == [
         tmp_path / "out" / "a.png",
         tmp_path / "out" / "b.png",
@@ -308,7 +362,7 @@ def test_heat_maps_of_one_folder_lie_side_by_side(tmp_path):
 
 def test_heat_maps_of_several_folders_keep_their_folders(tmp_path):
     paths = [tmp_path / "x" / "good" / "a.png", tmp_path / "y" / "good" / "a.png"]
-    found = heat_map_files(paths, tmp_path / "out")
+    found = heat_map_files(paths, tmp_path / "out", {})
     assert list(found.values()) == [
         tmp_path / "out" / "x" / "good" / "a.png",
         tmp_path / "out" / "y" / "good" / "a.png",
@@ -317,7 +371,7 @@ def test_heat_maps_of_several_folders_keep_their_folders(tmp_path):
 
 def test_equal_stems_get_numbers(tmp_path):
     names = ["a.jpg", "a.png", "A.bmp", "a-2.png"]
-    found = heat_map_files([tmp_path / name for name in names], tmp_path / "out")
+    found = heat_map_files([tmp_path / name for name in names], tmp_path / "out", {})
     assert [path.name for path in found.values()] == [
         "a.png",
         "a-2.png",
