@@ -46,6 +46,7 @@ class Optimizer:
         self._muon = Muon(
             self._matrices,
             learning_rate,
+            momentum=0.9,
             weight_decay=0.1,
             adjust_lr_fn="match_rms_adamw",
         )
