@@ -71,8 +71,8 @@ def test_snippets_are_made_small():
 
 def test_snippets_train_as_often_as_the_guide_says(ran):
     _, trainings = ran
-    # Labels; a training a fold; the refit; calibration; the frozen one; …
-    assert trainings[:5] == [0, 3, 1, 0, 1]
+    # Labels; a training a fold; the refit; that of the training tiles; the same; …
+    assert trainings[:5] == [0, 3, 1, 1, 0]
     assert "# 13 fits, 1 training" in SNIPPETS[2]
     # … other images in each fold; tools for classifiers, twice.
     assert trainings[5:8] == [3, 0, 0]
