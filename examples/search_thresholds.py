@@ -66,10 +66,8 @@ def count_trainings(folder):
     return sum(1 for _ in Path(folder).rglob("output.pkl"))
 
 
-def search_thresholds(root, detector):
+def search_thresholds(files, y, detector):
     pipeline = Pipeline([("read", ImageReader(gray=True)), ("detect", detector)])
-    train, y_train = labelled_files(f"{root}/train")
-    test, y_test = labelled_files(f"{root}/test")
     search = GridSearchCV(
         pipeline,
         {"detect__target_fpr": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]},
@@ -79,9 +77,9 @@ def search_thresholds(root, detector):
         error_score="raise",
     )
     # Images labelled -1 judge; they do not train.
-    search.fit([*train, *test], np.concatenate([y_train, y_test]))
+    search.fit(files, y)
     print(f"best: {search.best_params_}, balanced accuracy {search.best_score_:.2f}")
-    return search, (train, y_train)
+    return search
 
 
 def search_frozen(pipeline, test, y_test):
@@ -124,14 +122,16 @@ def main(epochs=20, tile_size=64, root=None):
             memory=memory,
             random_state=0,  # without it no training is like another
         )
-        search, train = search_thresholds(root, detector)
+        train, y_train = labelled_files(f"{root}/train")
+        test, y_test = labelled_files(f"{root}/test")
+        y = np.concatenate([y_train, y_test])
+        search = search_thresholds([*train, *test], y, detector)
         n_fits = len(search.cv_results_["params"]) * search.n_splits_ + 1
         n_trainings = [count_trainings(memory)]
         print(f"fits by the search: {n_fits}, trainings: {n_trainings[0]}")
-        unseeing = clone(search.best_estimator_).fit(*train)
-        test = labelled_files(f"{root}/test")
-        frozen = search_frozen(unseeing, *test)
-        found = calibrate(unseeing, *test)
+        pipeline = clone(search.best_estimator_).fit(train, y_train)
+        frozen = search_frozen(pipeline, test, y_test)
+        found = calibrate(pipeline, test, y_test)
         n_trainings.append(count_trainings(memory) - n_trainings[0])
         print(f"trainings for these two: {n_trainings[1]}")
     return search, frozen, found, n_fits, n_trainings

@@ -178,7 +178,7 @@ def heat_map_files(
     def key(path: Path) -> str:
         return str(path).casefold()  # as on disks that know no case
 
-    taken = {key(one) for place in places for one in (place, *place.parents)}
+    taken = {key(one) for place in set(places) for one in (place, *place.parents)}
     taken |= set(map(key, kept.values()))
     found = {}
     for path, place in zip(paths, places, strict=True):
@@ -236,9 +236,9 @@ def _rows_to_keep(
     table: Path, detector: Any, paths: Sequence[Path], heat_maps: bool
 ) -> list[Row]:
     """Rows of an earlier, interrupted call that need not be made again."""
-    wanted = set(map(str, paths))
     if not table.exists():
         return []
+    wanted = set(map(str, paths))
     text = table.read_bytes().decode(errors="surrogateescape")
     whole = text[: text.rfind("\n") + 1]  # the last row may have been cut off
     reader = csv.DictReader(io.StringIO(whole, newline=""))

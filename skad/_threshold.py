@@ -234,7 +234,7 @@ def labelled_threshold(
     (-4.0, 1.0, 1.0, 0.0)
     """
     values = check_scores(scores, "scores")
-    anomalous = _check_both_labels(y, len(values)) == -1
+    anomalous = _check_both_labels(y, len(values))
     check_metric(metric, cost_miss, cost_false_alarm)
     offsets = _candidate_offsets(values)
     hits = np.searchsorted(np.sort(values[anomalous]), offsets, side="left")
@@ -315,7 +315,8 @@ def _check_calibration_scores(scores: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _check_both_labels(y: ArrayLike, n: int) -> NDArray:
+def _check_both_labels(y: ArrayLike, n: int) -> NDArray[np.bool_]:
+    """Check labels, and return where they say anomalous: (n,) bool."""
     labels = check_labels(y, n)
     found = np.unique(labels).tolist()
     if len(found) < 2:
@@ -324,7 +325,7 @@ def _check_both_labels(y: ArrayLike, n: int) -> NDArray:
             "Add images of the other kind, or calibrate on good images alone "
             "with target_fpr."
         )
-    return labels
+    return labels == -1
 
 
 def check_metric(metric: str, cost_miss: float, cost_false_alarm: float) -> None:

@@ -14,9 +14,13 @@ _default = torch.float32  # what it was before the first of them
 @contextmanager
 def as_at_start() -> Iterator[None]:
     """Compute with gradients, and in float32 where no type is said."""
-    with _float32_by_default(), torch.inference_mode(False), torch.enable_grad():
-        with _without_overrides():
-            yield
+    with (
+        _float32_by_default(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _without_overrides(),
+    ):
+        yield
 
 
 @contextmanager

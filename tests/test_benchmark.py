@@ -240,6 +240,11 @@ def test_what_is_stored_is_run_again_for_a_detector_that_is_not(root, calls, tmp
     run(root, **options, models=tmp_path)
     assert calls == [("disc", 0)] * 2
     assert len(json.loads(options["output"].read_text())) == 1
+    (tmp_path / "disc-0.safetensors").touch()  # a file, and not its detector
+    run(root, **options, models=tmp_path)
+    assert calls == [("disc", 0)] * 3
+    run(root, **options, models=tmp_path)
+    assert calls == [("disc", 0)] * 3
 
 
 def test_a_detector_of_other_parameters_is_not_that_of_a_stored_result(root, tmp_path):

@@ -163,6 +163,7 @@ def test_ragged_rows_are_turned_away():
         ("a.png", "must hold real numbers; got str"),
         (None, "must hold real numbers; got NoneType"),
         ([[1, 2], [3]], "its parts differ in shape"),
+        ((draw(1, *SIZE)[0], 3), "got a tuple of 2"),
         (np.ma.masked_less(draw(*SIZE), 99), "must have no mask"),
     ],
 )
