@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_SHARE = 0.5  # of what is to be expected; a defect changes its surroundings, too
+_SHARE = 0.75  # of what is to be expected; a defect changes its surroundings, too
 _RIDGE = 1e-3  # of the mean square
 _FARTHEST = 10.0  # standard deviations from the mean; farther, none is like it
 
