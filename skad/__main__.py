@@ -11,11 +11,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from skad._arguments import make_parser
+from skad._streams import Forgiving
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         With 2 for wrong arguments, and with 143 where it was told to terminate.
     """
     args = make_parser().parse_args(argv)
-    _stop_cleanly_when_terminated()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # for any file name there is
-    with warnings.catch_warnings():
+    with (
+        _terminated_cleanly(),
+        _printing_any_name(),
+        redirect_stderr(Forgiving(sys.stderr)),
+        warnings.catch_warnings(),
+    ):
         warnings.showwarning = _show_warning
         try:
             return _COMMANDS[args.command](args)
@@ -66,13 +70,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
 
 
-def _stop_cleanly_when_terminated() -> None:
+@contextmanager
+def _terminated_cleanly() -> Iterator[None]:
     """Let SIGTERM raise, so that no file is left half written and no process runs."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _printing_any_name() -> Iterator[None]:
+    """Let what is printed hold any file name there is."""
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper) or out.errors != "strict":
+        yield
+        return
+    out.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        out.reconfigure(errors="strict")
 
 
 def _show_warning(
@@ -101,7 +125,6 @@ def _demo(args: argparse.Namespace) -> int:
     picture = make_room_for(args.output / "demo.png")
     scores = make_room_for(args.output / "scores.csv")
     demo = _demo.run(args.surface, epochs=args.epochs, seed=args.seed)
-    print(_demo.report(demo))
     write_atomically(scores, _demo.scores_csv(demo))
     try:
         histogram = _draw_histogram(demo)
@@ -109,6 +132,7 @@ def _demo(args: argparse.Namespace) -> int:
         print(f"skad: warning: no histogram in the picture: {error}", file=sys.stderr)
         histogram = None
     write_atomically(picture, _demo.picture(demo, histogram))
+    print(_demo.report(demo))  # when all is written: who reads this may not wait
     print(f"picture        {picture}\nscores         {scores}")
     return 0
 
@@ -174,20 +198,14 @@ def _check_not_read(output: Path, inputs: Iterable[Path]) -> None:
 
 
 def _print_threshold(detector: Any) -> None:
-    from skad._threshold import promised_fpr
+    from skad._threshold import promise_in_words
 
-    rate = promised_fpr(detector)
-    promise = (
-        f"none: {100 * detector.contamination:.3g} % of the training images are flagged"
-        if math.isnan(rate)
-        else f"at most {100 * rate:.3g} % of good images are flagged"
-    )
     print(f"threshold      {detector.pixel_threshold_:.6g}")
-    print(f"promise        {promise}")
+    print(f"promise        {promise_in_words(detector.promised_fpr_)}")
 
 
 def _in_memory_if_small(images: "ImageFolder") -> Any:
-    """Decode images once where they fit, and not again in every epoch."""
+    """Hold images decoded where they fit, not to decode them in every epoch."""
     from skad.images import ImageReader
 
     if math.prod(images.shape) * images.dtype.itemsize > _BYTES_IN_MEMORY:

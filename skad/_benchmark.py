@@ -21,17 +21,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from skad import __version__
+from skad._bars import bar, say
+from skad._decoding import PathLike
 from skad._evaluation import (
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
 )
 from skad._files import make_room_for, write_atomically
-from skad._mvtec import PathLike, find_categories, fingerprint, load_category
-from skad._threshold import promised_fpr
+from skad._mvtec import find_categories, fingerprint, load_category
 
 Result = dict[str, Any]
 
@@ -88,7 +87,7 @@ def run_one(
         **figures_of_pixels(category.masks, maps),
         "threshold": float(detector.pixel_threshold_),
         "target_fpr": float(detector.target_fpr),
-        "promised_fpr": promised_fpr(detector),
+        "promised_fpr": detector.promised_fpr_,
         "training_seconds": trial.training_seconds,
         "images_per_second": trial.images_per_second,
         "peak_memory_mb": peak_memory,
@@ -175,7 +174,7 @@ def run(
     OSError
         If `output` or `models` cannot be written to.
     """
-    folders = _choose(find_categories(root), categories)
+    folders = find_categories(root, categories)
     stored = [] if output is None else _open_results(make_room_for(output), fresh)
     runs = [
         (folder, seed, _model_file(models, folder, seed))
@@ -184,9 +183,9 @@ def run(
     ]
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
-    with tqdm(runs, unit="run", disable=None if verbose else True) as bar:
-        for folder, seed, model in bar:
-            bar.set_postfix_str(f"{folder.name}, seed {seed}")
+    with bar(runs, unit="run", shown=bool(verbose)) as progress:
+        for folder, seed, model in progress:
+            progress.set_postfix_str(f"{folder.name}, seed {seed}")
             settings = _settings(folder, seed, parameters or {}, data_in(folder))
             result = next((r for r in stored if _is_of(r, settings)), None)
             if result is None or not _has_model(result, model):
@@ -199,18 +198,8 @@ def run(
                     write_atomically(output, json.dumps(stored, indent=1) + "\n")
             results.append(result)
             for line in _complaints(result) if verbose else ():
-                bar.write(line, file=sys.stderr)
+                say(line, above=progress)
     return results
-
-
-def _choose(folders: list[Path], categories: Sequence[str] | None) -> list[Path]:
-    if categories is None:
-        return folders
-    named = {folder.name: folder for folder in folders}
-    unknown = [name for name in categories if name not in named]
-    if unknown:
-        raise ValueError(f"no category {unknown[0]!r}; there are {', '.join(named)}")
-    return [named[name] for name in dict.fromkeys(categories)]
 
 
 def _model_file(models: PathLike | None, folder: Path, seed: int) -> Path | None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
+
+from skad._whole_numbers import whole_numbers
 
 PathLike = str | os.PathLike[str]
 Size = tuple[int, int]  # (height, width), pixels
@@ -124,29 +125,18 @@ def check_options(image_size: Any, gray: Any) -> Size | None:
     check_bool("gray", gray)
     if image_size is None:
         return None
-    square = isinstance(image_size, Integral)
-    sides = (image_size, image_size) if square else image_size
-    if (
-        not isinstance(sides, tuple | list | np.ndarray)
-        or len(sides) != 2
-        or not all(map(is_whole, sides))
-        or min(sides) < 1
-    ):
+    sides = whole_numbers(image_size, alone=2)
+    if len(sides) != 2 or min(sides) < 1:
         raise ValueError(
             "image_size must be None, an int or (height, width), in whole pixels of at "
             f"least 1; got {image_size!r}"
         )
-    height, width = int(sides[0]), int(sides[1])
+    height, width = sides
     if height * width > MAX_PIXELS:
         raise ValueError(
             f"image_size may hold at most {MAX_PIXELS} pixels; got {image_size!r}"
         )
     return height, width
-
-
-def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number, and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_bool(name: str, value: Any) -> bool:

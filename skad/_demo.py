@@ -19,7 +19,7 @@ from skad._evaluation import (
     fit_and_score,
     rate_in_words,
 )
-from skad._threshold import promised_fpr
+from skad._threshold import conformal_p_value
 from skad.datasets import load_surfaces
 from skad.overlays import heat_map_image, to_rgb_uint8
 
@@ -80,7 +80,7 @@ def report(demo: Demo) -> str:
     n_train, n_calibration, n_test = (len(demo.surfaces[name]) for name in sets)
     detected = rate_in_words(figures["detections"], figures["n_defective"])
     alarms = rate_in_words(figures["false_alarms"], figures["n_good"])
-    promised = 100 * promised_fpr(demo.detector)
+    promised = 100 * demo.detector.promised_fpr_
     lines = {
         "surface": f"{demo.name}: {n_train} good tiles to learn from, "
         f"{n_calibration} for the threshold, {n_test} to test",
@@ -103,7 +103,8 @@ def scores_csv(demo: Demo) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["tile", "kind", "score", "decision", "p_value", "verdict"])
-    p_values = demo.detector.p_value(demo.surfaces.test)
+    calibration = demo.detector.calibration_scores_
+    p_values = conformal_p_value(demo.trial.scores, calibration)
     columns = (demo.surfaces.kinds, demo.trial.scores, decisions, p_values)
     for i, (kind, score, decision, p_value) in enumerate(zip(*columns, strict=True)):
         verdict = "good" if decision >= 0 else "anomalous"

@@ -9,10 +9,10 @@ from sklearn.utils._param_validation import Interval
 from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
-from skad._division import are_new, check_any_is_new, divide
+from skad._division import divide
 from skad._image_detector import ImageDetector
 from skad._inputs import Format
-from skad._labels import unflagged
+from skad._labels import places_of_good
 from skad._parameters import CONSTRAINTS, generator, resolve_device
 from skad._progress import following, with_callbacks
 from skad._threads import within_quota
@@ -90,6 +90,9 @@ class DenseAutoencoderDetector(ImageDetector):
         Sorted scores of the good images that were held out, or given to `calibrate`:
         what `p_value` compares with. They set the threshold, unless `contamination` is
         a float.
+    promised_fpr_ : float in (0, 1)
+        What the threshold promises: `target_fpr`, or ``1 / (m + 1)`` where that is
+        more; NaN where labels or `contamination` set it.
     mean_map_ : float
         Mean value of the maps of these images.
     history_ : list of dict
@@ -178,22 +181,12 @@ class DenseAutoencoderDetector(ImageDetector):
         """
         self._validate_params()
         images = self._images_to_fit(X)
-        good = unflagged(y, len(images))
+        good = places_of_good(y, len(images))
         network = copy_of(self.network_) if self._goes_on else self._read_network()
         _check_channels(images.format, network)
-        if not len(good):
-            raise ValueError(
-                "fit needs at least 1 good image, to calibrate the threshold; all of X "
-                "are labelled -1. Add images."
-            )
         rng = generator(self.random_state)
-        shuffled = rng.permutation(good) if self.epochs else good
-        new = are_new(images, shuffled, self._trained_before())
-        if self.epochs:
-            training, calibration = divide(shuffled, new, self.validation_fraction)
-        else:
-            training, calibration = good[:0], good[new]
-            check_any_is_new(calibration)
+        share = self.validation_fraction if self.epochs else 1
+        division = divide(images, good, self._trained_before(), share, rng)
         settings = Settings(
             epochs=int(self.epochs),
             batch_size=int(self.batch_size),
@@ -202,10 +195,8 @@ class DenseAutoencoderDetector(ImageDetector):
         )
         seed = rng.randint(2**31 - 1)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
-            learned = learn(
-                network, images, training, calibration, settings, seed, progress
-            )
-            self._take_over(X, images, good, learned)
+            learned = learn(network, images, division, settings, seed, progress)
+            self._take_over(X, images, good, learned, division.trained_on)
         return self
 
     def read_model(self):

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skad._decoding import PathLike
 from skad._dense_maps import DenseMapper, in_unit_range
 from skad._dense_network import DenseAutoencoder, from_keras, from_state, train
-from skad._division import Shown
-from skad._keras import PathLike, find_pair, read_pair
+from skad._division import Division
+from skad._keras import find_pair, read_pair
 from skad._learning import History, Learned, check_not_astray, score_images
 from skad._prefetch import batches_of
 
@@ -54,8 +55,7 @@ def copy_of(network: DenseAutoencoder) -> DenseAutoencoder:
 def learn(
     network: DenseAutoencoder,
     images,
-    training: np.ndarray,
-    calibration: np.ndarray,
+    division: Division,
     settings: Settings,
     seed: int,
     progress: Callable[[int, int, dict[str, float]], None],
@@ -67,8 +67,8 @@ def learn(
     network : DenseAutoencoder
         Trained in place.
     images : Images
-    training, calibration : ndarray of int
-        Places of the images to learn from, and of those held out.
+    division : Division
+        Into images to learn from, and those held out.
     settings : Settings
     seed : int
         The only source of randomness.
@@ -82,28 +82,25 @@ def learn(
     mapper = DenseMapper(network, images.format.image_shape[:2])
     mapper.to(settings.device)
 
-    shown = Shown(len(training))
-
     def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        chosen = (training[i] for i in places)
+        chosen = (division.training[i] for i in places)
         with closing(batches_of(in_unit_range(images), chosen)) as batches:
             for batch in batches:
-                shown.note(batch)
                 yield mapper.prepare(batch)
 
     losses = train(
         network,
         read,
-        len(training),
+        len(division.training),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         generator=torch.Generator().manual_seed(seed),
     )
-    n_steps = -(-len(training) // settings.batch_size)
+    n_steps = -(-len(division.training) // settings.batch_size)
     history = History(settings.epochs, n_steps, progress)
     for loss in losses:
         check_not_astray(loss, settings.learning_rate)
         history.note({"loss": loss})
-    scores, means = score_images(mapper, images.subset(calibration))
-    return Learned(mapper, scores, means, history.epochs, shown.digests())
+    scores, means = score_images(mapper, images.subset(division.calibration))
+    return Learned(mapper, scores, means, history.epochs)

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from skad._checkpoint import Checkpoint
-from skad._division import are_new, divide
+from skad._division import divide
 from skad._image_detector import ImageDetector
 from skad._inputs import Format
-from skad._labels import unflagged
+from skad._labels import places_of_good
 from skad._learning import Learned, Settings, learn
 from skad._parameters import (
     CONSTRAINTS,
@@ -94,6 +94,9 @@ class PatchAutoencoderDetector(ImageDetector):
         Sorted scores of the good images that were held out, or given to `calibrate`:
         what `p_value` compares with. They set the threshold, unless `contamination` is
         a float.
+    promised_fpr_ : float in (0, 1)
+        What the threshold promises: `target_fpr`, or ``1 / (m + 1)`` where that is
+        more; NaN where labels or `contamination` set it.
     mean_map_ : float
         Mean value of the maps of these images, at the first look.
     history_ : list of dict
@@ -213,25 +216,26 @@ class PatchAutoencoderDetector(ImageDetector):
         images = self._images_to_fit(X)
         if images.is_lazy and not (checkpoint is None and self.memory is None):
             _check_pickles(images.source)
-        good = unflagged(y, len(images))
-        rng = generator(self.random_state)
-        shuffled = rng.permutation(good)
-        new = are_new(images, shuffled, self._trained_before())
-        training, calibration = divide(shuffled, new, self.validation_fraction)
+        good = places_of_good(y, len(images))
         size = images.format.image_shape[:2]
         what = {
             "images": images,
-            "training": training,
-            "calibration": calibration,
             "settings": self._settings(size),
-            "seed": rng.randint(2**31 - 1),
             "roi": check_roi(self.roi, size),
             "start": self._start(images.format),
+        }
+        rng = generator(self.random_state)
+        known, share = self._trained_before(), self.validation_fraction
+        division = divide(images, good, known, share, rng)
+        what |= {
+            "training": division.training,
+            "calibration": division.calibration,
+            "seed": rng.randint(2**31 - 1),
         }
         kept = None if checkpoint is None else Checkpoint(checkpoint, what)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = self._learn(what, progress, kept)
-            self._take_over(X, images, good, learned)
+            self._take_over(X, images, good, learned, division.trained_on)
         return kept
 
     def _settings(self, size: tuple[int, int]) -> Settings:

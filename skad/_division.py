@@ -1,12 +1,14 @@
 """Which good images train a network, and which set its threshold.
 
-An image that a network was trained on looks too good to it. Where training goes on from
-an earlier fit, such images are known by digests of their pixels.
+An image that a network was trained on looks too good to it, and so does a copy. Images
+are known again by digests of their pixels.
 """
 
+import math
+import warnings
 from contextlib import closing
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,35 +16,73 @@ from numpy.typing import NDArray
 from skad._prefetch import one_by_one
 from skad._preparation import to_unit_range
 
-Digests = NDArray[np.uint64]  # sorted, (n,)
+Digests = NDArray[np.uint64]  # (n,)
 
 NONE: Digests = np.empty(0, np.uint64)
 
+_FEWEST_VALUES = 64  # of an image: fewer may be equal by chance
 
-class Shown:
-    """Notes what training is shown: all of its n images once, before any again."""
 
-    def __init__(self, n: int) -> None:
-        self._seen: set[int] = set()
-        self._n_waiting = n
+class Division(NamedTuple):
+    """Places of images, in ascending order; none is in both, nor are copies."""
 
-    def note(self, batch: np.ndarray) -> None:
-        """Note the images (k, H, W, C) that were not shown before."""
-        new = batch[: self._n_waiting]
-        self._seen.update(map(digest, new))
-        self._n_waiting -= len(new)
+    training: NDArray[np.intp]
+    calibration: NDArray[np.intp]
+    trained_on: Digests  # of those that train
 
-    def digests(self) -> Digests:
-        """Return the digests of all that was shown."""
-        return np.unique(np.fromiter(self._seen, np.uint64))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was noted so far."""
-        return {"seen": sorted(self._seen), "n_waiting": self._n_waiting}
+def divide(
+    images: Any,
+    good: NDArray[np.intp],
+    known: Digests,
+    share: float,
+    rng: np.random.RandomState,
+) -> Division:
+    """Divide good images into those that train and those that calibrate.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._seen, self._n_waiting = set(state["seen"]), state["n_waiting"]
+    Parameters
+    ----------
+    images : Images
+    good : ndarray of int of shape (n,)
+        Places of the good ones, in ascending order.
+    known : ndarray of uint64
+        Digests of what the network was trained on before, which may not calibrate.
+    share : float
+        The share of all that calibrates, if so many may; 1 means that none trains.
+    rng : RandomState
+
+    Returns
+    -------
+    Division
+
+    Raises
+    ------
+    ValueError
+        For fewer than 2 images, if any are to train, and where none may calibrate.
+
+    Warns
+    -----
+    UserWarning
+        Where images are copies of others, which are left out.
+    """
+    _check_number(len(good), share)
+    digests, exact = _digests(images, good)
+    kept = _without_copies(exact, math.prod(images.format.image_shape))
+    good, digests = good[kept], digests[kept]
+    n = len(good)
+    order = rng.permutation(n)
+    new = order[~np.isin(digests[order], known)]
+    if not len(new):
+        raise ValueError(
+            "To go on with a trained network (warm_start=True) needs at least 1 good "
+            "image that it was not trained on, to calibrate the threshold; it was "
+            "trained on all of X. Add images, or train a new network."
+        )
+    wanted = n if share == 1 else min(max(1, round(share * n)), n - 1)
+    calibrates = np.zeros(n, bool)
+    calibrates[new[:wanted]] = True
+    trains = ~calibrates & (share < 1)
+    return Division(good[trains], good[calibrates], digests[trains])
 
 
 def digest(image: np.ndarray) -> int:
@@ -51,61 +91,53 @@ def digest(image: np.ndarray) -> int:
     To float32's precision, so that it stays when the image comes in another type.
     """
     mantissa, exponent = np.frexp(to_unit_range(image))
-    pixels = blake2b(mantissa.astype(np.float32).tobytes(), digest_size=8)
-    pixels.update(exponent.astype(np.int32).tobytes())
+    mantissa, carry = np.frexp(mantissa.astype(np.float32))  # rounded, it may reach 1
+    pixels = blake2b(mantissa.tobytes(), digest_size=8)
+    pixels.update((exponent + carry).astype(np.int32).tobytes())
     return int.from_bytes(pixels.digest(), "little")
 
 
-def are_new(images: Any, places: np.ndarray, trained_on: Digests) -> NDArray[np.bool_]:
-    """Tell which images at these places (n,) a network was not trained on: (n,)."""
-    if not len(trained_on):
-        return np.ones(len(places), bool)
+def _digests(images: Any, places: NDArray[np.intp]) -> tuple[Digests, list[bytes]]:
+    """Return digests of images, and others that tell the smallest difference."""
+    digests, exact = np.empty(len(places), np.uint64), []
     with closing(one_by_one(images, places)) as each:
-        digests = [digest(image[0]) for image in each]
-    return ~np.isin(np.array(digests, np.uint64), trained_on)
+        for i, image in enumerate(each):
+            digests[i] = digest(image[0])
+            exact.append(blake2b(image.tobytes(), digest_size=16).digest())
+    return digests, exact
 
 
-def divide(
-    shuffled: np.ndarray, may_calibrate: np.ndarray, validation_fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the places of good images into training and calibration.
-
-    Parameters
-    ----------
-    shuffled : ndarray of int of shape (n,)
-        Places in a random order.
-    may_calibrate : ndarray of bool of shape (n,)
-        Those that are new to the network.
-    validation_fraction : float
-        The share of all that calibrates, if so many may.
-
-    Returns
-    -------
-    training, calibration : ndarray of int
-        In ascending order; no place is in both, each in one.
-
-    Raises
-    ------
-    ValueError
-        For fewer than 2 images, and where none is new.
-    """
-    n, new = len(shuffled), shuffled[may_calibrate]
-    if n < 2:
+def _check_number(n: int, share: float) -> None:
+    if share == 1 and not n:
+        raise ValueError(
+            "fit needs at least 1 good image, to calibrate the threshold; all of X are "
+            "labelled -1. Add images."
+        )
+    if share < 1 and n < 2:
         raise ValueError(
             "fit needs at least 2 good images, one to train and one to calibrate "
             f"the threshold; got n_samples = {n}. Add images."
         )
-    check_any_is_new(new)
-    wanted = min(max(1, round(validation_fraction * n)), n - 1)
-    calibration = np.sort(new[:wanted])
-    return np.setdiff1d(shuffled, calibration), calibration
 
 
-def check_any_is_new(new: np.ndarray) -> None:
-    """Raise a ValueError where there is no image to calibrate with."""
-    if not len(new):
-        raise ValueError(
-            "fit with warm_start=True needs at least 1 good image that an earlier fit "
-            "has not trained on, to calibrate the threshold; it has trained on all of "
-            "X. Add images, or set warm_start=False."
+def _without_copies(exact: list[bytes], n_values: int) -> NDArray[np.intp]:
+    """Return which to keep: the first of equal images, and no fewer than 2."""
+    n = len(exact)
+    first = list({digest: i for i, digest in reversed([*enumerate(exact)])}.values())
+    if len(first) == n or n_values < _FEWEST_VALUES:
+        return np.arange(n)
+    if len(first) == 1:
+        warnings.warn(
+            f"All {n} good images are equal, to the pixel: the threshold promises "
+            "nothing. Add images of other parts.",
+            UserWarning,
+            stacklevel=4,
         )
+        return np.arange(n)
+    warnings.warn(
+        f"{n - len(first)} of {n} good images are copies of others, to the pixel, and "
+        "left out: what an image teaches must not be asked of its copy.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return np.sort(first)

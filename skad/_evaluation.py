@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad._localization import Images
+from skad._localization import ImageArrays
 from skad.metrics import (
     au_pro_score,
     image_auroc_score,
@@ -82,7 +82,7 @@ def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[st
     }
 
 
-def figures_of_pixels(masks: Images | None, maps: Images) -> dict[str, float]:
+def figures_of_pixels(masks: ImageArrays | None, maps: ImageArrays) -> dict[str, float]:
     """How well pixels are told apart.
 
     Parameters

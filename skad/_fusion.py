@@ -22,6 +22,7 @@ from torch import Tensor
 _RARITIES = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of good pixels
 _PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
 N_KNOTS = len(_RARITIES) + len(_PEAKS)
+_LEAST_RISE = 1e-6  # of a value, to the next one: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
 
 
@@ -53,7 +54,9 @@ def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
     steps = torch.full((N_KNOTS,), 1e-4, dtype=torch.float64)
     steps[-1] = _LEAST_SPREAD
     for k in range(1, N_KNOTS):  # rising, also where good images are all alike
-        values[:, k] = torch.maximum(values[:, k], values[:, k - 1] + steps[k])
+        before = values[:, k - 1]
+        step = torch.maximum(steps[k], _LEAST_RISE * before.abs())
+        values[:, k] = torch.maximum(values[:, k], before + step)
         levels[k] = torch.maximum(levels[k], levels[k - 1] + 1e-4)
     levels = levels.expand(len(values), -1)
     return torch.stack([values, levels], 2).float().to(pixels.device)

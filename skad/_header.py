@@ -12,7 +12,7 @@ import numpy as np
 from skad._inputs import Format
 from skad._threshold import LabelledThreshold
 
-FORMAT_VERSION = 5  # also raised where the same numbers come to mean other scores
+FORMAT_VERSION = 6  # also raised where the same numbers come to mean other scores
 LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
 
@@ -157,6 +157,7 @@ RULES: Rules = {  # of what every kind of detector has
     ),
     "offset": is_number,
     "mean_map": is_number,
+    "promised_fpr": lambda value: value is None or (is_number(value) and 0 < value < 1),
     "history": _is_history,
     "labelled_threshold": _is_labelled_threshold,
 }

@@ -20,12 +20,13 @@ from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
-from skad._regions import find_regions
+from skad._regions import above, find_regions
 from skad._threshold import (
     check_metric,
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
+    promised_fpr,
 )
 
 _OF_THE_THRESHOLD = {
@@ -33,6 +34,7 @@ _OF_THE_THRESHOLD = {
     "pixel_threshold_",
     "calibration_scores_",
     "mean_map_",
+    "promised_fpr_",
 }
 
 
@@ -105,7 +107,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def predict_mask(self, X):
         """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
-        return np.concatenate([self._above(maps) for maps in self._maps(X)])
+        maps = self._maps(X)
+        threshold = self.pixel_threshold_
+        return np.concatenate([above(some, threshold) for some in maps])
 
     def anomaly_regions(self, X):
         """Return the connected regions that deviate, the worst first.
@@ -116,11 +120,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
             ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
         """
-        return [
-            find_regions(one, self._above(one))
-            for maps in self._maps(X)
-            for one in maps
-        ]
+        maps = self._maps(X)
+        threshold = self.pixel_threshold_
+        return [find_regions(m, above(m, threshold)) for some in maps for m in some]
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
@@ -170,12 +172,12 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         labels = None if y is None else check_labels(y, len(images))
         scores, means = score_images(self._mapper, images)
         if labels is None:
-            offset = conformal_threshold(scores, self.target_fpr)
-            self._set_calibrated(offset, scores, means)
+            offset, promised = self._promising(scores)
+            self._set_calibrated(offset, promised, scores, means)
             return self
         found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
         good = labels == 1
-        self._set_calibrated(found.offset, scores[good], means[good])
+        self._set_calibrated(found.offset, np.nan, scores[good], means[good])
         self.labelled_threshold_ = found
         return self
 
@@ -198,25 +200,35 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Return the digests of the images that the network of a fit knows already."""
         return self._trained_on if self._goes_on else NONE
 
-    def _take_over(self, X: Any, images: Images, good, learned: Learned) -> None:
+    def _take_over(
+        self, X: Any, images: Images, good, learned: Learned, trained_on: Digests
+    ) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
-        `good` are the places of the images that are not labelled -1.
+        `good` are the places of the images that are not labelled -1, `trained_on` the
+        digests of those that it was learned from.
         """
         scores = learned.calibration_scores
         if self.contamination == "auto":
-            offset = conformal_threshold(scores, self.target_fpr)
+            offset, promised = self._promising(scores)
         else:
             all_scores, _ = score_images(learned.mapper, images.subset(good))
             offset = np.percentile(all_scores, 100 * self.contamination)
-        _check_feature_names(self, X, reset=True)
-        trained_on = np.union1d(self._trained_before(), learned.trained_on)
+            promised = np.nan
+        trained_on = np.union1d(self._trained_before(), trained_on)
         self._set_fitted(learned.mapper, images.format, learned.history, trained_on)
-        self._set_calibrated(offset, scores, learned.calibration_means)
+        _check_feature_names(self, X, reset=True)
+        self._set_calibrated(offset, promised, scores, learned.calibration_means)
+
+    def _promising(self, scores):
+        """Return the offset by `target_fpr`, and the rate that it does promise."""
+        offset = conformal_threshold(scores, self.target_fpr)
+        return offset, promised_fpr(len(scores), self.target_fpr)
 
     def _set_fitted(
         self, mapper, format: Format, history: list[dict], trained_on: Digests = NONE
     ) -> None:
+        self.__dict__.pop("feature_names_in_", None)
         self._mapper = mapper
         self._trained_on = trained_on
         self._format = format
@@ -224,8 +236,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self.image_shape_in_ = format.shape
         self.n_features_in_ = int(np.prod(format.image_shape))
 
-    def _set_calibrated(self, offset, scores, means):
+    def _set_calibrated(self, offset, promised, scores, means):
         self._forget_threshold()
+        self.promised_fpr_ = promised
         self.calibration_scores_ = np.sort(scores)
         self.mean_map_ = float(np.mean(means))
         self.offset_ = float(offset)
@@ -235,13 +248,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             delattr(self, name)
 
     def _maps(self, X):
-        """Yield the maps (k, H, W) of some images after the other."""
+        """Return an iterator over the maps (k, H, W) of some images each."""
         images = self._check_images(X)
         return self._mapper.over(images, self._mapper)
-
-    def _above(self, maps):
-        # An array and not a float, which NumPy would round to the maps' float32.
-        return maps > np.array([self.pixel_threshold_])
 
     def _images_to_fit(self, X: Any) -> Images:
         _get_feature_names(X)  # raises where `_take_over` would, after all the training

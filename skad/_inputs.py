@@ -3,11 +3,12 @@
 import math
 import os
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
+
+from skad._whole_numbers import whole_numbers
 
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
 _MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
@@ -148,7 +149,10 @@ def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
         if _is_scaled(dtype):
             batch *= limits.max
         np.round(batch, out=batch)
-        np.clip(batch, limits.min, limits.max, out=batch)
+        most = float(limits.max)
+        if most > limits.max:  # rounded: of 64 bits, a float64 holds fewer
+            most = np.nextafter(most, 0)
+        np.clip(batch, limits.min, most, out=batch)
     if dtype.kind == "b":
         batch = batch > 0.5
     return batch.astype(dtype).reshape(len(batch), *images.format.shape)
@@ -201,8 +205,8 @@ def check_finite(X: np.ndarray) -> None:
     """Raise a ValueError that names the first image with NaN, infinity or the like."""
     if X.dtype.kind != "f":
         return
-    with np.errstate(over="ignore", invalid="ignore"):
-        if abs(X.sum(dtype=np.float64)) < _TOO_LARGE:
+    with np.errstate(invalid="ignore"):
+        if max(X.max(), -X.min()) < _TOO_LARGE:  # not so where there is a NaN
             return
     for i, image in enumerate(X):
         if not (np.abs(image) < _TOO_LARGE).all():
@@ -332,16 +336,14 @@ def _refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
 def _row_shape(p: int, image_shape: Any) -> tuple[int, int, int]:
     if image_shape is None:
         return (1, p, 1)
-    sides = tuple(image_shape)
-    valid = len(sides) in (2, 3) and all(
-        isinstance(s, Integral) and int(s) > 0 for s in sides
-    )
+    sides = whole_numbers(image_shape)
+    valid = len(sides) in (2, 3) and min(sides) > 0
     if not valid or math.prod(sides) != p:
         raise ValueError(
             "image_shape must be (H, W) or (H, W, C) with as many values as a row of X "
             f"has; got image_shape={image_shape!r} and rows of {p}."
         )
-    height, width, channels = (*map(int, sides), 1)[:3]
+    height, width, channels = (*sides, 1)[:3]
     return height, width, channels
 
 

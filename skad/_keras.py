@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PathLike = str | os.PathLike[str]
+from skad._decoding import PathLike
 
 SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 

@@ -48,8 +48,9 @@ class Kind(NamedTuple):
         unset = description["offset"] is None
         if unset != (description["mean_map"] is None):
             raise Unfit("offset and mean_map in its header contradict each other")
-        if unset and description["labelled_threshold"] is not None:
-            raise Unfit("labelled_threshold in its header is of no threshold")
+        for name in ("labelled_threshold", "promised_fpr"):
+            if unset and description[name] is not None:
+                raise Unfit(f"{name} in its header is of no threshold")
 
 
 def kind_of(description: Description) -> Kind:
@@ -82,6 +83,8 @@ def _check_patch_arrays(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if name.endswith("running_var") and array.min() < 0:
             raise Unfit(f"{name} has negative values")
+    if (np.diff(arrays["tails"], axis=1) <= 0).any():
+        raise Unfit("tails has values that do not rise")
     if arrays["view_scales"].min() <= 0:
         raise Unfit("view_scales has values that are not above 0")
     if "roi" in arrays and not (arrays["roi"] > 0).any():

@@ -32,7 +32,7 @@ def not_labels(y: Any) -> str:
     )
 
 
-def unflagged(y: Any, n: int) -> np.ndarray:
+def places_of_good(y: Any, n: int) -> np.ndarray:
     """Places of the images that are not labelled -1; a y without labels is ignored."""
     everywhere = np.arange(n)
     if y is None:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from skad import __version__
 from skad._checkpoint import Checkpoint
-from skad._division import Digests, Shown
 from skad._maps import Mapper, fit_mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
@@ -51,7 +50,6 @@ class Learned:
     calibration_scores: np.ndarray  # (m,), higher = more normal
     calibration_means: np.ndarray  # (m,), mean values of their maps
     history: list[dict[str, float]]
-    trained_on: Digests
 
 
 def learn(
@@ -60,10 +58,10 @@ def learn(
     calibration: np.ndarray,
     settings: Settings,
     seed: int,
-    roi: np.ndarray | None = None,
-    start: dict[str, np.ndarray] | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-    checkpoint: Checkpoint | None = None,
+    roi: np.ndarray | None,
+    start: dict[str, np.ndarray] | None,
+    progress: Callable[[int, int, dict[str, float]], None] | None,
+    checkpoint: Checkpoint | None,
 ) -> Learned:
     """Train on some of the images, score the others.
 
@@ -98,12 +96,9 @@ def learn(
     preparation = _prepare(images, sample, settings.working_size, roi)
     appearance = _measure(images, sample, preparation, device)
 
-    shown = Shown(len(training))
-
     def read(places: np.ndarray) -> Iterator[Tensor]:
         with closing(batches_of(images, training[places])) as batches:
             for batch in batches:
-                shown.note(batch)
                 yield preparation(batch, device)
 
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
@@ -112,7 +107,7 @@ def learn(
     n_steps = -(-n_an_epoch // batch_size)
     history = History(settings.epochs, n_steps, progress)
     if checkpoint is not None:
-        checkpoint.follow(shown=shown, history=history)
+        checkpoint.follow(history=history)
     losses = train(
         network,
         read,
@@ -137,7 +132,7 @@ def learn(
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise _astray(settings.learning_rate) from error
     check_not_astray(scores, settings.learning_rate)
-    return Learned(mapper, scores, means, history.epochs, shown.digests())
+    return Learned(mapper, scores, means, history.epochs)
 
 
 def score_images(mapper: Mapper, images: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,11 @@ from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
-Images: TypeAlias = NDArray | Iterable[ArrayLike]
+ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
 
 
 def pro_curve(
-    masks: Images, maps: Images
+    masks: ImageArrays, maps: ImageArrays
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
     """Per-region overlap against the false-positive rate of pixels.
 
@@ -86,7 +86,7 @@ def pro_curve(
 
 
 def au_pro_score(
-    masks: Images, maps: Images, *, integration_limit: float = 0.3
+    masks: ImageArrays, maps: ImageArrays, *, integration_limit: float = 0.3
 ) -> float:
     """Area under the per-region overlap curve, up to a false-positive rate.
 
@@ -154,7 +154,7 @@ def au_pro_score(
     return float(auc(fpr, pro) / integration_limit)
 
 
-def pixel_auroc_score(masks: Images, maps: Images) -> float:
+def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     """Area under the ROC curve over all pixels of all images.
 
     The share of pairs of an anomalous and a good pixel in which the anomalous one
@@ -268,7 +268,7 @@ def warn_undefined(metric: str, missing: str, stacklevel: int = 4) -> None:
 
 
 def _check_masks_and_maps(
-    masks: Images, maps: Images
+    masks: ImageArrays, maps: ImageArrays
 ) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.floating]]]:
     """Check both, and return lists of bool and of float arrays of shape (H, W)."""
     mask_list = _list_of_images(masks, "masks")
@@ -289,7 +289,7 @@ def _check_masks_and_maps(
     return mask_list, map_list
 
 
-def _list_of_images(images: Images, name: str) -> list[NDArray]:
+def _list_of_images(images: ImageArrays, name: str) -> list[NDArray]:
     if not np.iterable(images):
         raise ValueError(
             f"{name} must be an array of shape (n, H, W) or a sequence of arrays of "

@@ -313,7 +313,7 @@ def fit_mapper(
     preparation: Preparation,
     images,
     places: np.ndarray,
-    looks: Sequence[tuple[int, ...]] = ((),),
+    looks: Sequence[tuple[int, ...]],
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 

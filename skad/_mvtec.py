@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skad._decoding import PathLike
 from skad.images import SUFFIXES, ImageReader, find_images, read_image
-
-PathLike = str | os.PathLike[str]
 
 _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
 
@@ -27,25 +27,28 @@ class Category(NamedTuple):
     unmasked: list[Path]  # anomalous images without a mask
 
 
-def find_categories(root: PathLike) -> list[Path]:
+def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[Path]:
     """List the categories of a data set.
 
     Parameters
     ----------
     root : path
         A folder of categories, or one category.
+    names : iterable of str, default=None
+        Those that are wanted; None means all.
 
     Returns
     -------
     list of pathlib.Path
-        The folders that hold ``train/good`` and ``test``, sorted by name.
+        The folders that hold ``train/good`` and ``test``: those that are wanted, each
+        once in this order, or all, sorted by name.
 
     Raises
     ------
     FileNotFoundError
         If `root` is not a folder.
     ValueError
-        If there is no category in it.
+        If there is no category in it, or one that is wanted is not.
     """
     root = Path(root)
     if not root.is_dir():
@@ -58,7 +61,14 @@ def find_categories(root: PathLike) -> list[Path]:
     ]
     if not found:
         raise ValueError(f"no category in the folder {root}: it must hold {_LAYOUT}")
-    return found
+    if names is None:
+        return found
+    named = {folder.name: folder for folder in found}
+    wanted = list(dict.fromkeys(names))
+    unknown = [name for name in wanted if name not in named]
+    if unknown:
+        raise ValueError(f"no category {unknown[0]!r}; there are {', '.join(named)}")
+    return [named[name] for name in wanted]
 
 
 def load_category(path: PathLike) -> Category:

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
-from skad._decoding import is_whole
+from skad._whole_numbers import whole_numbers
 
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
@@ -34,7 +34,7 @@ CONSTRAINTS: dict[str, list] = {
 
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:
     """Return the sizes of the largest defects, in pixels, as a tuple."""
-    sizes = _sizes(patch_size, 1)
+    sizes = whole_numbers(patch_size, alone=1)
     if not sizes or min(sizes) < 2:
         raise ValueError(
             "patch_size must be an int or a tuple of one or more ints, each >= 2; got "
@@ -47,21 +47,13 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
     """Return the working resolution (height, width); None means that of the images."""
     if image_size is None:
         return given
-    sizes = _sizes(image_size, 2)
+    sizes = whole_numbers(image_size, alone=2)
     if len(sizes) != 2 or min(sizes) < 1:
         raise ValueError(
             "image_size must be an int or a tuple of two ints (height, width), each >= "
             f"1; got {image_size!r}."
         )
     return sizes[0], sizes[1]
-
-
-def _sizes(value: Any, length: int) -> tuple[int, ...]:
-    """Turn an int, which counts for all, or a sequence of ints into ints; else ()."""
-    sizes = (value,) * length if isinstance(value, Integral) else value
-    if not isinstance(sizes, tuple | list):
-        return ()
-    return tuple(int(s) for s in sizes) if all(map(is_whole, sizes)) else ()
 
 
 def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:

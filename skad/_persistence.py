@@ -9,6 +9,7 @@ References
 """
 
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -54,12 +55,13 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     OSError
         If the file cannot be written; nothing is left behind then.
     """
-    kinds = (k for k in KINDS.values() if isinstance(detector, k.detector))
+    kinds = (k for k in KINDS.values() if type(detector) is k.detector)
     kind = next(kinds, None)
     if kind is None:
         raise TypeError(
-            f"save stores a {' or a '.join(KINDS)}; got {type(detector).__name__}. "
-            "Take it out of its pipeline or search first, or use joblib.dump."
+            f"save stores a {' or a '.join(KINDS)}, and no subclass; got "
+            f"{type(detector).__name__}. Take it out of its pipeline or search first, "
+            "or use joblib.dump."
         )
     check_is_fitted(detector)
     description = _describe(detector, kind)
@@ -133,6 +135,7 @@ def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
     """Return what the header tells: everything that is not an array."""
     parameters = detector.get_params(deep=False)
     threshold = getattr(detector, "labelled_threshold_", None)
+    promised = getattr(detector, "promised_fpr_", math.nan)
     description = {
         "format_version": FORMAT_VERSION,
         "skad_version": __version__,
@@ -145,6 +148,7 @@ def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
         **kind.describe(detector._mapper),
         "offset": getattr(detector, "offset_", None),
         "mean_map": getattr(detector, "mean_map_", None),
+        "promised_fpr": None if math.isnan(promised) else promised,
         "history": detector.history_,
         "labelled_threshold": None if threshold is None else asdict(threshold),
     }
@@ -214,6 +218,8 @@ def _build(
     if description["offset"] is not None:
         detector.calibration_scores_ = calibration_scores
         detector.mean_map_ = float(description["mean_map"])
+        promised = description["promised_fpr"]
+        detector.promised_fpr_ = math.nan if promised is None else float(promised)
         detector.offset_ = float(description["offset"])
     if description["feature_names"] is not None:
         detector.feature_names_in_ = np.array(description["feature_names"], object)

@@ -54,7 +54,7 @@ def batchwise(
     images: Any,
     size: int,
     compute: Callable[[np.ndarray], np.ndarray],
-    at_a_time: int = 1,
+    at_a_time: int,
 ) -> Iterator[np.ndarray]:
     """Apply a function of batches (k, H, W, C) to all images, `size` in a batch.
 
@@ -62,11 +62,15 @@ def batchwise(
     does not depend on what else is in X. Up to so many batches are computed with at a
     time.
     """
+
+    def compute_full(batch: np.ndarray) -> np.ndarray:
+        n = len(batch)
+        full = batch if n == size else batch[np.resize(np.arange(n), size)]
+        return compute(full)[:n]
+
     n = len(images)
     starts = range(0, n, size)
-    places = (np.resize(np.arange(i, min(i + size, n)), size) for i in starts)
+    places = (np.arange(i, min(i + size, n)) for i in starts)
     at_a_time = min(at_a_time, len(starts))
     with closing(batches_of(images, places)) as batches:
-        computed = side_by_side(compute, batches, at_a_time)
-        for start, values in zip(starts, computed, strict=True):
-            yield values[: n - start]
+        yield from side_by_side(compute_full, batches, at_a_time)

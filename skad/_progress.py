@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm.auto import tqdm
+from skad._bars import bar
 
 try:  # new in scikit-learn 1.9
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -40,12 +40,13 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
         context = estimator._init_callback_context(max_subtasks=estimator.epochs)
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
-    with tqdm(disable=not estimator.verbose, unit="step", desc="training") as bar:
+    shown = bool(estimator.verbose)
+    with bar(shown=shown, on_terminals=False, unit="step", desc="training") as moving:
 
         def progress(i: int, n: int, losses: dict[str, float]) -> None:
-            bar.total = n
-            bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-            bar.update(i - bar.n)  # more than one where a training goes on
+            moving.total = n
+            moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+            moving.update(i - moving.n)  # more than one where a training goes on
             if context is None:
                 return
             n_steps = n // estimator.epochs

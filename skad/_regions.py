@@ -16,6 +16,14 @@ class Region(NamedTuple):
     centroid: tuple[float, float]  # row, column
 
 
+def above(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Tell where maps exceed a threshold, to the last bit of it: bool.
+
+    NumPy would round a float, which is not in an array, to the maps' float32.
+    """
+    return maps > np.array([threshold])
+
+
 def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
     """List the 8-connected regions of a mask (H, W), the highest peak first."""
     found = [

@@ -21,7 +21,7 @@ from sklearn.metrics import (
 
 from skad._labels import are_labels, check_labels
 from skad._localization import is_undefined
-from skad._threshold import check_costs, check_scores
+from skad._threshold import check_costs, check_scores, floor_of_decimals
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
 
@@ -114,7 +114,7 @@ def detection_rate_at_fpr(
     good, bad = values[labels == 1], values[labels == -1]
     if is_undefined(good, bad, "The detection rate", "image"):
         return math.nan
-    n_flagged = math.floor(max_fpr * len(good) + 1e-9)  # 0.29 * 100 is 28.999…
+    n_flagged = floor_of_decimals(max_fpr * len(good))
     # Flagged is what lies below: of the good images these n_flagged, fewer with ties.
     return float(np.mean(bad < np.sort(good)[n_flagged]))
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -14,17 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from skad._decoding import as_colour
+from skad._bars import bar, say
+from skad._decoding import PathLike, as_colour
 from skad._files import make_room_for, write_atomically
 from skad._prefetch import read_ahead
-from skad._regions import find_regions
+from skad._regions import above, find_regions
 from skad._threshold import conformal_p_value
 from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import heat_map_image
 
-PathLike = str | os.PathLike[str]
 Row = dict[str, Any]  # one of the table, or as read from it: all values str
 
 COLUMNS = (
@@ -113,26 +111,25 @@ def score_files(
         pictures = heat_map_files(paths, table.parent / HEAT_MAPS, kept)
     for picture in {file.parent: file for file in pictures.values()}.values():
         make_room_for(picture)  # one in each folder
+    threshold = detector.pixel_threshold_
     verdicts = Counter(row["verdict"] for row in rows)
     held = {row["path"] for row in rows}
     waiting = [path for path in paths if str(path) not in held]
     write_atomically(table, _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
     with (
         table.open("ab") as file,
-        tqdm(
-            total=len(waiting), unit="image", disable=None if verbose else True
-        ) as bar,
+        bar(total=len(waiting), unit="image", shown=bool(verbose)) as progress,
     ):
         starts = range(0, len(waiting), at_once)
         chunks = (_read_all(read, waiting[i : i + at_once]) for i in starts)
         with closing(read_ahead(chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
-                _write_down(finding, pictures, table, detector.pixel_threshold_, bar)
+                _write_down(finding, pictures, table, threshold, progress)
                 file.write(_as_csv([finding.row]))
                 file.flush()
                 verdicts[finding.row["verdict"]] += 1
-                bar.update()
+                progress.update()
     return verdicts
 
 
@@ -141,8 +138,15 @@ def list_files(sources: Iterable[PathLike]) -> list[Path]:
 
     By absolute paths: the table is to say the same from every working directory.
     """
-    paths = [path for source in sources for path in find_images(source)]
-    return [Path(path) for path in dict.fromkeys(map(os.path.abspath, paths))]
+    paths = (path for source in sources for path in find_images(source))
+    return list(dict.fromkeys(map(_absolute, paths)))
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root on; links stay, but where ".." would cross one."""
+    if os.pardir in path.parts:
+        return Path(os.path.realpath(path.parent)) / path.name
+    return path.absolute()
 
 
 def heat_map_files(
@@ -250,13 +254,16 @@ def _rows_to_keep(
     for row in reader:
         if row["verdict"] == "unreadable":
             continue
+        is_row = None not in (*row, *row.values())  # not too long, nor too short
         try:
             score, decision = float(row["score"]), float(row["decision"])
-        except (TypeError, ValueError):  # too short a row, or no number
+        except (TypeError, ValueError):
+            is_row = False
+        if not is_row:
             raise ValueError(
                 f"{table} has a row that is none: {list(row.values())}; mend it, or "
                 "start the table over, without resume"
-            ) from None
+            )
         if score - float(detector.offset_) != decision:
             raise ValueError(
                 f"{table} was made with another model or threshold: the row of "
@@ -273,12 +280,12 @@ def _write_down(
     pictures: dict[str, Path],
     table: Path,
     threshold: float,
-    bar: Any,
+    progress: Any,
 ) -> None:
     """Write the heat map; name what could not be read."""
     path = finding.row["path"]
     if finding.image is None or finding.anomaly_map is None:
-        bar.write(f"skad: unreadable: {path}: {finding.reason}", file=sys.stderr)
+        say(f"skad: unreadable: {path}: {finding.reason}", above=progress)
     elif pictures:
         picture = pictures[path]
         rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
@@ -330,7 +337,7 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
     scores = -maps.max(axis=(1, 2)).astype(np.float64)  # what score_samples returns
     decisions = scores - detector.offset_
     p_values = conformal_p_value(scores, detector.calibration_scores_)
-    masks = maps > np.array([detector.pixel_threshold_])  # what predict_mask returns
+    masks = above(maps, detector.pixel_threshold_)
     findings = {}
     for i, (path, image) in enumerate(images.items()):
         areas = [region.area for region in find_regions(maps[i], masks[i])]

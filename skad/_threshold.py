@@ -8,7 +8,6 @@ import math
 import warnings
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,33 +85,22 @@ def conformal_rank(m: int, target_fpr: float) -> int:
 
     0 where none does.
     """
-    return _floor(target_fpr * (m + 1))
+    return floor_of_decimals(target_fpr * (m + 1))
 
 
-def promised_fpr(detector: Any) -> float:
-    """Return the rate of false alarms that a fitted detector's threshold promises.
+def promised_fpr(m: int, target_fpr: float) -> float:
+    """Return the rate of false alarms that `conformal_threshold` promises.
 
-    It is that of the threshold as it was set: parameters may have changed since.
-
-    Parameters
-    ----------
-    detector : fitted detector of skad's
-
-    Returns
-    -------
-    rate : float
-        `target_fpr`, or `1 / (m + 1)` where `m` calibration images are too few for
-        that; NaN where labels or `contamination` set the threshold.
+    It is `target_fpr`, or `1 / (m + 1)` where `m` scores are too few for that.
     """
-    scores, m = detector.calibration_scores_, len(detector.calibration_scores_)
-    if hasattr(detector, "labelled_threshold_"):
-        return math.nan
-    k = max(conformal_rank(m, detector.target_fpr), 1)
-    if detector.offset_ == scores[min(k, m) - 1]:
-        return max(detector.target_fpr, 1 / (m + 1))
-    if detector.contamination != "auto":
-        return math.nan
-    return float((1 + np.sum(scores < detector.offset_)) / (m + 1))
+    return max(float(target_fpr), 1 / (m + 1))
+
+
+def promise_in_words(promised_fpr: float) -> str:
+    """Say what is promised; NaN where labels or `contamination` set the threshold."""
+    if math.isnan(promised_fpr):
+        return "none: the threshold was set by labels or by contamination"
+    return f"at most {100 * promised_fpr:.3g} % of good images are flagged"
 
 
 def conformal_p_value(
@@ -263,8 +251,8 @@ def labelled_threshold(
     )
 
 
-def _floor(product: float) -> int:
-    """Whole part of a product of decimals: 0.29 * 100 is 29, not 28.999."""
+def floor_of_decimals(product: float) -> int:
+    """Return the whole part of a product of decimals: 0.29 * 100 is 29, not 28.999."""
     return math.floor(product + 1e-9)
 
 

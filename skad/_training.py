@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from skad._checkpoint import Checkpoint
 from skad._defects import simulate
 from skad._optimizer import Optimizer
+from skad._random import normal, randint, with_chance
 
 _CELLS = 3  # along each side of an image, whose shading differs
 _SHIFT = 4  # pixels that a good image may lie off its place
@@ -135,15 +136,8 @@ def vary(
 ) -> Tensor:
     """Change good images as good images do differ: place, light, mirrored."""
     n, c, height, width = images.shape
-    device = images.device
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device)
-
-    shift = torch.randint(
-        2 * _SHIFT + 1, (2, n), generator=generator, device=device
-    ).tolist()
-    mirrored = (torch.rand(2, n, generator=generator, device=device) < 0.5).tolist()
+    shift = randint(2 * n, 2 * _SHIFT + 1, generator).view(2, n).tolist()
+    mirrored = with_chance(2 * n, 0.5, generator).view(2, n).tolist()
     wide = F.pad(images, (_SHIFT,) * 4, mode="replicate")
     varied = torch.empty_like(images)
     for i in range(n):  # copies of slices: far quicker than one big gather
@@ -152,12 +146,13 @@ def vary(
         axes = [axis - 1 for axis in appearance.flips if mirrored[axis - 2][i]]
         varied[i] = view.flip(axes) if axes else view
 
-    sharpness = 0.3 * normal(n, 1, 1, 1)
-    contrast = 1 + (0.5 * appearance.contrast + 0.05) * normal(n, 1, 1, 1)
-    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1)
-    colour = 0.03 * normal(n, c, 1, 1)
+    sharpness = 0.3 * normal(n, 1, 1, 1, rng=generator)
+    spread = 0.5 * appearance.contrast + 0.05
+    contrast = 1 + spread * normal(n, 1, 1, 1, rng=generator)
+    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1, rng=generator)
+    colour = 0.03 * normal(n, c, 1, 1, rng=generator)
     varied.add_(_fine(varied) * sharpness)
-    shading = 0.5 * appearance.shading * normal(n, 1, _CELLS, _CELLS)
+    shading = 0.5 * appearance.shading * normal(n, 1, _CELLS, _CELLS, rng=generator)
     varied.add_(
         F.interpolate(shading, (height, width), mode="bilinear", align_corners=True)
     )

@@ -6,8 +6,8 @@ import numpy as np
 from skimage import data
 from sklearn.utils import Bunch
 
-from skad._decoding import is_whole
 from skad._planting import DEFECTS, draw_kinds, plant
+from skad._whole_numbers import is_whole
 
 _SOURCES = {
     "brick": "CC0Textures, https://cc0textures.com/view.php?tex=Bricks25",
@@ -183,7 +183,7 @@ def _check_sizes(
         )
     for label, number in numbers.items():
         least = 0 if label == "n_calibration" else 1
-        if not is_whole(number) or number < least:
+        if not is_whole(number, least):
             raise ValueError(
                 f"{label} must be an int of at least {least}; got {number!r}."
             )
@@ -203,7 +203,7 @@ def _generator(
     if (
         random_state is None
         or isinstance(random_state, np.random.Generator)
-        or (is_whole(random_state) and random_state >= 0)
+        or is_whole(random_state, 0)
     ):
         return np.random.default_rng(random_state)
     raise ValueError(

@@ -1,6 +1,5 @@
 """Displays in the manner of scikit-learn: computed arrays in, a drawing out."""
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skad._drawing import edges_with_one_at, finite, outline, pyplot, two_axes
 from skad._scorers import check_labels_and_scores
+from skad._whole_numbers import is_whole
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class ScoreDisplay:
         plt = pyplot("ScoreDisplay")
         y, scores = check_labels_and_scores(self.y, self.scores)
         offset = finite("offset", self.offset)
-        if not (isinstance(bins, Integral) and bins >= 1):
+        if not is_whole(bins, 1):
             raise ValueError(f"bins must be at least 1, a whole number; got {bins!r}.")
         if ax is None:
             _, ax = plt.subplots(layout="constrained")

@@ -5,18 +5,18 @@ import os
 import warnings
 from collections.abc import Iterator
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from skad import _persistence
-from skad._decoding import as_colour
+from skad._bars import bar
+from skad._decoding import PathLike, as_colour
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
@@ -24,11 +24,11 @@ from skad._files import make_room_for, write_atomically
 from skad._image_detector import ImageDetector
 from skad._keras import SUFFIXES, Pair, find_pair
 from skad._parameters import patch_sizes
-from skad._regions import Region, find_regions, marked_patches
+from skad._regions import Region, above, find_regions, marked_patches
+from skad._whole_numbers import is_whole, whole_numbers
 from skad.images import find_images, is_shape_of_files, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
-PathLike = str | os.PathLike[str]
 Pixels = NDArray[np.uint8]  # (H, W) or (H, W, 3)
 
 _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
@@ -111,7 +111,8 @@ class AD:
         img_size: tuple[int, int] = (200, 200),
         patch_size: int | tuple[int, ...] = 40,
     ) -> None:
-        size_fits = np.shape(img_size) == (2,) and all(_is_whole(s) for s in img_size)
+        sides = whole_numbers(img_size)
+        size_fits = len(sides) == 2 and min(sides) > 0
         _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
         _check(size_fits, "img_size must be (height, width), whole pixels", img_size)
         patch_sizes(patch_size)  # for its errors
@@ -119,7 +120,7 @@ class AD:
         _check(is_path, "save_path must be a path", save_path)
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
-        self.img_size = (int(img_size[0]), int(img_size[1]))
+        self.img_size = (sides[0], sides[1])
         self.images: Pixels | None = None
         name = os.fspath(model_name)
         stored = None if name in _PRESETS else _find_stored_model(name)
@@ -183,7 +184,7 @@ class AD:
         ValueError
             If `epochs` is out of its range, or the images are too few.
         """
-        _check(_is_whole(epochs), "epochs must be a whole number, at least 1", epochs)
+        _check(is_whole(epochs, 1), "epochs must be a whole number, at least 1", epochs)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
@@ -268,7 +269,7 @@ class AD:
         check_is_fitted(self.detector, msg=_UNTRAINED)
         threshold = self._threshold(thresh)
         rule = "patch_size must be a whole number of pixels, or 0 for the model's"
-        _check(_is_whole(patch_size, 0), rule, patch_size)
+        _check(is_whole(patch_size, 0), rule, patch_size)
         side = patch_size or int(np.max(self.patch_size))
         paths = _image_files(path)
         folder = _output_folder(save_path, paths) if save else None
@@ -276,8 +277,8 @@ class AD:
         results = []
         while chunk := list(islice(readable, _CHUNK)):
             maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
-            for (file, image), values in zip(chunk, maps.astype(float), strict=True):
-                over, score = values > threshold, -float(values.max())
+            for (file, image), values in zip(chunk, maps, strict=True):
+                over, score = above(values, threshold), -float(values.max())
                 regions = find_regions(values, over)
                 results.append(Result(file, bool(regions), score, regions))
                 if hardcore:
@@ -325,7 +326,7 @@ class AD:
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
-        for path in tqdm(paths, doing, unit="image", disable=None):  # on terminals
+        for path in bar(paths, desc=doing, unit="image", shown=True):
             try:
                 image = self._read(path)
             except (OSError, ValueError) as error:
@@ -349,10 +350,6 @@ class AD:
 def _check(fits: bool, rule: str, value: object) -> None:
     if not fits:
         raise ValueError(f"{rule}; got {value!r}.")
-
-
-def _is_whole(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and value is not True and int(value) >= least
 
 
 def _find_stored_model(name: str) -> Path | Pair | None:

@@ -1,7 +1,7 @@
 """How well anomalous images and pixels are told from good ones, by scores and maps."""
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 
 from scipy.stats import binomtest
 
@@ -21,6 +21,7 @@ from skad._scorers import (
     make_detection_rate_at_fpr_scorer,
     mean_cost,
 )
+from skad._whole_numbers import is_whole
 
 __all__ = [
     "au_pro_score",
@@ -79,8 +80,7 @@ def wilson_interval(
     >>> round(low, 3), round(high, 3)
     (0.596, 0.982)
     """
-    whole = isinstance(successes, Integral) and isinstance(n, Integral)
-    if not (whole and 0 <= successes <= n):
+    if not (is_whole(successes, 0) and is_whole(n) and successes <= n):
         raise ValueError(
             f"successes must be from 0 to n; got {successes!r} of n={n!r}. "
             "Pass two counts, whole numbers."

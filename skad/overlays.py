@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from skad._whole_numbers import is_whole
 
 __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
 
@@ -195,7 +197,7 @@ def boxes_image(
            [  0, 255,   0, 255],
            [  0, 255, 255, 255]], dtype=uint8)
     """
-    if not (isinstance(thickness, Integral) and thickness >= 1):
+    if not is_whole(thickness, 1):
         rule = "thickness must be at least 1, a whole number of pixels"
         raise ValueError(f"{rule}; got {thickness!r}.")
     rgb = to_rgb_uint8(image)

@@ -228,6 +228,20 @@ def test_a_fit_that_fails_leaves_the_former_one(detector, good):
     assert pickle.dumps(detector) == before
 
 
+@pytest.mark.parametrize("broken", ["train", "score_images"])  # on the way, at the end
+def test_a_training_that_fails_leaves_the_former_one(
+    detector, good, monkeypatch, broken
+):
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    before = pickle.dumps(detector)
+    monkeypatch.setattr(skad._learning, broken, fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detector.fit(good)
+    assert pickle.dumps(detector) == before
+
+
 # Scores, maps and the one threshold.
 
 
@@ -537,7 +551,8 @@ def test_a_roi_of_one_pixel_will_do():
 @pytest.mark.parametrize("value", [0, 100, 255])
 def test_images_of_one_flat_colour(value):
     X = np.full((10, *SIZE), value, np.uint8)
-    detector = fit(X, target_fpr=0.3)
+    with pytest.warns(UserWarning, match="All 10 good images are equal"):
+        detector = fit(X, target_fpr=0.3)
     assert (agree(detector, X) == 1).all()
     assert (detector.predict(with_square(X, 8, 8, value=128)) == -1).all()
     np.testing.assert_allclose(detector.reconstruct(X), value, atol=30)
@@ -739,13 +754,38 @@ def test_a_warm_start_calibrates_on_images_it_was_not_trained_on():
         detector.set_params(random_state=seed).fit(X[:20])
         assert trained_on(detector, X[:20]).sum() == 15
     known = trained_on(detector, X)
-    with pytest.raises(ValueError, match=r"trained on all of X\. Add images, or set"):
+    with pytest.raises(ValueError, match=r"trained on all of X\. Add images, or train"):
         detector.fit(X[known])
     detector.fit(X)  # 6 are held out, of 9 that it does not know
     assert trained_on(detector, X).sum() == 18
     calibrating = np.isin(detector.score_samples(X), detector.calibration_scores_)
     assert calibrating.sum() == 6
     assert not (calibrating & known).any()
+
+
+def test_copies_train_and_calibrate_once(good):
+    with pytest.warns(UserWarning, match="20 of 60 good images are copies of others"):
+        copies = fit(np.concatenate([good, good[::-2]]))
+    alone = fit(good)
+    assert same_weights(weights(copies), weights(alone))
+    np.testing.assert_array_equal(copies.calibration_scores_, alone.calibration_scores_)
+
+
+def test_an_image_and_its_copy_are_too_few(good):
+    with pytest.warns(UserWarning, match="All 2 good images are equal"):
+        fit(good[[3, 3]])
+    with pytest.warns(UserWarning, match="1 of 3 good images are copies"):
+        assert len(fit(good[[3, 5, 3]]).calibration_scores_) == 1
+
+
+def test_what_differs_a_little_is_no_copy():
+    X = 1.0 + 1e-9 * np.random.default_rng(0).random((6, *SIZE))
+    assert len(fit(X, validation_fraction=0.5).calibration_scores_) == 3
+
+
+def test_a_few_features_may_be_equal_by_chance():
+    X = np.random.default_rng(0).integers(3, size=(30, 4)).astype(float)
+    assert len(fit(X).calibration_scores_) == 9
 
 
 @pytest.mark.parametrize(
@@ -775,6 +815,11 @@ def test_small_differences_and_all_scales_tell_images_apart():
         assert digest(scale * image) == digest(scale * image.copy())
         assert digest(scale * image) != digest(scale * brighter)
     assert digest(2.0 * image) != digest(image)
+
+
+def test_float32_that_rounds_up_to_a_power_of_two_is_known_again():
+    image = np.full((8, 8, 1), 1 - 2.0**-27)
+    assert digest(image.astype(np.float32)) == digest(image)
 
 
 def test_a_cold_start_forgets_what_was_trained_on(good):

@@ -185,11 +185,15 @@ def test_wrong_values(stored, path, name):
         tracemalloc.stop()
 
 
+NO_THRESHOLD = {"offset": None, "mean_map": None, "promised_fpr": None}
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"offset": None}, "offset and mean_map in its header contradict"),
-        ({"offset": None, "mean_map": None}, "has calibration_scores and no offset"),
+        (NO_THRESHOLD, "has calibration_scores and no offset"),
+        (NO_THRESHOLD | {"promised_fpr": 0.05}, "promised_fpr .* is of no threshold"),
     ],
 )
 def test_half_a_threshold(stored, path, changes, match):
@@ -203,7 +207,7 @@ def test_a_threshold_without_scores(stored, path):
     write(path, arrays | {"calibration_scores": np.empty(0)}, description)
     refused(path, "not a sorted list")
     found = asdict(labelled_threshold([-2.0, -1.0], [-1, 1]))
-    threshold = {"labelled_threshold": found, "offset": None, "mean_map": None}
+    threshold = NO_THRESHOLD | {"labelled_threshold": found}
     write(path, arrays | {"calibration_scores": np.empty(0)}, description | threshold)
     refused(path, "labelled_threshold in its header is of no threshold")
 

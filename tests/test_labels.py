@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skad._labels import check_labels, unflagged
+from skad._labels import check_labels, places_of_good
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ from skad._labels import check_labels, unflagged
     ],
 )
 def test_only_labels_leave_images_out(y, expected):
-    assert unflagged(y, 4).tolist() == expected
+    assert places_of_good(y, 4).tolist() == expected
 
 
 def test_labels_for_other_images_are_an_error():
     with pytest.raises(ValueError, match=r"one label an image, 4 in all; .* \(3,\)"):
-        unflagged([1, 1, -1], 4)
+        places_of_good([1, 1, -1], 4)
 
 
 def test_what_came_is_told_and_no_more_of_it_than_can_be_read():

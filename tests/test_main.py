@@ -3,6 +3,7 @@ import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -180,7 +181,10 @@ def test_fit_passes_its_options_on(good, tmp_path, capsys):
     assert detector.contamination == 0.25
     assert detector.target_fpr == 0.3
     assert detector.random_state == 3
-    assert "25 % of the training images are flagged" in capsys.readouterr().out
+    assert (
+        "none: the threshold was set by labels or by contamination"
+        in capsys.readouterr().out
+    )
 
 
 def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys):
@@ -419,6 +423,15 @@ def test_a_termination_ends_with_143_and_leaves_nothing_half_written(tmp_path):
     command = [sys.executable, "-c", STOP_WHILE_WRITING, str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 143
     assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_and_output_are_left_as_found(model, good, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    handler = signal.getsignal(signal.SIGTERM)
+    options = ["--output", str(tmp_path), "--no-heat-maps"]
+    assert main(["score", str(model), str(good / "0.png"), *options]) == 0
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert sys.stdout.errors == "strict"
 
 
 def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):

@@ -31,13 +31,11 @@ class Stack:
 
     def __init__(self, array):
         self.array = array
-        self.asked = []
 
     def __len__(self):
         return len(self.array)
 
     def take(self, indices):
-        self.asked.append(len(indices))
         return self.array[indices]
 
 
@@ -63,7 +61,9 @@ def new_network(n_channels=1):
 def fit(images, working_size=None, roi=None):
     network = new_network(images.shape[3])
     preparation = prepare(images, working_size, roi)
-    return fit_mapper(network, preparation, Stack(images), np.arange(len(images)))
+    return fit_mapper(
+        network, preparation, Stack(images), np.arange(len(images)), ((),)
+    )
 
 
 def half(size):
@@ -221,15 +221,19 @@ def test_over_does_not_depend_on_what_else_is_there(size, n_threads):
 
 
 def test_over_takes_batches_of_one_size():
-    images = Stack(draw(5, (90, 120)))
-    mapper = fit(images.array[:2])
-    images.asked.clear()
-    chunks = list(mapper.over(images, lambda batch: batch[:, 0, 0, 0]))
-    np.testing.assert_array_equal(np.concatenate(chunks), images.array[:, 0, 0, 0])
-    assert len(set(images.asked)) == 1
-    small = Stack(draw(5, (16, 16)))
-    list(fit(small.array).over(small, lambda batch: batch))
-    assert small.asked[-1] > images.asked[-1]
+    def sizes(size):
+        images, found = draw(5, size), []
+
+        def corners(batch):
+            found.append(len(batch))
+            return batch[:, 0, 0, 0]
+
+        chunks = list(fit(images[:2]).over(Stack(images), corners))
+        np.testing.assert_array_equal(np.concatenate(chunks), images[:, 0, 0, 0])
+        return set(found)
+
+    (large,), (small,) = sizes((90, 120)), sizes((16, 16))
+    assert small > large
 
 
 def test_maps_rise_with_every_kind_of_evidence():
@@ -358,7 +362,7 @@ def test_fitting_leaves_the_network_and_the_generators_alone():
     images, network = draw(), new_network()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = torch.get_rng_state()
-    fit_mapper(network, prepare(images), Stack(images), np.arange(4))
+    fit_mapper(network, prepare(images), Stack(images), np.arange(4), ((),))
     assert torch.equal(torch.get_rng_state(), state)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

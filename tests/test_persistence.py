@@ -253,6 +253,16 @@ def test_other_estimators_are_refused(fitted, path):
         save(make_pipeline(fitted), path)
 
 
+def test_subclasses_are_refused(fitted, path):
+    class Mine(PatchAutoencoderDetector):
+        pass
+
+    detector = copy.copy(fitted)
+    detector.__class__ = Mine
+    with pytest.raises(TypeError, match=r"no subclass; got Mine\."):
+        save(detector, path)
+
+
 def test_parameters_that_cannot_be_loaded_are_not_stored(fitted, path):
     path.write_bytes(b"old")
     for wrong in ({"epochs": -1}, {"patch_size": (3, "a")}, {"image_size": (1, 2, 3)}):
@@ -738,6 +748,8 @@ def test_arrays_hold_finite_numbers(stored, path, value):
     [
         ("network.down2.0.1.running_var", lambda a: -a - 1, "negative"),
         ("view_scales", lambda a: 0 * a, "view_scales.*not above 0"),
+        ("tails", lambda a: 0 * a, "tails has values that do not rise"),
+        ("tails", lambda a: a[:, ::-1], "tails has values that do not rise"),
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
         ("calibration_scores", lambda a: a[:0], "sorted list"),
         ("calibration_scores", lambda a: a[:, None], "where .* belongs"),

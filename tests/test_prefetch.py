@@ -199,7 +199,7 @@ def test_batches_have_one_size_and_give_every_image_once(n, size, lazy):
         return batch[..., 0]
 
     images = as_images(Lazy(X) if lazy else X, None)
-    found = np.concatenate(list(batchwise(images, size, compute)))
+    found = np.concatenate(list(batchwise(images, size, compute, 1)))
     np.testing.assert_array_equal(found, X)
     assert set(sizes) == {size}
 
@@ -210,14 +210,17 @@ def test_only_lazy_sequences_are_read_in_a_thread():
     source.threads.clear()
     computing = [
         threading.current_thread()
-        for _ in batchwise(images, 2, lambda batch: [threading.active_count()] * 2)
+        for _ in batchwise(images, 2, lambda batch: [threading.active_count()] * 2, 1)
     ]
     assert set(computing) == {threading.main_thread()}
     assert len(source.threads) == 4
     assert threading.main_thread() not in source.threads
     n_threads = threading.active_count()
     counts = batchwise(
-        as_images(source.array, None), 2, lambda batch: [threading.active_count()] * 2
+        as_images(source.array, None),
+        2,
+        lambda batch: [threading.active_count()] * 2,
+        1,
     )
     assert [c for chunk in counts for c in chunk] == [n_threads] * 4
 
@@ -228,7 +231,7 @@ def test_an_error_of_a_computation_ends_the_thread():
 
     images = as_images(Lazy(draw(40, 5, 6)), None)
     with pytest.raises(ValueError, match="cannot compute"):
-        list(batchwise(images, 2, compute))
+        list(batchwise(images, 2, compute, 1))
 
 
 def test_an_image_that_cannot_be_read_is_named():
@@ -237,10 +240,10 @@ def test_an_image_that_cannot_be_read_is_named():
     images = as_images(Lazy(X), None)
     got = []
     with pytest.raises(ValueError, match=r"image 4 of the sequence: .* \(3, 6\)"):
-        got.extend(batchwise(images, 2, lambda batch: batch))
+        got.extend(batchwise(images, 2, lambda batch: batch, 1))
     X[4] = None
     with pytest.raises(ValueError, match="image 4 of X must hold real numbers"):
-        list(batchwise(images, 2, lambda batch: batch))
+        list(batchwise(images, 2, lambda batch: batch, 1))
 
 
 # Training and scoring.

@@ -322,7 +322,9 @@ def test_resume_keeps_rows_of_files_that_are_gone(stopped):
     assert verdicts == {"good": 5}
 
 
-@pytest.mark.parametrize("row", ["parts/x.png\n", "x.png,,,,good,0,0\n"])
+@pytest.mark.parametrize(
+    "row", ["parts/x.png\n", "x.png,,,,good,0,0\n", "x.png,0,0,1,good,0,0,,9\n"]
+)
 def test_resume_names_a_row_that_is_none(stopped, row):
     with (stopped / "out" / "scores.csv").open("a") as file:
         file.write(row)
@@ -344,6 +346,16 @@ def test_resume_refuses_another_file(parts, tmp_path):
 def test_a_file_named_twice_is_listed_once(parts):
     found = list_files([parts, parts / "a.png", parts / ".." / "parts" / "b.png"])
     assert [path.name for path in found] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_link_before_dots_is_followed(parts, tmp_path):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    write(tmp_path / "elsewhere" / "a.png", image(210))
+    link = parts / "link"
+    link.symlink_to(tmp_path / "elsewhere" / "deep")
+    (found,) = list_files([link / ".." / "a.png"])
+    assert found.samefile(tmp_path / "elsewhere" / "a.png")
+    assert list_files([parts / "a.png"])[0] == parts / "a.png"
 
 
 def test_a_missing_source_is_named(tmp_path):

@@ -3,7 +3,6 @@
 import math
 import warnings
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from scipy.stats import beta
 
 from skad._threshold import (
     conformal_p_value,
-    conformal_rank,
     conformal_threshold,
     labelled_threshold,
+    promise_in_words,
     promised_fpr,
 )
 
@@ -220,24 +219,13 @@ def test_metrics_and_costs_are_checked(cost):
         labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_false_alarm=cost)
 
 
-def fitted(m, **state):
-    """What promised_fpr sees of a detector whose threshold was just set."""
-    scores = np.arange(m, dtype=float)
-    rank = max(conformal_rank(m, 0.05), 1)
-    state = {"contamination": "auto", "offset_": scores[rank - 1], **state}
-    return SimpleNamespace(target_fpr=0.05, calibration_scores_=scores, **state)
-
-
 @pytest.mark.parametrize(
-    ("state", "m", "expected"),
-    [
-        ({}, 19, 0.05),
-        ({}, 18, 1 / 19),
-        ({}, 100, 0.05),
-        ({"contamination": 0.1, "offset_": 7.5}, 19, math.nan),
-        ({"labelled_threshold_": "by labels"}, 19, math.nan),
-        ({"offset_": 3.0}, 19, 4 / 20),  # target_fpr was another when it was set
-    ],
+    ("m", "expected"), [(19, 0.05), (18, 1 / 19), (100, 0.05), (1, 0.5)]
 )
-def test_few_calibration_images_promise_less_and_labels_nothing(state, m, expected):
-    assert promised_fpr(fitted(m, **state)) == pytest.approx(expected, nan_ok=True)
+def test_few_calibration_images_promise_less(m, expected):
+    assert promised_fpr(m, 0.05) == pytest.approx(expected)
+
+
+def test_a_promise_in_words():
+    assert promise_in_words(0.125) == "at most 12.5 % of good images are flagged"
+    assert promise_in_words(math.nan).startswith("none: ")

@@ -63,7 +63,9 @@ def fit(size, working_size=None, roi=None, n_channels=1):
     preparation = Preparation(
         np.full(n_channels, 0.5), 0.2, size, working_size or size, roi
     )
-    return fit_mapper(new_network(n_channels), preparation, Stack(images), np.arange(2))
+    return fit_mapper(
+        new_network(n_channels), preparation, Stack(images), np.arange(2), ((),)
+    )
 
 
 def off(found, expected):

@@ -153,9 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     args.models.mkdir(parents=True, exist_ok=True)
     runs = []
-    for folder in find_categories(args.root):
-        if args.categories and folder.name not in args.categories:
-            continue
+    for folder in find_categories(args.root, args.categories):
         category = load_category(folder)
         for seed in args.seeds:
             path = args.models / f"{folder.name}-{seed}.safetensors"

@@ -60,9 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---:|" * (len(COLUMNS) - 1))
-    for folder in find_categories(args.root):
-        if args.categories and folder.name not in args.categories:
-            continue
+    for folder in find_categories(args.root, args.categories):
         category = load_category(folder)
         for share in SHARES:
             means = np.mean([trial(category, share, s) for s in args.seeds], axis=0)

@@ -74,9 +74,7 @@ def main() -> None:
         "| category | epochs | optimizer | anomaly loss | reconstruction loss | "
         "image AUROC | AU-PRO |\n|---|---:|---|---:|---:|---:|---:|"
     )
-    for folder in find_categories(args.root):
-        if args.categories and folder.name not in args.categories:
-            continue
+    for folder in find_categories(args.root, args.categories):
         category = load_category(folder)
         for epochs in EPOCHS:
             for name in LEARNING_RATES:

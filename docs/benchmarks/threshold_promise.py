@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from skad._threshold import conformal_threshold
+from skad._threshold import conformal_rank, conformal_threshold
 from skad.metrics import wilson_interval
 
 REPETITIONS = 5000
@@ -33,7 +33,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for m in (9, 19, 42, 63, 200):
         for target in (0.01, 0.05, 0.1):
-            promised = max(np.floor(target * (m + 1) + 1e-9), 1) / (m + 1)
+            promised = max(conformal_rank(m, target), 1) / (m + 1)
             rates = false_alarms(m, target, rng)
             # as for one image a repetition: those of one repetition share a threshold
             low, high = wilson_interval(round(rates.mean() * REPETITIONS), REPETITIONS)

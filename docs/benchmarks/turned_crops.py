@@ -70,11 +70,10 @@ def main() -> None:
         "--categories", nargs="+", default=["mvtec_bottle", "bsdata"], metavar="NAME"
     )
     args = parser.parse_args()
-    for folder in find_categories(args.root):
-        if folder.name in args.categories:
-            output = args.output / f"{folder.name}_crops"
-            write_crops(load_category(folder), output)
-            print(f"{output}: {len(list(output.glob('t*/*/*')))} images")
+    for folder in find_categories(args.root, args.categories):
+        output = args.output / f"{folder.name}_crops"
+        write_crops(load_category(folder), output)
+        print(f"{output}: {len(list(output.glob('t*/*/*')))} images")
 
 
 if __name__ == "__main__":

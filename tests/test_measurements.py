@@ -1,0 +1,86 @@
+"""The scripts behind the figures in docs: all can be imported, some are run small."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skad.images import find_images, read_image
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "docs" / "benchmarks").glob("*.py"))
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by its name, as running it does; others like it are found."""
+    monkeypatch.syspath_prepend(SCRIPTS[0].parent)
+    yield importlib.import_module
+    for path in SCRIPTS:
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A category of noisy gray images of 208 x 208, two with a white square."""
+    folder, rng = tmp_path / "data" / "part", np.random.default_rng(0)
+    goods = [*(f"train/good/{i}" for i in range(8)), "test/good/0", "test/good/1"]
+    bads = ["test/square/0", "test/square/1"]
+    for name in goods + bads:
+        pixels = rng.integers(90, 111, (208, 208), dtype=np.uint8)
+        mask = np.zeros_like(pixels)
+        if name in bads:
+            pixels[40:120, 60:100] = mask[40:120, 60:100] = 255
+            write(folder / f"{name.replace('test', 'ground_truth')}_mask.png", mask)
+        write(folder / f"{name}.png", pixels)
+    return tmp_path / "data"
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SCRIPTS])
+def test_every_script_can_be_imported_and_names_its_command(name, script):
+    module = script(name)
+    assert callable(module.main)
+    docs = [*Path(__file__).parents[1].glob("docs/*.md")]
+    assert any(f"benchmarks/{name}.py" in page.read_text() for page in docs)
+
+
+def test_the_ablation_takes_stored_networks_and_knows_their_parts(
+    script, root, tmp_path, monkeypatch, capsys
+):
+    ablation = script("ablation")
+    quick = {"epochs": 1, "image_size": 32, "device": "cpu"}
+    detector = ablation.skad.PatchAutoencoderDetector
+    monkeypatch.setattr(
+        detector.__init__,
+        "__kwdefaults__",
+        {**detector.__init__.__kwdefaults__, **quick},
+    )
+    arguments = [str(root), "--models", str(tmp_path / "models"), "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *arguments])
+    ablation.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if "alone" in line]
+    assert len(rows) == len(ablation.KINDS) + 2
+    stored = tmp_path / "models" / "part-0.safetensors"
+    before = stored.read_bytes()
+    ablation.main()
+    assert stored.read_bytes() == before
+    assert [r for r in capsys.readouterr().out.splitlines() if "alone" in r] == rows
+
+
+def test_a_category_that_is_not_there_is_named(script, root, tmp_path, monkeypatch):
+    turned_crops = script("turned_crops")
+    arguments = [str(root), str(tmp_path / "crops"), "--categories", "parts"]
+    monkeypatch.setattr(sys, "argv", ["turned_crops.py", *arguments])
+    with pytest.raises(ValueError, match="no category 'parts'; there are part"):
+        turned_crops.main()
+    monkeypatch.setattr(sys, "argv", ["turned_crops.py", *arguments[:-1], "part"])
+    turned_crops.main()
+    crops = find_images(tmp_path / "crops" / "part_crops" / "train" / "good")
+    assert read_image(crops[0]).shape == (144, 144)
