@@ -171,6 +171,7 @@ def _fit(args: argparse.Namespace) -> int:
     detector = PatchAutoencoderDetector(
         _one_or_several(args.patch_size),
         epochs=args.epochs,
+        batch_size=args.batch_size,
         contamination=args.contamination,
         target_fpr=args.target_fpr,
         device=args.device,

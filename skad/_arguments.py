@@ -72,6 +72,13 @@ def _add_fit(commands: Any) -> None:
     _add_sizes(parser, patch_size=[40])
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
     _add_epochs(parser, default=75)
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="images at a time; fewer take less memory (default: %(default)s)",
+    )
     _add_target_fpr(parser)
     parser.add_argument(
         "--contamination",

@@ -23,6 +23,7 @@ from skad._parameters import (
 from skad._progress import Progress, following, with_callbacks
 from skad._threads import within_quota
 from skad._torch_state import as_at_start
+from skad._whole_numbers import is_whole
 
 
 class PatchAutoencoderDetector(ImageDetector):
@@ -176,7 +177,7 @@ class PatchAutoencoderDetector(ImageDetector):
         checkpoint : path, default=None
             A file to write the unfinished training to, every half minute. After a
             stop, the same call goes on from there and comes to the same end, where the
-            file is deleted. Needs a `random_state`.
+            file is deleted. Needs an int `random_state`.
 
         Returns
         -------
@@ -197,8 +198,10 @@ class PatchAutoencoderDetector(ImageDetector):
         Warns
         -----
         UserWarning
-            Where the held-out images are too few to promise `target_fpr`, or
-            `checkpoint` can no longer be written.
+            Where the held-out images are too few to promise `target_fpr`, images are
+            copies of others, some channels are too faint beside others to be seen, the
+            training may need more memory than there is, or `checkpoint` can no longer
+            be written.
         """
         kept = self._fit(X, y, checkpoint)
         if kept is not None:
@@ -208,10 +211,11 @@ class PatchAutoencoderDetector(ImageDetector):
     def _fit(self, X: Any, y: Any, checkpoint: Any) -> Checkpoint | None:
         """Do as `fit`, and return what can go once the detector is safe elsewhere."""
         self._validate_params()
-        if checkpoint is not None and self.random_state is None:
+        if checkpoint is not None and not is_whole(self.random_state):
             raise ValueError(
-                "checkpoint needs a random_state, for instance 0: with None no second "
-                "training is the same, so that it could go on with the first; got None."
+                "checkpoint needs a random_state that is an int, for instance 0: else "
+                "no second training is the same, and none could go on; got "
+                f"{self.random_state!r}."
             )
         images = self._images_to_fit(X)
         if images.is_lazy and not (checkpoint is None and self.memory is None):

@@ -83,11 +83,16 @@ def outline(axes: Any, region: NDArray, *, color: str, linestyle: str) -> Any:
 def edges_with_one_at(
     offset: float, scores: NDArray[np.float64], bins: int
 ) -> NDArray[np.float64]:
-    """Evenly spaced bar edges that span the scores, one of them at the offset."""
+    """Evenly spaced bar edges that span the scores, one of them at the offset.
+
+    An offset that is too far away for that, by the precision of floats, counts as none.
+    """
     width = (np.ptp(scores) or 1.0) / bins
     first = np.floor((scores.min() - offset) / width)
     last = np.floor((scores.max() - offset) / width) + 1
     edges = offset + width * np.arange(first, last + 1)
+    if len(edges) < 2 or not (np.diff(edges) > 0).all():
+        return np.linspace(scores.min(), scores.min() + bins * width, bins + 1)
     edges[0] = min(edges[0], scores.min())  # rounding must not lose the extremes
     edges[-1] = max(edges[-1], scores.max())
     return edges

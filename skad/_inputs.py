@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
+from skad._masked import refuse_mask
 from skad._whole_numbers import whole_numbers
 
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
 _MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
 _TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
+_FIRST = "as image 0 has"
 _KINDS = {  # as told in errors
     "integer": "integer (uint8 or uint16, scaled by their type)",
     "unscaled integer": "integer of a type that is not scaled (not uint8 or uint16)",
@@ -60,7 +62,8 @@ class Images:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
         if self.is_lazy:
-            batch = np.stack([self._read(int(i)) for i in indices])
+            # Copies, for the next image may come in the same array.
+            batch = np.stack([self._read(int(i)).copy() for i in indices])
         else:
             batch = self.source[indices]
         batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
@@ -75,9 +78,9 @@ class Images:
         try:
             image_shape = self.format.image_shape if self.format.is_row else None
             got = format_of(image.shape, image.dtype, image_shape)
-            check_format(got, self.format, "as image 0 has")
+            check_format(got, self.format, _FIRST)
             _check_type(image.dtype, self.dtype)
-            check_finite(image[None])
+            check_finite(image[None], first=i)
         except ValueError as error:
             raise ValueError(f"image {i} of the sequence: {error}") from None
         return image.reshape(self.format.image_shape)
@@ -127,8 +130,10 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     if fitted is not None:
         fits = fitted.is_row and first.shape == fitted.shape
         image_shape = fitted.image_shape if fits else None
-    elif isinstance(X, np.ndarray):
-        _refuse_single_image(X, image_shape)
+    else:
+        if isinstance(X, np.ndarray):
+            _refuse_single_image(X, image_shape)
+        _refuse_channels_first(first.shape)
     got = format_of(first.shape, first.dtype, image_shape)
     if fitted is not None:
         check_format(got, fitted, "as in fit")
@@ -194,21 +199,28 @@ def check_format(got: Format, fitted: Format, reference: str) -> None:
     """Raise a ValueError unless images look like others; a channel axis of 1 may go."""
     if got.image_shape != fitted.image_shape or got.is_row != fitted.is_row:
         raise ValueError(_shape_error(got.shape, fitted.shape, reference))
-    if got.kind != fitted.kind:
+    _check_kind(got.kind, fitted.kind, reference)
+
+
+def _check_kind(got: str, right: str, reference: str) -> None:
+    if got != right:
         raise ValueError(
-            f"Images must be of one number kind, {reference}: {_KINDS[fitted.kind]}; "
-            f"got {_KINDS[got.kind]}. Convert them as the other images were."
+            f"Images must be of one number kind, {reference}: {_KINDS[right]}; "
+            f"got {_KINDS[got]}. Convert them as the other images were."
         )
 
 
-def check_finite(X: np.ndarray) -> None:
-    """Raise a ValueError that names the first image with NaN, infinity or the like."""
+def check_finite(X: np.ndarray, first: int = 0) -> None:
+    """Raise a ValueError that names the first image with NaN, infinity or the like.
+
+    They are counted from `first` on.
+    """
     if X.dtype.kind != "f":
         return
     with np.errstate(invalid="ignore"):
         if max(X.max(), -X.min()) < _TOO_LARGE:  # not so where there is a NaN
             return
-    for i, image in enumerate(X):
+    for i, image in enumerate(X, first):
         if not (np.abs(image) < _TOO_LARGE).all():
             finite, nan = np.isfinite(image).all(), np.isnan(image).any()
             what = "values too large" if finite else "NaN" if nan else "infinity"
@@ -230,7 +242,8 @@ def _is_scaled(dtype: np.dtype) -> bool:
 
 def _check_type(dtype: np.dtype, first: np.dtype) -> None:
     """Raise a ValueError where images of two types would be scaled alike."""
-    if dtype != first and (_is_scaled(dtype) or _is_scaled(first)):
+    same = dtype.newbyteorder("=") == first.newbyteorder("=")
+    if not same and (_is_scaled(dtype) or _is_scaled(first)):
         raise ValueError(
             f"All images must have one number type, {first} as image 0 has; got "
             f"{dtype}. Convert them first."
@@ -244,7 +257,7 @@ def _as_array(X: Any) -> np.ndarray:
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
-    _refuse_mask(X, "X")
+    refuse_mask(X, "X")
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
@@ -282,25 +295,24 @@ def _stack(X: Sequence) -> Any:
             )
         try:
             _check_type(image.dtype, images[0].dtype)
+            if hasattr(X[i], "dtype"):  # plain numbers may be 1 beside 0.5
+                _check_kind(_kind_of(image.dtype), _kind_of(images[0].dtype), _FIRST)
         except ValueError as error:
             raise ValueError(f"image {i} of X: {error}") from None
     return np.stack(images)
 
 
-def _refuse_mask(array: Any, name: str) -> None:
-    if np.ma.is_masked(array):
-        raise ValueError(
-            f"{name} must have no mask, which would be ignored; got a masked array. "
-            "Pass its data, as in X.data; what never counts is the detector's roi."
-        )
-
-
 def _as_image(item: Any, i: int) -> np.ndarray:
-    _refuse_mask(item, f"image {i} of X")
+    refuse_mask(item, f"image {i} of X")
     if isinstance(item, tuple) and getattr(next(iter(item), 0), "ndim", 0) > 1:
         raise ValueError(
             f"image {i} of X must be an array (H, W) or (H, W, C); got a tuple of "
             f"{len(item)}, as data sets for training hold. Pass the images alone."
+        )
+    if getattr(item, "mode", None) == "P":
+        raise ValueError(
+            f"image {i} of X is a Pillow image whose numbers are places in a palette. "
+            'Convert it: image.convert("RGB"), as files are read.'
         )
     try:
         image = np.asarray(item)
@@ -333,6 +345,20 @@ def _refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
         )
 
 
+def _refuse_channels_first(shape: tuple[int, ...]) -> None:
+    if (
+        len(shape) == 3
+        and shape[0] <= _MOST_CHANNELS
+        and min(shape[1:]) > _MOST_ROWS_OF_A_GLANCE
+    ):
+        raise ValueError(
+            f"Images of shape {shape} look as if channels came first. Pass (H, W, C): "
+            "np.moveaxis(X, 1, -1), or np.moveaxis(image, 0, -1) of each. If they "
+            f"really have {shape[0]} rows and {shape[2]} channels, pass them as rows, "
+            f"with image_shape={shape}."
+        )
+
+
 def _row_shape(p: int, image_shape: Any) -> tuple[int, int, int]:
     if image_shape is None:
         return (1, p, 1)
@@ -357,6 +383,8 @@ def _shape_error(got: tuple, fitted: tuple, reference: str) -> str:
             f"{fitted[0]} features as input, {reference}."
         )
     rule = f"Every image must have {name(fitted)}, {reference}; got {name(got)}."
+    if len(got) == 3 and (*got[1:], got[0]) == fitted:
+        return f"{rule} Channels come last: pass np.moveaxis(X, 1, -1)."
     if len(got) == len(fitted) - 1:
         if got == fitted[1:]:
             return f"{rule} The batch axis is missing: pass X[None] for one image."

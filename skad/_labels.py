@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from skad._masked import refuse_mask
+
 
 def check_labels(y: Any, n: int) -> np.ndarray:
     """Return labels as an array (n,) of +1 and -1."""
-    labels = np.asarray(y)
+    labels = _one_an_image(y)
     if labels.shape != (n,):
         raise ValueError(
             f"y must hold one label an image, {n} in all; got shape {labels.shape}."
@@ -20,7 +22,7 @@ def check_labels(y: Any, n: int) -> np.ndarray:
 def are_labels(y: Any) -> bool:
     """Tell whether all of y are +1 or -1."""
     labels = np.asarray(y)
-    return labels.dtype.kind in "biufO" and bool(np.isin(labels, (-1, 1)).all())
+    return labels.dtype.kind in "iufO" and bool(np.isin(labels, (-1, 1)).all())
 
 
 def not_labels(y: Any) -> str:
@@ -37,8 +39,14 @@ def places_of_good(y: Any, n: int) -> np.ndarray:
     everywhere = np.arange(n)
     if y is None:
         return everywhere
-    labels = np.asarray(y)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    labels = _one_an_image(y)
     if labels.ndim != 1 or not are_labels(labels):
         return everywhere
     return everywhere[check_labels(labels, n) == 1]
+
+
+def _one_an_image(y: Any) -> np.ndarray:
+    """Return y as an array; a table of one column is that column."""
+    refuse_mask(y, "y")
+    labels = np.asarray(y)
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

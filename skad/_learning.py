@@ -1,5 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,6 +27,7 @@ _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by thi
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
 _ROUNDING = 1e-12  # of the mean: what varies less is constant
+_BYTES_A_PIXEL = 400  # of a batch, that a training step takes
 _MOST_APART = 30.0  # times, that channels' standard deviations differ by unnoticed
 
 
@@ -104,6 +106,7 @@ def learn(
     n_an_epoch = _images_an_epoch(len(training), settings.working_size)
     # Batch normalisation needs two images.
     batch_size = max(2, min(settings.batch_size, n_an_epoch))
+    _warn_of_memory(batch_size, settings.working_size, device)
     n_steps = -(-n_an_epoch // batch_size)
     history = History(settings.epochs, n_steps, progress)
     if checkpoint is not None:
@@ -155,6 +158,25 @@ def _astray(learning_rate: float) -> ValueError:
         f"training with learning_rate={learning_rate} went astray: it computes NaN "
         "or infinity. Lower learning_rate."
     )
+
+
+def _warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
+    """Warn where training on so many images at a time may take more than there is."""
+    needed = n * size[0] * size[1] * _BYTES_A_PIXEL
+    if device.type == "cuda":
+        present = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > present:
+        warnings.warn(
+            f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
+            f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
+            "a smaller image_size or batch_size, or cut the images up.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _images_an_epoch(n_images: int, size: tuple[int, int]) -> int:

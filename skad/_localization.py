@@ -12,6 +12,8 @@ from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
+from skad._masked import refuse_mask
+
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
 
 
@@ -290,6 +292,7 @@ def _check_masks_and_maps(
 
 
 def _list_of_images(images: ImageArrays, name: str) -> list[NDArray]:
+    refuse_mask(images, name)
     if not np.iterable(images):
         raise ValueError(
             f"{name} must be an array of shape (n, H, W) or a sequence of arrays of "

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from skad._masked import refuse_mask
 from skad._whole_numbers import whole_numbers
 
 CONSTRAINTS: dict[str, list] = {
@@ -60,6 +61,7 @@ def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:
     """Return the roi as an array of the images' size; None stays None."""
     if roi is None:
         return None
+    refuse_mask(roi, "roi")
     roi = np.asarray(roi)
     if roi.dtype != bool or roi.shape != size or not roi.any():
         raise ValueError(

@@ -2,7 +2,8 @@
 
 A scorer is called as ``scorer(estimator, X, y)``, higher = better, and is what
 scikit-learn takes as `scoring`. All of them are made by `sklearn.metrics.make_scorer`,
-so a search with several computes the scores of the images once.
+so a search with several scores the images once for all that ask for scores, and once
+for all that ask for labels.
 """
 
 import math

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from skad._labels import check_labels
+from skad._masked import refuse_mask
 
 _METRICS = ("balanced_accuracy", "f1", "cost")
 
@@ -278,6 +279,7 @@ def _clopper_pearson(successes: int, n: int) -> tuple[float, float]:
 
 def check_scores(scores: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return scores as an array (n,) of finite numbers."""
+    refuse_mask(scores, name)
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(

@@ -65,7 +65,8 @@ def load_surfaces(
 
     Each defect is one of five kinds. With ``t = tile_size``, sizes in pixels are:
 
-    - ``"scratch"``: a dark crack, 0.3 t to 0.6 t long and t/50 to t/25 wide,
+    - ``"scratch"``: a dark crack, 0.3 t to 0.6 t long and t/50 to t/25 wide, at
+      least 2,
     - ``"stain"``: a smooth dark or bright tint of mean radius t/12 to t/6,
     - ``"hole"``: a dark pit with a bright rim, of mean radius t/20 to t/10,
     - ``"smear"``: a dark blur along a line t/5 long, of mean radius t/10 to t/6,

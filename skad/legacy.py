@@ -1,17 +1,15 @@
 """The calls of the old script: one class that reads folders, trains, draws, saves."""
 
-import io
 import os
 import warnings
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.utils.validation import check_is_fitted
 
 from skad import _persistence
@@ -20,16 +18,22 @@ from skad._decoding import PathLike, as_colour
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
-from skad._files import make_room_for, write_atomically
+from skad._files import make_room_for
 from skad._image_detector import ImageDetector
-from skad._keras import SUFFIXES, Pair, find_pair
+from skad._keras import Pair
+from skad._legacy_files import (
+    find_stored_model,
+    image_files,
+    output_folder,
+    write_picture,
+)
 from skad._parameters import patch_sizes
 from skad._regions import Region, above, find_regions, marked_patches
 from skad._whole_numbers import is_whole, whole_numbers
-from skad.images import find_images, is_shape_of_files, read_image
+from skad.images import is_shape_of_files, read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
-Pixels = NDArray[np.uint8]  # (H, W) or (H, W, 3)
+Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
 _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
 _DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
@@ -39,7 +43,6 @@ _NO_THRESHOLD = (
     "The model has no threshold yet, so nothing is flagged: scores and maps alone are "
     "given. Call load_data with good images first, or train."
 )
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
 
 class Result(NamedTuple):
@@ -54,8 +57,8 @@ class Result(NamedTuple):
 class AD:
     """Anomaly detector with the calls of the old script.
 
-    A name makes a new model; the path of a stored model loads it. Images are read with
-    8 bits a channel, and gray files as colour where the model is in colour.
+    A name makes a new model; the path of a stored model loads it. Images are read as
+    they are, with 8 or 16 bits a channel, gray files as colour where the model is so.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ class AD:
     detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
         What does the work. A new one's random_state is 0: equal calls, equal models.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
-        What `load_data` has read, uint8.
+        What `load_data` has read: uint8, or uint16 if any file has 16 bits.
     gray_scale, img_size, patch_size
         What holds in the end. A stored model keeps its own, and warns of others.
 
@@ -123,7 +126,7 @@ class AD:
         self.img_size = (sides[0], sides[1])
         self.images: Pixels | None = None
         name = os.fspath(model_name)
-        stored = None if name in _PRESETS else _find_stored_model(name)
+        stored = None if name in _PRESETS else find_stored_model(name, _PRESETS)
         if stored is None:
             side, gray = _PRESETS.get(name, _PRESETS["AD1"])
             self.gray_scale = self.gray_scale and gray
@@ -153,10 +156,12 @@ class AD:
             cannot are left out and named in a warning.
         """
         path = self.train_path if path is None else path
-        paths = _image_files(path)
+        paths = image_files(path)
         channels = () if self.gray_scale else (3,)
         images = np.empty((len(paths), *self.img_size, *channels), np.uint8)
         for n_images, (_, image) in enumerate(self._readable(paths, "reading"), 1):
+            if image.dtype != images.dtype:
+                images, image = _in_16_bits(images), _in_16_bits(image)
             images[n_images - 1] = image
         self.images = images[:n_images]
         print(f"Loaded {n_images} images from {path}")
@@ -170,6 +175,7 @@ class AD:
         A part of the images is held out from training, for the threshold. A model that
         is trained, by an earlier call or as it was stored, goes on from there. It is
         saved as "model.safetensors" in `save_path`: ``AD("Models/model")`` loads it.
+        After a stop, the same call goes on, by the file ".unfinished" beside it.
 
         Parameters
         ----------
@@ -188,9 +194,16 @@ class AD:
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
-        self.detector.set_params(epochs=int(epochs), warm_start=True, verbose=1)
-        self.detector.fit(self.images)
-        _persistence.save(self.detector, target)
+        detector = self.detector
+        detector.set_params(epochs=int(epochs), warm_start=True, verbose=1)
+        if isinstance(detector, Dense) or not is_whole(detector.random_state):
+            detector.fit(self.images)
+            _persistence.save(detector, target)
+        else:
+            unfinished = target.with_name(f"{target.name}.unfinished")
+            kept = detector._fit(self.images, None, unfinished)
+            _persistence.save(detector, target)
+            kept.remove()
         print(f"Saved the model as {target}")
 
     def test_img(self, path_to_img: PathLike) -> Pixels:
@@ -206,8 +219,9 @@ class AD:
 
         Returns
         -------
-        pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3), uint8
-            The image left, its reconstruction right, at `img_size`.
+        pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3)
+            The image left, its reconstruction right, at `img_size`: uint8 or uint16,
+            as the file is.
 
         Raises
         ------
@@ -271,11 +285,11 @@ class AD:
         rule = "patch_size must be a whole number of pixels, or 0 for the model's"
         _check(is_whole(patch_size, 0), rule, patch_size)
         side = patch_size or int(np.max(self.patch_size))
-        paths = _image_files(path)
-        folder = _output_folder(save_path, paths) if save else None
+        paths = image_files(path)
+        folder = output_folder(save_path, paths) if save else None
         readable = self._readable(paths, "scoring")
         results = []
-        while chunk := list(islice(readable, _CHUNK)):
+        for chunk in _chunks(readable):
             maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
             for (file, image), values in zip(chunk, maps, strict=True):
                 over, score = above(values, threshold), -float(values.max())
@@ -286,7 +300,7 @@ class AD:
                 else:
                     picture = heat_map_image(image, values, threshold)
                 if folder is not None:
-                    _write(picture, folder / file.name)
+                    write_picture(picture, folder / file.name)
                 if show:
                     show_picture(picture, file.name, feature="AD")
         return results
@@ -338,12 +352,10 @@ class AD:
                 yield path, image
 
     def _read(self, path: Path) -> Pixels:
-        """Read a file as the model wants it: (H, W) or (H, W, 3), uint8."""
+        """Read a file as the model wants it: (H, W) or (H, W, 3), uint8 or uint16."""
         image = read_image(path, self.img_size, gray=self.gray_scale)
         if image.dtype.kind == "f":
             raise ValueError(f"{path} holds floating-point numbers; save it as a PNG.")
-        if image.dtype == np.uint16:
-            image = np.rint(image / 257).astype(np.uint8)  # 65535 / 257 = 255
         return image if self.gray_scale else as_colour(image)
 
 
@@ -352,45 +364,12 @@ def _check(fits: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}; got {value!r}.")
 
 
-def _find_stored_model(name: str) -> Path | Pair | None:
-    """Find the model file that a name means; None where it can only be a new model."""
-    for path in (Path(name), Path(f"{name}.safetensors")):
-        if path.is_file() and path.suffix not in SUFFIXES:
-            return path
-    pair = find_pair(name)
-    if pair is not None:
-        return pair
-    names = ", ".join(_PRESETS)
-    if "/" in name or "\\" in name or Path(name).suffix in (*SUFFIXES, ".safetensors"):
-        raise FileNotFoundError(
-            f"No stored model: looked for {name} and {name}.safetensors, and for the "
-            "old script's two files, .json and .h5. To make a new model, give one of "
-            f"the names {names}."
-        )
-    warning = f"Unknown model name {name!r}, neither one of {names} nor a stored model"
-    warnings.warn(f"{warning}: using AD1.", stacklevel=3)
-    return None
+def _in_16_bits(pixels: Pixels) -> Pixels:
+    return pixels if pixels.dtype == np.uint16 else 257 * pixels.astype(np.uint16)
 
 
-def _image_files(path: PathLike) -> list[Path]:
-    files = [file for file in find_images(path) if file.suffix.lower() in _FORMATS]
-    if not files:
-        kinds = ", *".join(_FORMATS)
-        raise ValueError(f"No image in {path}: looked for *{kinds}. Convert others.")
-    return files
-
-
-def _output_folder(save_path: PathLike, images: list[Path]) -> Path:
-    folder = make_room_for(Path(save_path) / images[0].name).parent
-    originals = {os.path.realpath(image) for image in images}
-    pictures = {os.path.realpath(folder / image.name) for image in images}
-    apart = originals.isdisjoint(pictures) and not folder.samefile(images[0].parent)
-    rule = "save_path must not be the folder of the images, links followed"
-    _check(apart, f"{rule}: they would be overwritten", str(folder))
-    return folder
-
-
-def _write(picture: Pixels, path: Path) -> None:
-    kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
-    Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
-    write_atomically(path, content.getvalue())
+def _chunks(readable: Iterator[tuple[Path, Pixels]]) -> Iterator[list]:
+    """Yield a few at a time, of one number type: an array holds no more."""
+    for _, alike in groupby(readable, lambda one: one[1].dtype):
+        while chunk := list(islice(alike, _CHUNK)):
+            yield chunk

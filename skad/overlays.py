@@ -7,6 +7,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skad._masked import refuse_mask
 from skad._whole_numbers import is_whole
 
 __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
@@ -14,6 +15,7 @@ __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
 # Purple, orange, pale yellow: lightness only rises, so that it reads without colour.
 _HEAT = np.array([[120, 28, 109], [237, 105, 37], [252, 255, 164]], dtype=np.float64)
 _RED = (255, 0, 0)
+_BIT_DEPTHS = (10, 12, 14, 16)  # of cameras, whose numbers are stored as uint16
 
 
 def to_rgb_uint8(
@@ -28,8 +30,9 @@ def to_rgb_uint8(
         number of channels the mean is shown in gray.
     value_range : tuple of two floats, default=None
         Values that become black and full brightness. None: 0 to the largest value of
-        the type for bool, uint8 and uint16; otherwise 0 to 1 where the image fits
-        into it, and its own least and greatest value where not.
+        the type for bool and uint8; for uint16 that of 10, 12, 14 or 16 bits, the
+        fewest that hold the image, as cameras give them; otherwise 0 to 1 where the
+        image fits into it, and its own least and greatest value where not.
 
     Returns
     -------
@@ -116,8 +119,10 @@ def heat_map_image(
             f"anomaly_map must have the shape of the image, {rgb.shape[:2]}; "
             f"got {values.shape}."
         )
-    if not isinstance(threshold, Real) or math.isnan(threshold):
-        raise ValueError(f"threshold must be a number; got {threshold!r}.")
+    if not isinstance(threshold, Real) or not threshold > -math.inf:
+        raise ValueError(
+            f"threshold must be a number above minus infinity; got {threshold!r}."
+        )
     if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
         raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
     over = values > threshold  # (H, W)
@@ -131,6 +136,7 @@ def heat_map_image(
 
 def as_map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
     """Return an anomaly map as float64; refuse one that is not finite."""
+    refuse_mask(anomaly_map, "anomaly_map")
     values = np.asarray(anomaly_map, dtype=np.float64)
     wrong = ~np.isfinite(values)
     if wrong.any():
@@ -235,8 +241,9 @@ def _range(value_range: tuple[float, float]) -> tuple[float, float]:
 def _usual_range(pixels: NDArray) -> tuple[float, float]:
     if pixels.dtype == bool:
         return 0, 1
-    if pixels.dtype in (np.uint8, np.uint16):
-        return 0, int(np.iinfo(pixels.dtype).max)
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        depths = (8,) if pixels.dtype.itemsize == 1 else _BIT_DEPTHS
+        return 0, next(2**n - 1 for n in depths if int(pixels.max()) < 2**n)
     low, high = float(pixels.min()), float(pixels.max())
     if low >= 0 and high <= 1:
         return 0, 1

@@ -194,9 +194,10 @@ def test_what_is_no_checkpoint_is_refused(good, kind, stop_after, tmp_path):
     assert path.read_bytes() == there
 
 
-def test_a_checkpoint_needs_a_random_state(good, tmp_path):
-    with pytest.raises(ValueError, match="checkpoint needs a random_state"):
-        detector(random_state=None).fit(good, checkpoint=tmp_path / "c")
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_a_checkpoint_needs_a_random_state(good, tmp_path, random_state):
+    with pytest.raises(ValueError, match="checkpoint needs a random_state that is an"):
+        detector(random_state=random_state).fit(good, checkpoint=tmp_path / "c")
 
 
 def test_a_place_that_cannot_be_written_is_told_of_before_training(

@@ -670,7 +670,7 @@ def test_calibration_on_labelled_images(detector, mixed, trainings, metric):
         (np.repeat([0, 1], 15), "np.where(y == 1, -1, 1)"),
         (np.array(["good", "bad"] * 15), "must hold the labels +1 (good)"),
         (np.ones(29), "one label an image, 30 in all; got shape (29,)"),
-        (np.ones((30, 1)), "got shape (30, 1)"),
+        (np.ones((30, 2)), "got shape (30, 2)"),
         (np.ones(30), "both labels"),
     ],
 )

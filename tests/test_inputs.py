@@ -121,6 +121,53 @@ def test_of_many_bad_images_the_first_is_named():
         fit(X)
 
 
+@pytest.mark.parametrize("container", [np.array, list, Lazy, torch.from_numpy])
+def test_channels_that_come_first_are_refused(fitted, container):
+    X = container(draw(4, 3, *SIZE))
+    with pytest.raises(ValueError, match=r"channels came first.*moveaxis\(X, 1, -1\)"):
+        fit(X)
+    with pytest.raises(ValueError, match=r"Channels come last: pass np\.moveaxis"):
+        fitted["colour"].predict(X)
+    rows = fit(draw(4, 3 * 20 * 24), image_shape=(3, *SIZE))
+    assert rows.anomaly_map(draw(1, 3 * 20 * 24)).shape == (1, 3, 20)
+
+
+@pytest.mark.parametrize("container", [list, Lazy])
+def test_whole_numbers_among_fractions_are_refused(fitted, container):
+    X = list(draw(4, *SIZE) / 255)
+    X[2] = draw(1, *SIZE, dtype=np.int64)[0]
+    for method in (fit, fitted["float"].score_samples):
+        with pytest.raises(ValueError, match=r"image 2 .* one number kind, as image 0"):
+            method(container(X))
+
+
+def test_rows_of_plain_numbers_may_mix_them():
+    X = draw(4, 480) / 255
+    rows = X.tolist()
+    rows[2] = [1] * 480
+    assert fit(rows, image_shape=SIZE).n_features_in_ == 480
+
+
+def test_a_sequence_may_give_every_image_in_the_same_array(fitted):
+    class Grabber(Lazy):
+        frame = np.empty(SIZE, np.uint8)
+
+        def __getitem__(self, i):
+            self.frame[:] = super().__getitem__(i)
+            return self.frame
+
+    X = draw(5, *SIZE)
+    expected = fitted["gray"].score_samples(X)
+    np.testing.assert_array_equal(fitted["gray"].score_samples(Grabber(X)), expected)
+
+
+def test_an_image_of_a_sequence_with_nan_is_named_once():
+    X = draw(9, *SIZE) / 255
+    X[7, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"image 7 .* NaN \(image 7 is the first\)"):
+        fit(Lazy(X))
+
+
 @pytest.mark.parametrize(
     ("place", "bad", "words"),
     [
@@ -137,6 +184,7 @@ def test_of_many_bad_images_the_first_is_named():
         (3, np.ma.masked_less(draw(*SIZE), 99), "image 3 of X must have no mask"),
         (1, draw(1, *SIZE, dtype=float)[0], "image 1 of X: All images must have one"),
         (1, draw(1, *SIZE, dtype=np.uint16)[0], "uint8 as image 0 has; got uint16"),
+        (2, Image.new("P", (24, 20)), "image 2 of X is a Pillow image whose numbers"),
     ],
 )
 def test_the_bad_image_of_a_list_is_named(place, bad, words):

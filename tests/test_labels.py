@@ -21,6 +21,7 @@ from skad._labels import check_labels, places_of_good
         ([1, -1, np.nan, 1], [0, 1, 2, 3]),
         (["1", "-1", "1", "1"], [0, 1, 2, 3]),
         ([True, False, True, True], [0, 1, 2, 3]),
+        (np.ones(4, bool), [0, 1, 2, 3]),
         (np.ones((4, 3, 3)), [0, 1, 2, 3]),
         ("anything", [0, 1, 2, 3]),
     ],
@@ -40,3 +41,22 @@ def test_what_came_is_told_and_no_more_of_it_than_can_be_read():
     with pytest.raises(ValueError, match="must hold the labels") as error:
         check_labels(np.arange(10_000), 10_000)
     assert len(str(error.value)) < 200
+
+
+def test_a_table_of_one_column_is_that_column():
+    y = pd.DataFrame({"label": [1, -1, 1]})
+    assert check_labels(y, 3).tolist() == [1, -1, 1]
+    with pytest.raises(ValueError, match=r"one label an image, 3 in all; .* \(3, 2\)"):
+        check_labels(np.ones((3, 2)), 3)
+
+
+def test_all_true_is_no_label():
+    with pytest.raises(ValueError, match=r"got \[True\]"):
+        check_labels(np.ones(3, bool), 3)
+
+
+def test_masked_labels_are_refused():
+    y = np.ma.masked_less([1, 1, -1], 0)
+    for check in (check_labels, places_of_good):
+        with pytest.raises(ValueError, match="y must have no mask"):
+            check(y, 3)

@@ -1,10 +1,12 @@
 """How good images differ, as far as it is learned from them alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from skad._learning import _combined, _measure
+from skad._learning import _combined, _measure, _warn_of_memory
 from skad._preparation import Preparation
 
 CPU = torch.device("cpu")
@@ -70,3 +72,11 @@ def test_looks_are_all_combinations_of_flips():
     assert _combined(()) == [()]
     assert _combined((3,)) == [(), (3,)]
     assert _combined((2, 3)) == [(), (2,), (3,), (2, 3)]
+
+
+def test_what_does_not_fit_into_memory_is_warned_of():
+    with pytest.warns(UserWarning, match=r"GB for 16 images of 90000 x 40000 pixels"):
+        _warn_of_memory(16, (90_000, 40_000), CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_memory(16, (256, 256), CPU)

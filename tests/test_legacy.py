@@ -20,6 +20,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from skad import AD, PatchAutoencoderDetector, read_image, save
+from skad._checkpoint import Checkpoint
 from skad.legacy import Result
 
 SIZE = (32, 32)
@@ -214,13 +215,32 @@ def test_colour_models_read_gray_files_as_colour(tmp_path):
         np.testing.assert_array_equal(ad.images[1, :, :, channel], good_image(3))
 
 
-def test_16_bits_are_rounded_to_8(tmp_path):
+def test_16_bits_stay_16_bits(tmp_path):
     deep = np.zeros(SIZE, np.uint16)
-    deep[0, :3] = [256, 385, 65535]  # 256 / 257 = 0.996, 385 / 257 = 1.498
-    write(deep, tmp_path / "data" / "a.png")
+    deep[0, :3] = [256, 385, 65535]
+    write(good_image(1), tmp_path / "data" / "a.png")
+    write(deep, tmp_path / "data" / "b.png")
+    write(good_image(2), tmp_path / "data" / "c.png")
     ad = AD("AD1", img_size=SIZE)
     ad.load_data("data")
-    np.testing.assert_array_equal(ad.images[0, 0, :4], [1, 1, 255, 0])
+    expected = [257 * good_image(1).astype(int), deep, 257 * good_image(2).astype(int)]
+    np.testing.assert_array_equal(ad.images, expected)
+
+
+def test_files_of_12_bits_are_judged_as_those_of_8(root, ad, tmp_path):
+    """Also where a folder holds both, and what is drawn can be seen."""
+    for i in range(3):
+        image = np.array(Image.open(root / "Test" / f"bad{i}.png"))
+        write(image.astype(np.uint16) * 257, tmp_path / "in" / f"{i}.png")
+        write(image, tmp_path / "in" / f"{i}_8.png")
+        write(image.astype(np.uint16) * 16, tmp_path / "dark" / f"{i}.png")
+    found = ad.predict(tmp_path / "in")
+    for deep, plain in zip(found[::2], found[1::2], strict=True):
+        assert deep.is_anomaly
+        np.testing.assert_allclose(deep.score, plain.score, rtol=1e-4)
+    ad.predict(tmp_path / "dark", save_path="pictures")
+    pictures = read_pictures(tmp_path / "pictures")
+    assert all(picture.max() > 200 for picture in pictures.values())
 
 
 def test_what_is_no_image_is_named_and_left_out(tmp_path, capsys):
@@ -328,6 +348,34 @@ def test_models_of_gray_images_with_an_axis_of_channels_will_do(tmp_path):
     (result,) = ad.predict(tmp_path / "parts", save=False)
     assert result.score == pytest.approx(detector.score_samples(images[:1])[0])
     assert ad.test_img(tmp_path / "parts" / "0.png").shape == (32, 64)
+
+
+def test_a_training_that_was_stopped_goes_on(root, tmp_path, monkeypatch, ad):
+    monkeypatch.setattr("skad._checkpoint._SECONDS", 0.0)
+    keep, calls = Checkpoint.keep, []
+
+    def stop(self):
+        keep(self)
+        calls.append(self)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    stopped = new_model(root)
+    stopped.save_path = tmp_path / "New"
+    monkeypatch.setattr(Checkpoint, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(2)
+    assert [path.name for path in (tmp_path / "New").iterdir()] == [
+        "model.safetensors.unfinished"
+    ]
+    monkeypatch.setattr(Checkpoint, "keep", keep)
+    again, whole = new_model(root), new_model(root)
+    again.save_path, whole.save_path = tmp_path / "New", tmp_path / "Whole"
+    for model in (again, whole):
+        model.train(2)
+    scores = [m.detector.score_samples(whole.images) for m in (again, whole)]
+    np.testing.assert_array_equal(*scores)
+    assert os.listdir(tmp_path / "New") == ["model.safetensors"]
 
 
 def test_a_loaded_model_goes_on_training(root, ad):

@@ -174,12 +174,14 @@ def test_fit_passes_its_options_on(good, tmp_path, capsys):
     path = tmp_path / "a.safetensors"
     options = ["--patch-size", "4", "9", "--image-size", "16", "20", "--seed", "3"]
     options += ["--contamination", "0.25", "--target-fpr", "0.3", "--epochs", "1"]
+    options += ["--batch-size", "5"]
     assert main(["fit", str(good), "--model", str(path), *options]) == 0
     detector = skad.load(path)
     assert tuple(detector.patch_size) == (4, 9)
     assert detector.image_shape_in_ == (16, 20)
     assert detector.contamination == 0.25
     assert detector.target_fpr == 0.3
+    assert detector.batch_size == 5
     assert detector.random_state == 3
     assert (
         "none: the threshold was set by labels or by contamination"

@@ -11,6 +11,9 @@ from skad.overlays import boxes_image, heat_map_image, hottest_value, to_rgb_uin
     [
         (np.array([[0, 7, 255]], np.uint8), [0, 7, 255]),
         (np.array([[0, 257 * 7, 65535]], np.uint16), [0, 7, 255]),
+        (np.array([[0, 257 * 7, 65535]], ">u2"), [0, 7, 255]),
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 4096, 8192]], np.uint16), [0, 64, 128]),
         (np.array([[False, True]]), [0, 255]),
         (np.array([[0.0, 0.25, 1.0]], np.float32), [0, 64, 255]),
         (np.array([[-10.0, 0.0, 10.0]]), [0, 128, 255]),
@@ -111,7 +114,7 @@ def test_bad_overlays_are_refused():
         with pytest.raises(ValueError, match=f"anomaly_map must be .* holds {value}"):
             heat_map_image(np.zeros((1, 2)), [[0.0, value]], 1.0)
     for threshold in (np.nan, None, "a"):
-        with pytest.raises(ValueError, match="threshold must be a number; got"):
+        with pytest.raises(ValueError, match="threshold must be a number above"):
             heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), threshold)
     with pytest.raises(ValueError, match=r"boxes\[1\] is \(0, 2, 3, 2\)"):
         boxes_image(np.zeros((5, 5)), [(0, 0, 1, 1), (0, 2, 3, 2)])

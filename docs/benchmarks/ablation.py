@@ -3,8 +3,8 @@
 ROOT holds categories in the layout of MVTec AD. Every detector is trained once, with
 default parameters, and stored in FOLDER, from where a further run takes it, as does one
 after `skad benchmark ROOT --models FOLDER`. Then maps are made from each kind of
-evidence alone, from all but one, and by other ways to join them; and with nothing, or
-all, of what the surroundings let expect taken off. Only the first row has the second
+evidence alone, from all but one, and by other ways to join them; and with nothing, half
+or all of what the surroundings let expect taken off. Only the first row has the second
 look, which takes halos off. The table has the means over categories and seeds.
 """
 
@@ -40,6 +40,7 @@ METHOD = "the method"
 FIRST_LOOK = "without the second look: the largest of three views"
 SHARES = {
     "the largest of three views, nothing expected": 0.0,
+    "the largest of three views, half of what is expected taken off": 0.5,
     "the largest of three views, all that is expected taken off": 1.0,
 }
 

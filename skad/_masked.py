@@ -1,0 +1,14 @@
+"""Masked arrays are refused: NumPy would drop their masks without a word."""
+
+from typing import Any
+
+import numpy as np
+
+
+def refuse_mask(array: Any, name: str) -> None:
+    """Raise a ValueError for a masked array in which something is masked."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} must have no mask, which would be ignored; got a masked array. "
+            "Pass its data, as in X.data; what never counts is the detector's roi."
+        )
