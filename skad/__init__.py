@@ -15,6 +15,7 @@ _MODULE_OF = {
     "load": "_persistence",
     "read_image": "images",
     "read_images": "images",
+    "resize_image": "images",
     "save": "_persistence",
 }
 _SUBMODULES = (

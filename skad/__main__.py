@@ -193,8 +193,8 @@ def _check_not_read(output: Path, inputs: Iterable[Path]) -> None:
     """Refuse to write over one of the files that are read."""
     if os.path.realpath(output) in map(os.path.realpath, inputs):
         raise ValueError(
-            f"{output} is one of the files that are read, and would be replaced; name "
-            "another file to write"
+            f"{output} is one of the files that are read or written otherwise, and "
+            "would be replaced; name another file"
         )
 
 
@@ -275,8 +275,14 @@ def _benchmark(args: argparse.Namespace) -> int:
     from skad import _benchmark
     from skad._benchmark_table import table
     from skad._files import make_room_for, write_atomically
+    from skad._finding import SUFFIXES
 
+    files = args.root.rglob("*")
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    for path in filter(None, (args.output, args.table)):
+        _check_not_read(path, images)
     if args.table is not None:
+        _check_not_read(args.table, [args.output])
         make_room_for(args.table)
     chosen = {
         "patch_size": _one_or_several(args.patch_size),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -17,6 +17,7 @@ Size = tuple[int, int]  # (height, width), pixels
 
 MAX_PIXELS = 2**28  # 16384 x 16384: far above any camera, 1 GiB as Pillow holds colour
 
+_DTYPES = (np.uint8, np.uint16, np.float32)  # of all that is read
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, as Pillow's mode "L"
 _TIFF_DTYPES = {  # in the file: as read
     "uint8": np.uint8,
@@ -284,6 +285,48 @@ def _orient(array: NDArray[Any], turn: int) -> NDArray[Any]:
     if turn in (2, 3, 6, 7):
         array = array[:, ::-1]
     return np.ascontiguousarray(array)
+
+
+def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
+    """Resize an image in memory, as `read_image` resizes one that it reads.
+
+    For frames of a camera, and a detector that was fitted on files: another way to
+    resize moves scores, and sometimes verdicts.
+
+    Parameters
+    ----------
+    image : array-like of shape (height, width) or (height, width, 3)
+        uint8, uint16 or float32.
+    image_size : int or (height, width)
+        An int means a square.
+
+    Returns
+    -------
+    ndarray of shape image_size or (*image_size, 3), of the same dtype
+
+    Raises
+    ------
+    ValueError
+        If `image` has another shape or dtype, or `image_size` is none.
+
+    Examples
+    --------
+    >>> frame = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    >>> resize_image(frame, (1, 3))
+    array([[4, 6, 7]], dtype=uint8)
+    """
+    array = np.asarray(image)
+    dtype = array.dtype.newbyteorder("=")
+    has_size = array.size and array.ndim > 1 and array.shape[2:] in ((), (3,))
+    if dtype not in _DTYPES or not has_size:
+        raise ValueError(
+            "image must be an array (height, width) or (height, width, 3) of uint8, "
+            f"uint16 or float32; got {array.dtype} of shape {array.shape}"
+        )
+    size = check_options(image_size, gray=False)
+    if size is None:
+        raise ValueError("image_size must be an int or (height, width); got None")
+    return _resize(np.ascontiguousarray(array, dtype), size)
 
 
 def _resize(array: NDArray[Any], size: Size) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     Parameters
     ----------
     path : path
-        The file; one that is there already is replaced.
+        The file; one that is there already is replaced, and keeps its permissions. Of
+        a link, what it leads to.
     content : bytes or str
         What it shall hold; a str is written as UTF-8.
 
@@ -23,11 +25,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     OSError
         If the file cannot be written; nothing of it is left then.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if _is_special(path):
         raise FileExistsError(errno.EEXIST, "It is a device or a pipe", str(path))
+    if _is_protected(path):
+        raise PermissionError(errno.EACCES, "It is write-protected", str(path))
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")  # any file name there is
     beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
@@ -36,6 +40,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave an empty file
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, beside)
         beside.replace(path)
     finally:
         with suppress(OSError):
@@ -58,8 +64,8 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OSError
-        If the path is a folder, a device or a pipe, or its folder cannot be made or
-        written to.
+        If the path is a folder, a device, a pipe or a write-protected file, or its
+        folder cannot be made or written to.
     """
     path = Path(path)
     if path.is_dir():
@@ -72,9 +78,14 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
             f"{path} is a device or a pipe, and a file is to be written: name another "
             "place for it"
         )
+    if _is_protected(path):
+        raise PermissionError(
+            f"{path} is write-protected, and would be replaced: name another place, or "
+            "allow that it is written"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
             pass
     except OSError as error:
         raise type(error)(
@@ -82,6 +93,11 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
             "folder that you may write to"
         ) from error
     return path
+
+
+def _is_protected(path: Path) -> bool:
+    """Whether a file is there that this user must not write to."""
+    return path.is_file() and not os.access(path, os.W_OK)
 
 
 def _is_special(path: Path) -> bool:

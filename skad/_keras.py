@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from skad._decoding import PathLike
 
-SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
+OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
 _HALVES = (".json", ".h5")
 _KERAS_3 = (".keras", ".weights.h5")

@@ -12,8 +12,8 @@ from PIL import Image
 
 from skad._decoding import PathLike
 from skad._files import make_room_for, write_atomically
-from skad._keras import SUFFIXES, Pair, find_pair
-from skad.images import find_images
+from skad._finding import find_images
+from skad._keras import OLD_SUFFIXES, Pair, find_pair
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
@@ -21,13 +21,17 @@ _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 def find_stored_model(name: str, presets: Iterable[str]) -> Path | Pair | None:
     """Find the model file that a name means; None where it can only be a new model."""
     for path in (Path(name), Path(f"{name}.safetensors")):
-        if path.is_file() and path.suffix not in SUFFIXES:
+        if path.is_file() and path.suffix not in OLD_SUFFIXES:
             return path
     pair = find_pair(name)
     if pair is not None:
         return pair
     names = ", ".join(presets)
-    if "/" in name or "\\" in name or Path(name).suffix in (*SUFFIXES, ".safetensors"):
+    if (
+        "/" in name
+        or "\\" in name
+        or Path(name).suffix in (*OLD_SUFFIXES, ".safetensors")
+    ):
         raise FileNotFoundError(
             f"No stored model: looked for {name} and {name}.safetensors, and for the "
             "old script's two files, .json and .h5. To make a new model, give one of "

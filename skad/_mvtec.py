@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skad._decoding import PathLike
-from skad.images import SUFFIXES, ImageReader, find_images, read_image
+from skad._finding import SUFFIXES, find_images
+from skad.images import ImageReader, read_image
 
 _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
 

@@ -17,10 +17,11 @@ from PIL import Image
 from skad._bars import bar, say
 from skad._decoding import PathLike, as_colour
 from skad._files import make_room_for, write_atomically
+from skad._finding import find_images, is_shape_of_files
 from skad._prefetch import read_ahead
 from skad._regions import above, find_regions
 from skad._threshold import conformal_p_value
-from skad.images import find_images, is_shape_of_files, read_image
+from skad.images import read_image
 from skad.overlays import heat_map_image
 
 Row = dict[str, Any]  # one of the table, or as read from it: all values str
@@ -74,8 +75,8 @@ def score_files(
     resume : bool, default=False
         Keep what the table holds already, also of files that were changed since or are
         not named now, and score the rest; files that could not be read, and those
-        whose heat map is wanted and gone, are tried again. False starts the table
-        over.
+        whose heat map is wanted and gone, are tried again. False starts over: an
+        earlier table is replaced, and the heat maps that it names are removed.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -104,7 +105,11 @@ def score_files(
     paths = list_files(sources)
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
-    rows = _rows_to_keep(table, detector, paths, heat_maps) if resume else []
+    if resume:
+        rows = _rows_to_keep(table, detector, paths, heat_maps)
+    else:
+        rows = []
+        _remove_heat_maps(table)
     pictures = {}
     if heat_maps:
         kept = {row["path"]: table.parent / row["heat_map"] for row in rows}
@@ -236,22 +241,37 @@ def _as_line(row: Row) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
+def _rows_of(table: Path) -> list[Row] | None:
+    """Read a table, of which the last row may have been cut off; None if it is none."""
+    if not table.exists():
+        return []
+    text = table.read_bytes().decode(errors="surrogateescape")
+    whole = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
+
+
+def _remove_heat_maps(table: Path) -> None:
+    """Remove those that an earlier table names, which is written anew."""
+    folder = os.path.realpath(table.parent / HEAT_MAPS)
+    for row in _rows_of(table) or ():
+        picture = os.path.realpath(table.parent / (row["heat_map"] or ""))
+        if os.path.isfile(picture) and os.path.commonpath([folder, picture]) == folder:
+            os.unlink(picture)
+
+
 def _rows_to_keep(
     table: Path, detector: Any, paths: Sequence[Path], heat_maps: bool
 ) -> list[Row]:
     """Rows of an earlier, interrupted call that need not be made again."""
-    if not table.exists():
-        return []
-    wanted = set(map(str, paths))
-    text = table.read_bytes().decode(errors="surrogateescape")
-    whole = text[: text.rfind("\n") + 1]  # the last row may have been cut off
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    rows = _rows_of(table)
+    if rows is None:
         raise ValueError(
             f"{table} is not a table of scores; start it over, without resume"
         )
+    wanted = set(map(str, paths))
     kept = []
-    for row in reader:
+    for row in rows:
         if row["verdict"] == "unreadable":
             continue
         is_row = None not in (*row, *row.values())  # not too long, nor too short

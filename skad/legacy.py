@@ -19,6 +19,7 @@ from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
 from skad._files import make_room_for
+from skad._finding import is_shape_of_files
 from skad._image_detector import ImageDetector
 from skad._keras import Pair
 from skad._legacy_files import (
@@ -30,7 +31,7 @@ from skad._legacy_files import (
 from skad._parameters import patch_sizes
 from skad._regions import Region, above, find_regions, marked_patches
 from skad._whole_numbers import is_whole, whole_numbers
-from skad.images import is_shape_of_files, read_image
+from skad.images import read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits

@@ -78,3 +78,34 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(_files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(PermissionError, match="cannot be written: Permission denied"):
         make_room_for(tmp_path / "model")
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "model"
+    target.write_text("old")
+    link = tmp_path / "current"
+    link.symlink_to(target)
+    write_atomically(make_room_for(link), "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert names(tmp_path / "there") == ["model"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such permissions")
+def test_permissions_stay(tmp_path):
+    target = tmp_path / "a"
+    target.write_text("old")
+    target.chmod(0o640)
+    write_atomically(target, "new")
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_protected_file_is_not_replaced(tmp_path, monkeypatch):
+    target = tmp_path / "a"
+    target.write_text("old")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may do all
+    for write in (make_room_for, lambda path: write_atomically(path, "new")):
+        with pytest.raises(PermissionError, match="write-protected"):
+            write(target)
+    assert target.read_text() == "old"

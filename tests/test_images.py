@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
+from skimage.io import imsave
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_score, train_test_split
@@ -23,6 +24,7 @@ from skad.images import (
     ImageReader,
     find_images,
     read_images,
+    resize_image,
 )
 
 
@@ -463,3 +465,38 @@ def test_reader_in_a_pipeline(folder):
     y = np.array([0, 1] * 4)
     model = make_pipeline(ImageReader(), flat, LogisticRegression())
     assert len(cross_val_score(model, paths, y, cv=2)) == 2
+
+
+# --- Resizing what is in memory ---------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, ">u2"])
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_arrays_are_resized_as_files_are(tmp_path, dtype, colours):
+    if colours and dtype == ">u2":
+        dtype = np.uint8
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, *colours))
+    pixels = pixels.astype(dtype)
+    path = tmp_path / "a.tif"
+    imsave(path, pixels, check_contrast=False)
+    for size in (20, (13, 31), (80, 60)):
+        found = resize_image(pixels, size)
+        expected = images.read_image(path, size)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "words"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), 2, r"uint8 of shape \(4, 4, 2\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), 2, r"shape \(2, 4, 4, 3\)"),
+        (np.zeros((4, 4)), 2, "got float64"),
+        (np.zeros((0, 4), np.uint8), 2, r"shape \(0, 4\)"),
+        (np.zeros((4, 4), np.uint8), None, "image_size must be .* got None"),
+        (np.zeros((4, 4), np.uint8), 0, "image_size must be .* got 0"),
+    ],
+)
+def test_what_cannot_be_resized_is_told(image, size, words):
+    with pytest.raises(ValueError, match=words):
+        resize_image(image, size)

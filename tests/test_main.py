@@ -343,6 +343,7 @@ def test_benchmark_looks_at_its_places_before_it_runs(
         (["fit", ".", "--model", "m"], "no image in the folder ."),
         (["score", "absent", "."], "absent"),
         (["benchmark", "absent"], "no such folder: absent"),
+        (["benchmark", ".", "--output", "a", "--table", "a"], "a is one of the files"),
         (["benchmark", "."], "no category in the folder ."),
     ],
 )

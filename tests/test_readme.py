@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import skad
 from skad import PatchAutoencoderDetector
 
 ROOT = Path(__file__).parents[1]
@@ -49,16 +50,31 @@ def test_ten_lines_of_python(parts, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["0.jpg", "1.jpg"]
     assert (parts / "part.safetensors").exists()
+    assert (parts / "first.png").exists()
+
+
+def test_on_a_line(parts):
+    ten_lines, line = {}, {}
+    exec(small(SNIPPETS[0]), ten_lines)
+    exec(SNIPPETS[1], line)
+    bad = np.full((80, 90, 3), 250, np.uint8)
+    for i in range(2):
+        frame = skad.read_image(f"parts/new/{i}.jpg")
+        is_good = ten_lines["detector"].predict(ten_lines["new"][i][None])[0] == 1
+        assert line["inspect"](frame)[0] == is_good
+    is_good, regions = line["inspect"](bad)
+    assert not is_good
+    assert regions[0].area > 100
 
 
 def test_the_old_scripts_calls(parts):
-    exec(small(SNIPPETS[1]), {})
+    exec(small(SNIPPETS[2]), {})
     assert (parts / "Models/model.safetensors").exists()
     assert (parts / "Output/red.jpg").exists()
 
 
 def test_every_snippet_is_run():
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
 
 
 def test_the_test_command_is_the_one_of_the_gate():

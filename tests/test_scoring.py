@@ -314,6 +314,20 @@ def test_a_folder_may_be_named_like_a_heat_map(tmp_path):
     assert drawn == ["heat_maps/a-2.png", "heat_maps/a.png/b.png"]
 
 
+def test_starting_over_leaves_no_heat_map_of_before(parts, tmp_path):
+    kept = tmp_path / "heat_maps" / "mine.txt"
+    score_files(Darkness(), [parts], tmp_path)
+    kept.write_text("mine")
+    other = tmp_path / "other.png"
+    write(other, image(220))
+    rows = (tmp_path / "scores.csv").read_text().replace("heat_maps/a.png", "other.png")
+    (tmp_path / "scores.csv").write_text(rows)  # a table does not say what is removed
+    score_files(Darkness(), [other], tmp_path)
+    left = sorted(path.name for path in (tmp_path / "heat_maps").iterdir())
+    assert left == ["a.png", "mine.txt", "other.png"]
+    assert other.exists()
+
+
 def test_resume_keeps_rows_of_files_that_are_gone(stopped):
     (stopped / "parts" / "0.png").unlink()
     verdicts = score_files(
