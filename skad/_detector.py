@@ -168,9 +168,9 @@ class PatchAutoencoderDetector(ImageDetector):
         Parameters
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
-            Good images. uint8 and uint16 are scaled by their type; other numbers are
-            taken as they are and standardised. A lazy sequence is read in a thread,
-            one batch ahead; here as in the other methods.
+            Good images, channels last. uint8 and uint16 are scaled by their type; other
+            numbers are taken as they are and standardised. A lazy sequence is read in a
+            thread, one batch ahead; here as in the other methods.
         y : None or array-like of shape (n,)
             Where all labels are +1 or -1, the images labelled -1 are left out. Any
             other y is ignored.

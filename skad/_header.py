@@ -159,5 +159,6 @@ RULES: Rules = {  # of what every kind of detector has
     "mean_map": is_number,
     "promised_fpr": lambda value: value is None or (is_number(value) and 0 < value < 1),
     "history": _is_history,
+    "checksum": lambda value: type(value) is int,
     "labelled_threshold": _is_labelled_threshold,
 }

@@ -14,6 +14,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -72,6 +73,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
+    description["checksum"] = checksum(arrays, description)
     content = to_bytes(arrays, {"skad": json.dumps(description)})
     try:
         write_atomically(path, content)
@@ -103,7 +105,7 @@ def load(path: str | os.PathLike) -> ImageDetector:
     PermissionError
         If the file cannot be read.
     ValueError
-        If the file is truncated, of another kind or version, or inconsistent.
+        If the file is truncated, damaged, of another kind or version, or inconsistent.
     """
     path = Path(path)
     if not path.is_file():
@@ -122,12 +124,14 @@ def load(path: str | os.PathLike) -> ImageDetector:
             )
             arrays = {name: file.get_tensor(name) for name in slices}
         _check_numbers(arrays, kind, description)
+        if checksum(arrays, description) != description["checksum"]:
+            raise Unfit("its checksum is another, so some of it was changed or damaged")
         return _build(arrays, kind, description)
     except (SafetensorError, Unfit) as error:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
             f"{error}. Train and store the detector again; a file written by joblib is "
-            "read by joblib.load."
+            "read by joblib.load, a model of the old script by skad convert."
         ) from error
 
 
@@ -153,6 +157,15 @@ def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
         "labelled_threshold": None if threshold is None else asdict(threshold),
     }
     return plain(description)
+
+
+def checksum(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> int:
+    """Return a number that is another when bits of a file are damaged: its CRC-32."""
+    told = {name: value for name, value in description.items() if name != "checksum"}
+    found = crc32(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(arrays):
+        found = crc32(arrays[name].tobytes(), found)
+    return found
 
 
 def _check_layout(

@@ -74,7 +74,7 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
             f"target_fpr={target_fpr:g} cannot be promised with {m} calibration "
             f"score(s): the least promise that they allow is 1/({m} + 1) = "
             f"{1 / (m + 1):.3g}, and that is used. Calibrate with at least {needed} "
-            "good images, or raise target_fpr.",
+            "good images that training has not seen, or raise target_fpr.",
             UserWarning,
             stacklevel=2,
         )

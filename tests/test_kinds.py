@@ -24,6 +24,7 @@ from skad import (
     save,
 )
 from skad._kinds import KINDS
+from skad._persistence import checksum
 from skad._threshold import labelled_threshold
 
 
@@ -61,6 +62,7 @@ def opened(stored):
 
 
 def write(path, arrays, description):
+    description = description | {"checksum": checksum(arrays, description)}
     path.write_bytes(to_bytes(arrays, {"skad": json.dumps(description)}))
 
 

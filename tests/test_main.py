@@ -409,6 +409,17 @@ def test_any_file_name_can_be_printed(model, good, tmp_path, monkeypatch):
     assert rb"\udcff/scores.csv" in written.getvalue()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device")
+@pytest.mark.parametrize("where", ["/dev/full", None])
+def test_a_training_survives_its_progress_bar(good, tmp_path, where):
+    model = tmp_path / "a.safetensors"
+    command = [sys.executable, "-m", "skad", "fit", str(good), "--model", str(model)]
+    shell = 'exec 2>&-; exec "$@"' if where is None else f'exec "$@" 2>{where}'
+    done = subprocess.run(["sh", "-c", shell, "sh", *command, *QUICK], check=False)
+    assert done.returncode == 0
+    assert model.exists()
+
+
 STOP_WHILE_WRITING = """
 import os, signal, sys
 from skad import __main__, _files

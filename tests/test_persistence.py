@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 
 from skad import PatchAutoencoderDetector, _inputs, _networks, load, save
 from skad._header import FORMAT_VERSION
+from skad._persistence import checksum
 
 N_IMAGES = 12
 LOADS_QUICKLY = 5.0  # seconds; most of it is for slow machines
@@ -478,6 +479,7 @@ def opened(stored):
 
 
 def write(path, arrays, description):
+    description = description | {"checksum": checksum(arrays, description)}
     path.write_bytes(to_bytes(arrays, {"skad": json.dumps(description)}))
 
 
@@ -856,6 +858,20 @@ def load_or_refuse(path):
     assert loaded.anomaly_map(image).shape[0] == 1
     assert loaded.predict(image) in (-1, 1)
     return False
+
+
+def test_a_damaged_bit_is_found(stored, path):
+    start = 8 + struct.unpack("<Q", stored[:8])[0]
+    rng = np.random.default_rng(0)
+    for place in rng.integers(start, len(stored), 60):
+        changed = bytearray(stored)
+        changed[place] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        refused(path)
+    arrays, description = opened(stored)
+    other = description | {"offset": description["offset"] + 1e-9}
+    path.write_bytes(to_bytes(arrays, {"skad": json.dumps(other)}))
+    refused(path, "its checksum is another, so some of it was changed or damaged")
 
 
 def test_random_bytes_in_the_header(stored, path):
