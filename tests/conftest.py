@@ -22,3 +22,18 @@ def threads_as_before():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Where every training that is really run leaves its number of images."""
+    from skad import _learning
+
+    runs, train = [], _learning.train
+
+    def counted(network, read, n_images, **options):
+        runs.append(n_images)
+        return train(network, read, n_images, **options)
+
+    monkeypatch.setattr(_learning, "train", counted)
+    return runs

@@ -31,7 +31,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
-import skad._learning
 from skad import ImageFolder, ImageReader, PatchAutoencoderDetector
 from skad.metrics import balanced_accuracy_scorer, f1_scorer, image_auroc_scorer
 
@@ -75,20 +74,6 @@ def labelled():
 def fitted(labelled):
     X, y = labelled
     return tiny_detector().fit(X, y)
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    """Where every training that is really run leaves its number of images."""
-    runs = []
-    train = skad._learning.train
-
-    def counted(network, read, n_images, **options):
-        runs.append(n_images)
-        return train(network, read, n_images, **options)
-
-    monkeypatch.setattr(skad._learning, "train", counted)
-    return runs
 
 
 @pytest.fixture

@@ -92,20 +92,6 @@ def detector(trained):
 
 
 @pytest.fixture
-def trainings(monkeypatch):
-    """Where every training that is really run leaves its number of images."""
-    runs = []
-    train = skad._learning.train
-
-    def counted(network, read, n_images, **options):
-        runs.append(n_images)
-        return train(network, read, n_images, **options)
-
-    monkeypatch.setattr(skad._learning, "train", counted)
-    return runs
-
-
-@pytest.fixture
 def learned(monkeypatch):
     """Collect the arguments with which learn is called."""
     calls = []

@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from skad._inputs import as_images
 from skad._learning import _combined, _measure, _warn_of_memory
 from skad._preparation import Preparation
 
 CPU = torch.device("cpu")
-
-
-class Stack:
-    """Images in memory, as `skad._inputs.Images` gives them."""
-
-    is_lazy = False
-
-    def __init__(self, images):
-        self.images = images
-
-    def take(self, places):
-        return self.images[places]
 
 
 def slope(axis, size=(40, 56), n=12, seed=0):
@@ -36,7 +25,9 @@ def slope(axis, size=(40, 56), n=12, seed=0):
 def flips(images, roi=None):
     size = images.shape[1:3]
     preparation = Preparation(np.zeros(1), 1.0, size, size, roi)
-    return _measure(Stack(images), np.arange(len(images)), preparation, CPU).flips
+    return _measure(
+        as_images(images, None), np.arange(len(images)), preparation, CPU
+    ).flips
 
 
 def test_images_that_rise_are_not_turned_upside_down():

@@ -10,6 +10,7 @@ import torch
 
 from skad import _networks
 from skad._fusion import combine, loudest
+from skad._inputs import as_images
 from skad._maps import (
     VIEWS,
     array_shapes,
@@ -22,21 +23,6 @@ from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
 from skad._preparation import Preparation, to_unit_range
 
 CPU = torch.device("cpu")
-
-
-class Stack:
-    """Images (n, H, W, C) in an array, as the mapper wants them."""
-
-    is_lazy = False
-
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, indices):
-        return self.array[indices]
 
 
 def draw(n=6, size=(32, 48), n_channels=1, dtype=np.uint8, seed=0):
@@ -62,7 +48,7 @@ def fit(images, working_size=None, roi=None):
     network = new_network(images.shape[3])
     preparation = prepare(images, working_size, roi)
     return fit_mapper(
-        network, preparation, Stack(images), np.arange(len(images)), ((),)
+        network, preparation, as_images(images, None), np.arange(len(images)), ((),)
     )
 
 
@@ -211,7 +197,7 @@ def test_over_does_not_depend_on_what_else_is_there(size, n_threads):
     mapper = fit(images[:3])
 
     def maps(which):
-        return np.concatenate(list(mapper.over(Stack(images[which]), mapper)))
+        return np.concatenate(list(mapper.over(as_images(images[which], None), mapper)))
 
     every = maps(np.arange(7))
     assert every.shape == (7, *size)
@@ -228,7 +214,7 @@ def test_over_takes_batches_of_one_size():
             found.append(len(batch))
             return batch[:, 0, 0, 0]
 
-        chunks = list(fit(images[:2]).over(Stack(images), corners))
+        chunks = list(fit(images[:2]).over(as_images(images, None), corners))
         np.testing.assert_array_equal(np.concatenate(chunks), images[:, 0, 0, 0])
         return set(found)
 
@@ -362,7 +348,7 @@ def test_fitting_leaves_the_network_and_the_generators_alone():
     images, network = draw(), new_network()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = torch.get_rng_state()
-    fit_mapper(network, prepare(images), Stack(images), np.arange(4), ((),))
+    fit_mapper(network, prepare(images), as_images(images, None), np.arange(4), ((),))
     assert torch.equal(torch.get_rng_state(), state)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -385,7 +371,7 @@ def test_the_gaussians_see_flipped_images_too():
     images[:, :16] //= 4  # dark above: upside down they are odd
     preparation, network = prepare(images), new_network(1)
     plain, both = (
-        fit_mapper(network, preparation, Stack(images), np.arange(9), looks)
+        fit_mapper(network, preparation, as_images(images, None), np.arange(9), looks)
         for looks in ([()], [(), (2,)])
     )
     upside_down = images[:, ::-1].copy()

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from skad import _preparation, _tiles
 from skad._expectation import Expectation
 from skad._gaussians import _cell
+from skad._inputs import as_images
 from skad._maps import AnomalyMapper, fit_mapper
 from skad._networks import MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._preparation import Preparation
@@ -19,21 +20,6 @@ from skad._tiles import MARGIN, in_tiles
 
 CPU = torch.device("cpu")
 SMALL = 64  # side of a tile, in place of TILE
-
-
-class Stack:
-    """Images (n, H, W, C) in an array, as the mapper wants them."""
-
-    is_lazy = False
-
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, indices):
-        return self.array[indices]
 
 
 def draw(n, size, n_channels, seed=0):
@@ -64,7 +50,11 @@ def fit(size, working_size=None, roi=None, n_channels=1):
         np.full(n_channels, 0.5), 0.2, size, working_size or size, roi
     )
     return fit_mapper(
-        new_network(n_channels), preparation, Stack(images), np.arange(2), ((),)
+        new_network(n_channels),
+        preparation,
+        as_images(images, None),
+        np.arange(2),
+        ((),),
     )
 
 
@@ -197,8 +187,8 @@ def test_tiled_maps_do_not_depend_on_what_else_is_there(monkeypatch):
     monkeypatch.setattr(_tiles, "TILE", SMALL)
     mapper = fit((330, 250))
     images = draw(2, (330, 250), 1, seed=1)
-    together = list(mapper.over(Stack(images), mapper))
-    (alone,) = mapper.over(Stack(images[1:2]), mapper)
+    together = list(mapper.over(as_images(images, None), mapper))
+    (alone,) = mapper.over(as_images(images[1:2], None), mapper)
     np.testing.assert_array_equal(together[1], alone)
 
 
