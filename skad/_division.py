@@ -67,7 +67,7 @@ def divide(
     """
     _check_number(len(good), share)
     digests, exact = _digests(images, good)
-    kept = _without_copies(exact, math.prod(images.format.image_shape))
+    kept = _without_copies(good, exact, math.prod(images.format.image_shape))
     good, digests = good[kept], digests[kept]
     n = len(good)
     order = rng.permutation(n)
@@ -120,24 +120,33 @@ def _check_number(n: int, share: float) -> None:
         )
 
 
-def _without_copies(exact: list[bytes], n_values: int) -> NDArray[np.intp]:
-    """Return which to keep: the first of equal images, and no fewer than 2."""
-    n = len(exact)
-    first = list({digest: i for i, digest in reversed([*enumerate(exact)])}.values())
-    if len(first) == n or n_values < _FEWEST_VALUES:
-        return np.arange(n)
+def _without_copies(
+    places: NDArray[np.intp], exact: list[bytes], n_values: int
+) -> NDArray[np.bool_]:
+    """Tell which to keep: the first of equal images, and no fewer than 2."""
+    keep = np.ones(len(places), bool)
+    first: dict[bytes, int] = {}
+    copies = []
+    for i, digest in enumerate(exact):
+        if digest in first:
+            copies.append((places[i], places[first[digest]]))
+            keep[i] = False
+        first.setdefault(digest, i)
+    if not copies or n_values < _FEWEST_VALUES:
+        return np.ones_like(keep)
     if len(first) == 1:
         warnings.warn(
-            f"All {n} good images are equal, to the pixel: the threshold promises "
-            "nothing. Add images of other parts.",
+            f"All {len(places)} good images are equal, to the pixel: the threshold "
+            "promises nothing. Add images of other parts.",
             UserWarning,
             stacklevel=4,
         )
-        return np.arange(n)
+        return np.ones_like(keep)
     warnings.warn(
-        f"{n - len(first)} of {n} good images are copies of others, to the pixel, and "
-        "left out: what an image teaches must not be asked of its copy.",
+        f"{len(copies)} of {len(places)} good images are copies of others, to the "
+        f"pixel, and left out (image {copies[0][0]} is one of image {copies[0][1]}): "
+        "what an image teaches must not be asked of its copy.",
         UserWarning,
         stacklevel=4,
     )
-    return np.sort(first)
+    return keep
