@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -96,7 +96,8 @@ def _printing_any_name() -> Iterator[None]:
     try:
         yield
     finally:
-        out.reconfigure(errors="strict")
+        with suppress(OSError, ValueError):  # it flushes, and may be closed or full
+            out.reconfigure(errors="strict")
 
 
 def _show_warning(
@@ -202,7 +203,7 @@ def _print_threshold(detector: Any) -> None:
     from skad._threshold import promise_in_words
 
     print(f"threshold      {detector.pixel_threshold_:.6g}")
-    print(f"promise        {promise_in_words(detector.promised_fpr_)}")
+    print(f"promise        {promise_in_words(detector)}")
 
 
 def _in_memory_if_small(images: "ImageFolder") -> Any:

@@ -11,7 +11,7 @@ from skad._streams import Forgiving
 
 
 def bar(
-    items: Iterable | None = None, *, shown: bool, on_terminals: bool = True, **options
+    items: Iterable | None = None, *, shown: bool, anywhere: bool = False, **options
 ) -> Any:
     """Return a bar of tqdm's on the standard error stream.
 
@@ -21,17 +21,20 @@ def bar(
         What it counts by itself.
     shown : bool
         False: no bar, whatever else is said.
-    on_terminals : bool, default=True
-        No bar where the stream is none. False: wherever it is, in notebooks, too.
+    anywhere : bool, default=False
+        Show it also in notebooks, and where the stream leads to a file; else on
+        terminals alone.
     **options
         tqdm's.
     """
+    if sys.stderr is None or not shown:
+        hidden: bool | None = True
+    else:
+        hidden = False if anywhere else None  # None: where the stream is no terminal
+    kind = tqdm_anywhere if anywhere else tqdm
+    # tqdm measures a terminal by itself only where it is given none.
     stream = Forgiving(sys.stderr)
-    if on_terminals:
-        disable = None if shown else True
-        return tqdm(items, file=stream, disable=disable, **options)
-    disable = not shown or sys.stderr is None
-    return tqdm_anywhere(items, file=stream, disable=disable, **options)
+    return kind(items, file=stream, disable=hidden, dynamic_ncols=True, **options)
 
 
 def say(text: str, above: Any) -> None:

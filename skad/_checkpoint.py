@@ -25,6 +25,10 @@ class Part(Protocol):
         """Become as it was when the state was taken."""
 
 
+class OtherTrainingError(ValueError):
+    """A checkpoint is of another training."""
+
+
 class Checkpoint:
     """A file that follows a training.
 
@@ -90,7 +94,7 @@ class Checkpoint:
                 "as checkpoint, or move this one away"
             ) from error
         if key != self._key:
-            raise ValueError(
+            raise OtherTrainingError(
                 f"{self._path} holds the unfinished training of other images, of other "
                 "parameters or of another version of skad; to go on with that one, "
                 "give the same again; to start anew, delete the file"

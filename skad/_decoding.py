@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
+from skad._masked import refuse_mask
 from skad._whole_numbers import whole_numbers
 
 PathLike = str | os.PathLike[str]
@@ -315,13 +316,15 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
     >>> resize_image(frame, (1, 3))
     array([[4, 6, 7]], dtype=uint8)
     """
-    array = np.asarray(image)
+    refuse_mask(image, "image")
+    array = np.array(image)  # a copy: a camera may use its frame again
     dtype = array.dtype.newbyteorder("=")
     has_size = array.size and array.ndim > 1 and array.shape[2:] in ((), (3,))
-    if dtype not in _DTYPES or not has_size:
+    if dtype not in _DTYPES or not has_size or getattr(image, "mode", "")[:1] == "P":
         raise ValueError(
             "image must be an array (height, width) or (height, width, 3) of uint8, "
-            f"uint16 or float32; got {array.dtype} of shape {array.shape}"
+            f"uint16 or float32, and no palette image; got {type(image).__name__} of "
+            f"{array.dtype} and shape {array.shape}"
         )
     size = check_options(image_size, gray=False)
     if size is None:

@@ -85,6 +85,13 @@ def divide(
     return Division(good[trains], good[calibrates], digests[trains])
 
 
+def distinct(images: Any) -> NDArray[np.intp]:
+    """Return the places of images that copy none before; warn where others do."""
+    places = np.arange(len(images))
+    _, exact = _digests(images, places)
+    return places[_without_copies(places, exact, math.prod(images.format.image_shape))]
+
+
 def digest(image: np.ndarray) -> int:
     """Return a number that tells an image, (H, W, C), from others.
 
@@ -145,7 +152,7 @@ def _without_copies(
     warnings.warn(
         f"{len(copies)} of {len(places)} good images are copies of others, to the "
         f"pixel, and left out (image {copies[0][0]} is one of image {copies[0][1]}): "
-        "what an image teaches must not be asked of its copy.",
+        "they say nothing new, and make good images look alike.",
         UserWarning,
         stacklevel=4,
     )

@@ -40,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave an empty file
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             shutil.copymode(path, beside)
         beside.replace(path)
     finally:

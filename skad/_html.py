@@ -20,7 +20,7 @@ def fitted_html(detector: Any) -> str:
     device = next(detector.network_.parameters()).device
     rows = {
         "threshold": f"{detector.pixel_threshold_:.6g}",
-        "promise": promise_in_words(detector.promised_fpr_),
+        "promise": promise_in_words(detector),
         "calibration images": str(len(detector.calibration_scores_)),
         "images": " x ".join(map(str, detector.image_shape_in_)),
         "device": str(device),

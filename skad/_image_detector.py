@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from skad._division import NONE, Digests
+from skad._division import NONE, Digests, distinct
 from skad._html import fitted_html
 from skad._inputs import Format, Images, as_given, as_images
 from skad._labels import are_labels, check_labels, not_labels
@@ -165,16 +165,19 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            Where the images are too few to promise `target_fpr`.
+            Where, without labels, the images are too few to promise `target_fpr`, or
+            copies of others.
         """
         images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
-        scores, means = score_images(self._mapper, images)
         if labels is None:
+            kept = images.subset(distinct(images))
+            scores, means = score_images(self._mapper, kept)
             offset, promised = self._promising(scores)
             self._set_calibrated(offset, promised, scores, means)
             return self
+        scores, means = score_images(self._mapper, images)
         found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
         good = labels == 1
         self._set_calibrated(found.offset, np.nan, scores[good], means[good])

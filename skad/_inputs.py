@@ -14,6 +14,7 @@ from skad._whole_numbers import whole_numbers
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
 _MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
 _TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
+_NO_MASK = "; what never counts is the detector's roi"
 _FIRST = "as image 0 has"
 _KINDS = {  # as told in errors
     "integer": "integer (uint8 or uint16, scaled by their type)",
@@ -257,7 +258,7 @@ def _as_array(X: Any) -> np.ndarray:
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
-    refuse_mask(X, "X")
+    refuse_mask(X, "X", _NO_MASK)
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
@@ -303,13 +304,13 @@ def _stack(X: Sequence) -> Any:
 
 
 def _as_image(item: Any, i: int) -> np.ndarray:
-    refuse_mask(item, f"image {i} of X")
+    refuse_mask(item, f"image {i} of X", _NO_MASK)
     if isinstance(item, tuple) and getattr(next(iter(item), 0), "ndim", 0) > 1:
         raise ValueError(
             f"image {i} of X must be an array (H, W) or (H, W, C); got a tuple of "
             f"{len(item)}, as data sets for training hold. Pass the images alone."
         )
-    if getattr(item, "mode", None) == "P":
+    if getattr(item, "mode", None) in ("P", "PA"):
         raise ValueError(
             f"image {i} of X is a Pillow image whose numbers are places in a palette. "
             'Convert it: image.convert("RGB"), as files are read.'

@@ -37,6 +37,8 @@ _PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache 
 _PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
 _PIXELS_A_PASS_ON_GPU = 64 * 256 * 256
 _PASSES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
+_BIT_DEPTHS = (10, 12, 14)  # of cameras, whose numbers are stored as uint16
+_NEARLY_ALL = 3.0  # standard deviations above the mean
 _MOST_PIXELS = 2**21  # that quantiles are estimated from
 
 
@@ -62,6 +64,13 @@ class Mapper(ABC):
     def first_look(self, batch: np.ndarray) -> np.ndarray:
         """Return maps whose maxima are the same: what scores need."""
         return self(batch)
+
+    def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
+        """Return what is black and white for the eye; None: what the type can hold.
+
+        Cameras of 10, 12 or 14 bits give images that are dark for their 16 bits.
+        """
+        return None
 
     def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
@@ -128,6 +137,14 @@ class AnomalyMapper(Mapper):
         self.tails = self.tails.to(device)
         self.view_scales = self.view_scales.to(device)
         return self
+
+    def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
+        """Return 0 and 2**n - 1, n the bits that nearly all training pixels need."""
+        if dtype != np.uint16:
+            return None
+        seen = self.preparation
+        needed = 65535 * (seen.mean.max() + _NEARLY_ALL * seen.std)
+        return next(((0, 2**n - 1) for n in _BIT_DEPTHS if needed < 2**n), None)
 
     def __reduce__(self) -> tuple:
         """Pickle arrays: a machine without the device can read them."""

@@ -41,7 +41,7 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
     shown = bool(estimator.verbose)
-    with bar(shown=shown, on_terminals=False, unit="step", desc="training") as moving:
+    with bar(shown=shown, anywhere=True, unit="step", desc="training") as moving:
 
         def progress(i: int, n: int, losses: dict[str, float]) -> None:
             moving.total = n

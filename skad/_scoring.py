@@ -22,7 +22,7 @@ from skad._prefetch import read_ahead
 from skad._regions import above, find_regions
 from skad._threshold import conformal_p_value
 from skad.images import read_image
-from skad.overlays import heat_map_image
+from skad.overlays import heat_map_image, to_rgb_uint8
 
 Row = dict[str, Any]  # one of the table, or as read from it: all values str
 
@@ -45,7 +45,7 @@ _PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into me
 
 class _Finding(NamedTuple):
     row: Row
-    image: NDArray | None = None  # (H, W) or (H, W, 3); None where it is unreadable
+    image: NDArray | None = None  # (H, W, 3) for the eye; None where it is unreadable
     anomaly_map: NDArray | None = None  # (H, W)
     reason: str = ""
 
@@ -105,17 +105,15 @@ def score_files(
     paths = list_files(sources)
     read, at_once = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
-    if resume:
-        rows = _rows_to_keep(table, detector, paths, heat_maps)
-    else:
-        rows = []
-        _remove_heat_maps(table)
+    rows = _rows_to_keep(table, detector, paths, heat_maps) if resume else []
     pictures = {}
     if heat_maps:
         kept = {row["path"]: table.parent / row["heat_map"] for row in rows}
         pictures = heat_map_files(paths, table.parent / HEAT_MAPS, kept)
     for picture in {file.parent: file for file in pictures.values()}.values():
         make_room_for(picture)  # one in each folder
+    if not resume:
+        _remove_heat_maps(table, paths)
     threshold = detector.pixel_threshold_
     verdicts = Counter(row["verdict"] for row in rows)
     held = {row["path"] for row in rows}
@@ -148,7 +146,7 @@ def list_files(sources: Iterable[PathLike]) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Return the path from the root on; links stay, but where ".." would cross one."""
+    """Return the path from the root on; links stay, unless ".." may cross one."""
     if os.pardir in path.parts:
         return Path(os.path.realpath(path.parent)) / path.name
     return path.absolute()
@@ -248,16 +246,20 @@ def _rows_of(table: Path) -> list[Row] | None:
     text = table.read_bytes().decode(errors="surrogateescape")
     whole = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(whole, newline=""))
-    return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
+    try:
+        return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
+    except csv.Error:  # a field of 100,000 characters
+        return None
 
 
-def _remove_heat_maps(table: Path) -> None:
-    """Remove those that an earlier table names, which is written anew."""
-    folder = os.path.realpath(table.parent / HEAT_MAPS)
+def _remove_heat_maps(table: Path, paths: Iterable[Path]) -> None:
+    """Remove those that an earlier table names, and that are not scored themselves."""
+    folder = Path(os.path.realpath(table.parent / HEAT_MAPS))
+    scored = set(map(os.path.realpath, paths))
     for row in _rows_of(table) or ():
         picture = os.path.realpath(table.parent / (row["heat_map"] or ""))
-        if os.path.isfile(picture) and os.path.commonpath([folder, picture]) == folder:
-            os.unlink(picture)
+        if Path(picture).is_relative_to(folder) and picture not in scored:
+            Path(picture).unlink(missing_ok=True)
 
 
 def _rows_to_keep(
@@ -371,7 +373,9 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
             "largest_area": max(areas, default=0),
             "heat_map": "",
         }
-        findings[path] = _Finding(row, image, maps[i])
+        value_range = detector._mapper.value_range(image.dtype)
+        rgb = to_rgb_uint8(image, value_range=value_range)
+        findings[path] = _Finding(row, rgb, maps[i])
     return findings
 
 

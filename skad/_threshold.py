@@ -8,6 +8,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,11 +98,14 @@ def promised_fpr(m: int, target_fpr: float) -> float:
     return max(float(target_fpr), 1 / (m + 1))
 
 
-def promise_in_words(promised_fpr: float) -> str:
-    """Say what is promised; NaN where labels or `contamination` set the threshold."""
-    if math.isnan(promised_fpr):
-        return "none: the threshold was set by labels or by contamination"
-    return f"at most {100 * promised_fpr:.3g} % of good images are flagged"
+def promise_in_words(detector: Any) -> str:
+    """Say what the threshold of a fitted detector of skad's promises."""
+    rate = detector.promised_fpr_
+    if not math.isnan(rate):
+        return f"at most {100 * rate:.3g} % of good images are flagged"
+    by_labels = hasattr(detector, "labelled_threshold_")
+    what = "labels" if by_labels else "contamination, a share of the images,"
+    return f"none: {what} set the threshold"
 
 
 def conformal_p_value(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad import _persistence
 from skad._bars import bar
+from skad._checkpoint import OtherTrainingError
 from skad._decoding import PathLike, as_colour
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
@@ -176,7 +177,8 @@ class AD:
         A part of the images is held out from training, for the threshold. A model that
         is trained, by an earlier call or as it was stored, goes on from there. It is
         saved as "model.safetensors" in `save_path`: ``AD("Models/model")`` loads it.
-        After a stop, the same call goes on, by the file ".unfinished" beside it.
+        After a stop, the same call goes on with "model.safetensors.unfinished", but
+        not with a model of the old script.
 
         Parameters
         ----------
@@ -197,14 +199,16 @@ class AD:
             self.load_data()
         detector = self.detector
         detector.set_params(epochs=int(epochs), warm_start=True, verbose=1)
-        if isinstance(detector, Dense) or not is_whole(detector.random_state):
-            detector.fit(self.images)
-            _persistence.save(detector, target)
-        else:
-            unfinished = target.with_name(f"{target.name}.unfinished")
-            kept = detector._fit(self.images, None, unfinished)
-            _persistence.save(detector, target)
-            kept.remove()
+        options: dict[str, Any] = {}
+        if not isinstance(detector, Dense) and is_whole(detector.random_state):
+            options["checkpoint"] = target.with_name(f"{target.name}.unfinished")
+        try:
+            detector.fit(self.images, **options)
+        except OtherTrainingError as error:
+            warnings.warn(f"{error}: it is replaced by this one", stacklevel=2)
+            options["checkpoint"].unlink()
+            detector.fit(self.images, **options)
+        _persistence.save(detector, target)
         print(f"Saved the model as {target}")
 
     def test_img(self, path_to_img: PathLike) -> Pixels:
@@ -293,13 +297,15 @@ class AD:
         for chunk in _chunks(readable):
             maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
             for (file, image), values in zip(chunk, maps, strict=True):
+                value_range = self.detector._mapper.value_range(image.dtype)
+                rgb = to_rgb_uint8(image, value_range=value_range)
                 over, score = above(values, threshold), -float(values.max())
                 regions = find_regions(values, over)
                 results.append(Result(file, bool(regions), score, regions))
                 if hardcore:
-                    picture = boxes_image(image, marked_patches(over, side))
+                    picture = boxes_image(rgb, marked_patches(over, side))
                 else:
-                    picture = heat_map_image(image, values, threshold)
+                    picture = heat_map_image(rgb, values, threshold)
                 if folder is not None:
                     write_picture(picture, folder / file.name)
                 if show:

@@ -15,7 +15,6 @@ __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
 # Purple, orange, pale yellow: lightness only rises, so that it reads without colour.
 _HEAT = np.array([[120, 28, 109], [237, 105, 37], [252, 255, 164]], dtype=np.float64)
 _RED = (255, 0, 0)
-_BIT_DEPTHS = (10, 12, 14, 16)  # of cameras, whose numbers are stored as uint16
 
 
 def to_rgb_uint8(
@@ -29,10 +28,10 @@ def to_rgb_uint8(
         One channel becomes gray, three are red, green and blue, and of any other
         number of channels the mean is shown in gray.
     value_range : tuple of two floats, default=None
-        Values that become black and full brightness. None: 0 to the largest value of
-        the type for bool and uint8; for uint16 that of 10, 12, 14 or 16 bits, the
-        fewest that hold the image, as cameras give them; otherwise 0 to 1 where the
-        image fits into it, and its own least and greatest value where not.
+        Values that become black and full brightness, as (0, 4095) for a camera of 12
+        bits. None: 0 to the largest value of the type for bool, uint8 and uint16;
+        otherwise 0 to 1 where the image fits into it, and its own least and greatest
+        value where not.
 
     Returns
     -------
@@ -242,8 +241,7 @@ def _usual_range(pixels: NDArray) -> tuple[float, float]:
     if pixels.dtype == bool:
         return 0, 1
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
-        depths = (8,) if pixels.dtype.itemsize == 1 else _BIT_DEPTHS
-        return 0, next(2**n - 1 for n in depths if int(pixels.max()) < 2**n)
+        return 0, int(np.iinfo(pixels.dtype).max)
     low, high = float(pixels.min()), float(pixels.max())
     if low >= 0 and high <= 1:
         return 0, 1

@@ -1,6 +1,7 @@
 """Progress bars are seen where somebody looks, and stop nothing where nobody can."""
 
 import io
+import subprocess
 import sys
 
 import pytest
@@ -28,12 +29,10 @@ def closed():
 
 
 @pytest.mark.parametrize("stream", [None, Broken(), closed()])
-@pytest.mark.parametrize("on_terminals", [True, False])
-def test_a_stream_that_cannot_be_written_stops_nothing(
-    monkeypatch, stream, on_terminals
-):
+@pytest.mark.parametrize("anywhere", [True, False])
+def test_a_stream_that_cannot_be_written_stops_nothing(monkeypatch, stream, anywhere):
     monkeypatch.setattr(sys, "stderr", stream)
-    with bar(range(3), shown=True, on_terminals=on_terminals, mininterval=0) as moving:
+    with bar(range(3), shown=True, anywhere=anywhere, mininterval=0) as moving:
         assert list(moving) == [0, 1, 2]
         say("a line", above=moving)
 
@@ -44,10 +43,10 @@ def test_a_line_is_said_also_where_there_is_no_bar(monkeypatch):
     with bar(range(3), shown=True) as moving:  # no terminal, no bar
         say("a line", above=moving)
     assert stream.getvalue() == "a line\n"
-    with bar(range(3), shown=False, on_terminals=False) as moving:
+    with bar(range(3), shown=False, anywhere=True) as moving:
         list(moving)
     assert stream.getvalue() == "a line\n"
-    with bar(range(3), shown=True, on_terminals=False) as moving:
+    with bar(range(3), shown=True, anywhere=True) as moving:
         list(moving)
     assert "3/3" in stream.getvalue()
 
@@ -55,3 +54,33 @@ def test_a_line_is_said_also_where_there_is_no_bar(monkeypatch):
 def test_what_a_stream_can_do_besides_is_there():
     assert Forgiving(io.StringIO("text")).read() == "text"
     assert not Forgiving(None).isatty()
+
+
+PTY = """
+import os, pty, sys, fcntl, struct, termios
+pid, fd = pty.fork()
+if not pid:
+    import time
+    from skad._bars import bar
+    time.sleep(0.3)
+    for _ in bar(range(3), shown=True, mininterval=0):
+        pass
+    os._exit(0)
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(sys.argv[1]), 0, 0))
+said = b""
+try:
+    while part := os.read(fd, 10_000):
+        said += part
+except OSError:
+    pass
+sys.stdout.buffer.write(said)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("width", [40, 120])
+def test_a_bar_is_as_wide_as_the_terminal(width):
+    command = [sys.executable, "-W", "ignore", "-c", PTY, str(width)]
+    done = subprocess.run(command, check=True, capture_output=True)
+    lines = done.stdout.decode().replace("\n", "\r").split("\r")
+    assert max(map(len, lines)) in (width - 1, width)

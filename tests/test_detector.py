@@ -757,6 +757,14 @@ def test_copies_train_and_calibrate_once(good):
     np.testing.assert_array_equal(copies.calibration_scores_, alone.calibration_scores_)
 
 
+def test_copies_calibrate_once(detector, good):
+    new = good_images(10, seed=9)
+    with pytest.warns(UserWarning, match="30 of 40 good images are copies of others"):
+        detector.calibrate(np.repeat(new, 4, 0))
+    assert len(detector.calibration_scores_) == 10
+    assert detector.promised_fpr_ == max(detector.target_fpr, 1 / 11)
+
+
 def test_an_image_and_its_copy_are_too_few(good):
     with pytest.warns(UserWarning, match="All 2 good images are equal"):
         fit(good[[3, 3]])

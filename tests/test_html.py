@@ -57,11 +57,11 @@ def test_a_promise_that_was_not_possible_is_not_shown():
 
 def test_no_promise_where_there_is_none():
     detector = make().set_params(contamination=0.25).fit(GOOD)
-    assert shown(detector)["promise"].startswith("none: ")
+    assert shown(detector)["promise"].startswith("none: contamination")
     bad = np.full_like(GOOD[:3], 250)
     y = np.r_[np.ones(5), -np.ones(3)]
     detector.calibrate(np.concatenate([GOOD[:5], bad]), y)
-    assert shown(detector)["promise"].startswith("none: ")
+    assert shown(detector)["promise"] == "none: labels set the threshold"
 
 
 def test_the_promise_is_that_of_the_threshold_and_not_of_later_parameters():

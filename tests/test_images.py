@@ -489,10 +489,12 @@ def test_arrays_are_resized_as_files_are(tmp_path, dtype, colours):
 @pytest.mark.parametrize(
     ("image", "size", "words"),
     [
-        (np.zeros((4, 4, 2), np.uint8), 2, r"uint8 of shape \(4, 4, 2\)"),
+        (np.zeros((4, 4, 2), np.uint8), 2, r"uint8 and shape \(4, 4, 2\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), 2, r"shape \(2, 4, 4, 3\)"),
-        (np.zeros((4, 4)), 2, "got float64"),
+        (np.zeros((4, 4)), 2, "got ndarray of float64"),
         (np.zeros((0, 4), np.uint8), 2, r"shape \(0, 4\)"),
+        (Image.new("P", (4, 4)), 2, "no palette image; got Image"),
+        (np.ma.masked_less(np.ones((4, 4), np.uint8), 2), 2, "image must have no mask"),
         (np.zeros((4, 4), np.uint8), None, "image_size must be .* got None"),
         (np.zeros((4, 4), np.uint8), 0, "image_size must be .* got 0"),
     ],
@@ -500,3 +502,8 @@ def test_arrays_are_resized_as_files_are(tmp_path, dtype, colours):
 def test_what_cannot_be_resized_is_told(image, size, words):
     with pytest.raises(ValueError, match=words):
         resize_image(image, size)
+
+
+def test_a_frame_may_be_used_again():
+    frame = np.zeros((4, 4), np.uint8)
+    assert not np.shares_memory(resize_image(frame, 4), frame)

@@ -4,7 +4,9 @@ import inspect
 import os
 import random
 import runpy
+import shutil
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,20 +229,32 @@ def test_16_bits_stay_16_bits(tmp_path):
     np.testing.assert_array_equal(ad.images, expected)
 
 
-def test_files_of_12_bits_are_judged_as_those_of_8(root, ad, tmp_path):
-    """Also where a folder holds both, and what is drawn can be seen."""
+def test_files_of_16_bits_are_judged_as_those_of_8(root, ad, tmp_path):
+    """Also where a folder holds both."""
     for i in range(3):
         image = np.array(Image.open(root / "Test" / f"bad{i}.png"))
         write(image.astype(np.uint16) * 257, tmp_path / "in" / f"{i}.png")
         write(image, tmp_path / "in" / f"{i}_8.png")
-        write(image.astype(np.uint16) * 16, tmp_path / "dark" / f"{i}.png")
     found = ad.predict(tmp_path / "in")
     for deep, plain in zip(found[::2], found[1::2], strict=True):
         assert deep.is_anomaly
         np.testing.assert_allclose(deep.score, plain.score, rtol=1e-4)
-    ad.predict(tmp_path / "dark", save_path="pictures")
+
+
+def test_cameras_of_12_bits_are_seen_in_full(tmp_path):
+    """Pictures are as bright as those of the same in 8 bits, whatever is in them."""
+    for i in range(70):
+        write(good_image(i).astype(np.uint16) * 16, tmp_path / "Train" / f"{i}.png")
+    ad = new_model(tmp_path)
+    ad.train(1)
+    for i, share in enumerate((1.0, 0.3)):
+        image = (share * good_image(50 + i)).astype(np.uint8)
+        write(image.astype(np.uint16) * 16, tmp_path / "in" / f"{i}.png")
+    ad.predict(tmp_path / "in", save_path="pictures", thresh=1e6)
     pictures = read_pictures(tmp_path / "pictures")
-    assert all(picture.max() > 200 for picture in pictures.values())
+    for i, share in enumerate((1.0, 0.3)):
+        expected = share * good_image(50 + i).mean()
+        assert abs(pictures[f"{i}.png"].mean() - expected) < 2
 
 
 def test_what_is_no_image_is_named_and_left_out(tmp_path, capsys):
@@ -368,14 +382,39 @@ def test_a_training_that_was_stopped_goes_on(root, tmp_path, monkeypatch, ad):
     assert [path.name for path in (tmp_path / "New").iterdir()] == [
         "model.safetensors.unfinished"
     ]
-    monkeypatch.setattr(Checkpoint, "keep", keep)
+    steps = []
+    monkeypatch.setattr(Checkpoint, "keep", lambda self: steps.append(keep(self)))
     again, whole = new_model(root), new_model(root)
     again.save_path, whole.save_path = tmp_path / "New", tmp_path / "Whole"
-    for model in (again, whole):
-        model.train(2)
+    again.train(2)
+    n_left = len(steps)
+    whole.train(2)
+    assert n_left + 3 == len(steps) - n_left  # the three before the stop are not made
     scores = [m.detector.score_samples(whole.images) for m in (again, whole)]
     np.testing.assert_array_equal(*scores)
     assert os.listdir(tmp_path / "New") == ["model.safetensors"]
+
+
+def test_an_unfinished_training_of_others_is_replaced(root, tmp_path):
+    shutil.copytree(root / "Train", tmp_path / "Train")
+    other = tmp_path / "Models" / "model.safetensors.unfinished"
+    other.parent.mkdir()
+    torch.save({"training": "another"}, other)
+    ad = new_model(tmp_path)
+    with pytest.warns(UserWarning, match="unfinished training of other images.*is rep"):
+        ad.train(1)
+    assert os.listdir(other.parent) == ["model.safetensors"]
+
+
+def test_callbacks_of_scikit_learn_are_told_of_the_end(root, tmp_path):
+    callback = pytest.importorskip("sklearn.callback")
+    ad = new_model(root)
+    ad.save_path = tmp_path / "New"
+    ad.detector.set_callbacks(callback.ProgressBar())
+    before = {*threading.enumerate()}
+    ad.train(1)
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    assert all(thread.daemon for thread in left), left
 
 
 def test_a_loaded_model_goes_on_training(root, ad):

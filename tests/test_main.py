@@ -184,7 +184,7 @@ def test_fit_passes_its_options_on(good, tmp_path, capsys):
     assert detector.batch_size == 5
     assert detector.random_state == 3
     assert (
-        "none: the threshold was set by labels or by contamination"
+        "none: contamination, a share of the images, set the threshold"
         in capsys.readouterr().out
     )
 

@@ -2,6 +2,7 @@ import csv
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ class Darkness:
     pixel_threshold_ = THRESHOLD
     offset_ = -THRESHOLD
     calibration_scores_ = np.array([-0.4, -0.3, -0.2])
+    _mapper = SimpleNamespace(value_range=lambda dtype: None)
 
     def __init__(self, shape=(8, 10)):
         self.image_shape_in_ = shape
@@ -326,6 +328,25 @@ def test_starting_over_leaves_no_heat_map_of_before(parts, tmp_path):
     left = sorted(path.name for path in (tmp_path / "heat_maps").iterdir())
     assert left == ["a.png", "mine.txt", "other.png"]
     assert other.exists()
+
+
+def test_heat_maps_that_are_scored_themselves_stay(parts, tmp_path):
+    score_files(Darkness(), [parts], tmp_path)
+    before = rows_of(tmp_path)
+    with pytest.raises(ValueError, match="would replace the image"):
+        score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path)
+    assert rows_of(tmp_path) == before
+    assert len(list((tmp_path / "heat_maps").iterdir())) == 2
+    score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path, heat_maps=False)
+    assert "unreadable" not in {row["verdict"] for row in rows_of(tmp_path)}
+    assert len(rows_of(tmp_path)) == 2
+
+
+def test_any_table_can_be_started_over(parts, tmp_path):
+    header = ",".join(COLUMNS)
+    (tmp_path / "scores.csv").write_text(f"{header}\n{'x' * 200_000}\n")
+    score_files(Darkness(), [parts], tmp_path)
+    assert len(rows_of(tmp_path)) == 3
 
 
 def test_resume_keeps_rows_of_files_that_are_gone(stopped):

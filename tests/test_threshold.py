@@ -3,6 +3,7 @@
 import math
 import warnings
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,5 +228,5 @@ def test_few_calibration_images_promise_less(m, expected):
 
 
 def test_a_promise_in_words():
-    assert promise_in_words(0.125) == "at most 12.5 % of good images are flagged"
-    assert promise_in_words(math.nan).startswith("none: ")
+    promises = SimpleNamespace(promised_fpr_=0.125)
+    assert promise_in_words(promises) == "at most 12.5 % of good images are flagged"
