@@ -27,10 +27,8 @@ def demo():
     detector = SimpleNamespace(
         offset_=-0.5,
         pixel_threshold_=0.5,
-        target_fpr=0.05,
-        contamination="auto",
+        promised_fpr_=0.05,
         calibration_scores_=np.full(30, -0.5),
-        p_value=lambda X: np.linspace(0.1, 0.6, len(X)),
     )
     return Demo(
         "brick",
