@@ -159,8 +159,9 @@ def test_scikit_learns_scoring_monitor_scores_the_fitted_detector(callback, labe
 def test_scikit_learns_progress_bar_shows_the_training_in_a_search(
     callback, labelled, capsys, monkeypatch
 ):
-    pytest.importorskip("rich")
+    rich = pytest.importorskip("rich")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(rich, "_console", None)  # one that reads the width now
     bar = callback.ProgressBar(max_propagation_depth=None)
     search().set_callbacks(bar).fit(*labelled)
     shown = capsys.readouterr().out
