@@ -27,10 +27,8 @@ def bar(
     **options
         tqdm's.
     """
-    if sys.stderr is None or not shown:
-        hidden: bool | None = True
-    else:
-        hidden = False if anywhere else None  # None: where the stream is no terminal
+    # None: where the stream is no terminal.
+    hidden = True if not shown else False if anywhere else None
     kind = tqdm_anywhere if anywhere else tqdm
     # tqdm measures a terminal by itself only where it is given none.
     stream = Forgiving(sys.stderr)

@@ -88,7 +88,8 @@ def divide(
 def distinct(images: Any) -> NDArray[np.intp]:
     """Return the places of images that copy none before; warn where others do."""
     places = np.arange(len(images))
-    _, exact = _digests(images, places)
+    with closing(one_by_one(images, places)) as each:
+        exact = [_exact(image) for image in each]
     return places[_without_copies(places, exact, math.prod(images.format.image_shape))]
 
 
@@ -110,8 +111,12 @@ def _digests(images: Any, places: NDArray[np.intp]) -> tuple[Digests, list[bytes
     with closing(one_by_one(images, places)) as each:
         for i, image in enumerate(each):
             digests[i] = digest(image[0])
-            exact.append(blake2b(image.tobytes(), digest_size=16).digest())
+            exact.append(_exact(image))
     return digests, exact
+
+
+def _exact(image: np.ndarray) -> bytes:
+    return blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def _check_number(n: int, share: float) -> None:
@@ -131,16 +136,11 @@ def _without_copies(
     places: NDArray[np.intp], exact: list[bytes], n_values: int
 ) -> NDArray[np.bool_]:
     """Tell which to keep: the first of equal images, and no fewer than 2."""
-    keep = np.ones(len(places), bool)
     first: dict[bytes, int] = {}
-    copies = []
-    for i, digest in enumerate(exact):
-        if digest in first:
-            copies.append((places[i], places[first[digest]]))
-            keep[i] = False
-        first.setdefault(digest, i)
+    copies = [i for i, seen in enumerate(exact) if first.setdefault(seen, i) != i]
+    keep = np.ones(len(exact), bool)
     if not copies or n_values < _FEWEST_VALUES:
-        return np.ones_like(keep)
+        return keep
     if len(first) == 1:
         warnings.warn(
             f"All {len(places)} good images are equal, to the pixel: the threshold "
@@ -148,12 +148,14 @@ def _without_copies(
             UserWarning,
             stacklevel=4,
         )
-        return np.ones_like(keep)
+        return keep
+    copy, original = places[copies[0]], places[first[exact[copies[0]]]]
     warnings.warn(
         f"{len(copies)} of {len(places)} good images are copies of others, to the "
-        f"pixel, and left out (image {copies[0][0]} is one of image {copies[0][1]}): "
+        f"pixel, and left out (image {copy} is one of image {original}): "
         "they say nothing new, and make good images look alike.",
         UserWarning,
         stacklevel=4,
     )
+    keep[copies] = False
     return keep

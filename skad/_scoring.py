@@ -45,7 +45,7 @@ _PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into me
 
 class _Finding(NamedTuple):
     row: Row
-    image: NDArray | None = None  # (H, W, 3) for the eye; None where it is unreadable
+    image: NDArray | None = None  # (H, W) or (H, W, 3); None where it is unreadable
     anomaly_map: NDArray | None = None  # (H, W)
     reason: str = ""
 
@@ -114,7 +114,6 @@ def score_files(
         make_room_for(picture)  # one in each folder
     if not resume:
         _remove_heat_maps(table, paths)
-    threshold = detector.pixel_threshold_
     verdicts = Counter(row["verdict"] for row in rows)
     held = {row["path"] for row in rows}
     waiting = [path for path in paths if str(path) not in held]
@@ -128,7 +127,7 @@ def score_files(
         with closing(read_ahead(chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
-                _write_down(finding, pictures, table, threshold, progress)
+                _write_down(finding, pictures, table, detector, progress)
                 file.write(_as_csv([finding.row]))
                 file.flush()
                 verdicts[finding.row["verdict"]] += 1
@@ -258,8 +257,9 @@ def _remove_heat_maps(table: Path, paths: Iterable[Path]) -> None:
     scored = set(map(os.path.realpath, paths))
     for row in _rows_of(table) or ():
         picture = os.path.realpath(table.parent / (row["heat_map"] or ""))
-        if Path(picture).is_relative_to(folder) and picture not in scored:
-            Path(picture).unlink(missing_ok=True)
+        inside = Path(picture).is_relative_to(folder) and picture not in scored
+        if inside and os.path.isfile(picture):
+            os.unlink(picture)
 
 
 def _rows_to_keep(
@@ -301,7 +301,7 @@ def _write_down(
     finding: _Finding,
     pictures: dict[str, Path],
     table: Path,
-    threshold: float,
+    detector: Any,
     progress: Any,
 ) -> None:
     """Write the heat map; name what could not be read."""
@@ -310,7 +310,9 @@ def _write_down(
         say(f"skad: unreadable: {path}: {finding.reason}", above=progress)
     elif pictures:
         picture = pictures[path]
-        rgb = heat_map_image(finding.image, finding.anomaly_map, threshold)
+        value_range = detector._mapper.value_range(finding.image.dtype)
+        rgb = to_rgb_uint8(finding.image, value_range=value_range)
+        rgb = heat_map_image(rgb, finding.anomaly_map, detector.pixel_threshold_)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, "PNG")
         write_atomically(picture, png.getvalue())
@@ -373,9 +375,7 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
             "largest_area": max(areas, default=0),
             "heat_map": "",
         }
-        value_range = detector._mapper.value_range(image.dtype)
-        rgb = to_rgb_uint8(image, value_range=value_range)
-        findings[path] = _Finding(row, rgb, maps[i])
+        findings[path] = _Finding(row, image, maps[i])
     return findings
 
 

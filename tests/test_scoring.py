@@ -454,3 +454,11 @@ def test_any_file_name_survives_the_table(tmp_path, name):
     text = (tmp_path / "out" / "scores.csv").read_bytes().decode()
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
     assert row["path"] == str(tmp_path / "in" / name)
+
+
+def test_a_table_that_names_the_folder_of_heat_maps_removes_it_not(parts, tmp_path):
+    score_files(Darkness(), [parts], tmp_path)
+    rows = (tmp_path / "scores.csv").read_text().replace("heat_maps/a.png", "heat_maps")
+    (tmp_path / "scores.csv").write_text(rows)
+    score_files(Darkness(), [parts], tmp_path)
+    assert len(rows_of(tmp_path)) == 3
