@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-__version__ = "0.2.0.dev7"
+__version__ = "0.2.0.dev8"
 
 _MODULE_OF = {
     "AD": "legacy",

@@ -3,9 +3,9 @@
 The scale is how rare a value is on good images. In a view, the logarithms of
 1 + surprise are joined: a kind that is blind on these images adds little noise, and
 kinds that agree say more than one that shouts. (Fisher's sum of the surprises
-themselves [1]_ lets the loudest kind decide alone.) Of several views, each in units of
-what it usually reaches in a good image, the largest is heard at every pixel: what is
-too small for most kinds to see is not outvoted by them.
+themselves [1]_ lets the loudest kind decide alone.) Of several views, brought to one
+scale by how often good pixels reach a value, the largest is heard at every pixel: what
+is too small for most kinds to see is not outvoted by them.
 
 References
 ----------
@@ -24,6 +24,9 @@ _PEAKS = (0.5, 0.9)  # quantiles of the largest evidence in a good image
 N_KNOTS = len(_RARITIES) + len(_PEAKS)
 _LEAST_RISE = 1e-6  # of a value, to the next one: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
+_VIEW_RARITIES = (0.5, 0.1, 0.01, 0.001)  # where views are made to agree
+N_VIEW_KNOTS = len(_VIEW_RARITIES) + 3  # with 0, the usual peak and twice as much
+_MOST_LIFT = 2.0  # of any value, over what the peaks ask for
 
 
 def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
@@ -46,11 +49,8 @@ def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
     rarities = torch.tensor(_RARITIES, dtype=torch.float64)
     heights = torch.tensor(_PEAKS, dtype=torch.float64)
     levels = torch.cat([-rarities.log(), -(-heights.log() / n_pixels).log()])
-    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
-    ordered = pixels.sort(1).values.double().cpu()
-    values = torch.cat(
-        [ordered[:, ranks], peaks.double().cpu().quantile(heights, dim=1).T], 1
-    )  # kinds, k
+    reached = peaks.double().cpu().quantile(heights, dim=1).T
+    values = torch.cat([_reached_by(pixels, rarities), reached], 1)  # kinds, k
     steps = torch.full((N_KNOTS,), 1e-4, dtype=torch.float64)
     steps[-1] = _LEAST_SPREAD
     for k in range(1, N_KNOTS):  # rising, also where good images are all alike
@@ -70,7 +70,7 @@ def combine(
     Each is a weighted geometric mean of 1 + surprise over the kinds, less 1; a view is
     given as the weights of the kinds.
     """
-    levels = surprise(evidence.movedim(1, 0), tails).log1p_()  # kinds, n, h, w
+    levels = follow(evidence.movedim(1, 0), tails).log1p_()  # kinds, n, h, w
     joined = levels.new_zeros(len(views), *levels.shape[1:])
     for view, weights in zip(joined, views, strict=True):
         for level, weight in zip(levels, weights, strict=True):
@@ -79,36 +79,64 @@ def combine(
     return joined.expm1_().movedim(0, 1)
 
 
-def view_scales(peaks: Tensor) -> Tensor:
-    """Return factors (views,) that bring views to the scale of the first one.
+def fit_view_lines(pixels: Tensor, peaks: Tensor) -> Tensor:
+    """Tell what brings views to the scale of the first one.
 
-    With them, the largest values (n, views) of good images have equal medians, of 1 nat
-    at least.
+    What as many good pixels reach in one view as in another becomes equal, and so does
+    what is usually the largest in a good image, of 1 nat at least; from there on, a
+    factor brings them there. A view that is silent on good images is not blown up.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (views, m)
+        What good pixels have.
+    peaks : Tensor of shape (views, n)
+        The largest of every good image.
+
+    Returns
+    -------
+    lines : Tensor of shape (views - 1, k, 2)
+        Of every other view, for `follow`.
     """
-    usual = peaks.double().quantile(0.5, dim=0).clamp(min=1.0)
-    return (usual[0] / usual).float()
+    usual = peaks.double().cpu().quantile(0.5, dim=1, keepdim=True).clamp(min=1.0)
+    reached = _reached_by(pixels, torch.tensor(_VIEW_RARITIES, dtype=torch.float64))
+    knots = torch.cat([torch.zeros_like(usual), reached, usual], 1)  # views, k
+    for k in range(1, knots.shape[1]):
+        least = knots[:, k - 1] + _LEAST_RISE * usual[:, 0]
+        knots[:, k] = torch.maximum(knots[:, k], least)
+    knots = torch.cat([knots, 2 * knots[:, -1:]], 1)
+    first = knots[:1].expand(len(knots) - 1, -1)
+    others = torch.maximum(knots[1:], first * (usual[1:] / usual[0] / _MOST_LIFT))
+    return torch.stack([others, first], 2).float().to(pixels.device)
 
 
-def loudest(views: Tensor, scales: Tensor) -> Tensor:
-    """Return the largest (n, h, w) of views (n, views, h, w) on one scale."""
-    return (views * scales[:, None, None]).amax(1)
+def on_one_scale(views: Tensor, lines: Tensor) -> Tensor:
+    """Bring views (n, views, h, w) to the scale of the first one."""
+    others = follow(views[:, 1:].movedim(1, 0), lines).movedim(0, 1)
+    return torch.cat([views[:, :1], others], 1)
 
 
-def surprise(values: Tensor, tails: Tensor) -> Tensor:
-    """Tell how surprising values (kinds, …) are, >= 0, by tails (kinds, k, 2).
+def _reached_by(pixels: Tensor, rarities: Tensor) -> Tensor:
+    """Return what such shares of pixels (kinds, m) reach: (kinds, k), float64."""
+    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
+    return pixels.sort(1).values.double().cpu()[:, ranks]
 
-    Lines from knot to knot give the surprise, from 0 at the first; the last line goes
-    on. It is the sum of what each has risen by where the value lies: far quicker than
-    to search for the line of every value.
+
+def follow(values: Tensor, lines: Tensor) -> Tensor:
+    """Return how far lines (kinds, k, 2) have risen at values (kinds, …), >= 0.
+
+    They go from knot to knot, from 0 at the first; the last line goes on. Along tails,
+    they give how surprising values are. That is the sum of what each line has risen by
+    where the value lies: far quicker than to search for the line of every value.
     """
-    knots, levels = tails.unbind(2)
+    knots, levels = lines.unbind(2)
     lengths = knots.diff()
     slopes = levels.diff() / lengths
     lengths[:, -1] = math.inf
     flat = values.flatten(1)
     total = torch.zeros_like(flat)
-    lines = (column.split(1, 1) for column in (knots[:, :-1], lengths, slopes))
-    for start, length, slope in zip(*lines, strict=True):  # kinds, 1
-        along = (flat - start).clamp_(min=0.0)
-        total.addcmul_(torch.minimum(along, length, out=along), slope)
+    columns = (each.split(1, 1) for each in (knots[:, :-1], lengths, slopes))
+    for start, length, slope in zip(*columns, strict=True):  # kinds, 1
+        gone = (flat - start).clamp_(min=0.0)
+        total.addcmul_(torch.minimum(gone, length, out=gone), slope)
     return total.reshape(values.shape)

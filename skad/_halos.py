@@ -1,11 +1,12 @@
-"""The halo of a plain defect is taken off the map, by a second look without the defect.
+"""The halos of plain defects are taken off the map, by a second look without them.
 
 Coarse features and the anomaly decoder see a defect from far away: good pixels around
-it look anomalous, and a speck beside it is outvoted. So where an image is anomalous
-beyond doubt, its pixels get the mean colour of its others, and it is looked at again.
-What looked anomalous only beside the defect was its halo: around the defect the lower
-of the two maps counts. What is beyond doubt keeps its values, and so the image its
-largest one, and with it its score.
+it look anomalous, and a speck beside it is outvoted. What sees single pixels does not:
+it tells where the defects are. So where an image has a plain defect, all that this fine
+view finds unusual gets the mean colour of the rest, and the image is looked at again.
+What the others saw only beside a defect was its halo: the lower of their two maps
+counts. The fine view stays as it was, and so does the map where it sees a defect, and
+the largest value of an image, and with it its score.
 """
 
 from collections.abc import Callable
@@ -16,19 +17,20 @@ from torch.nn import functional as F
 
 from skad._networks import MAP_STRIDE
 
-# In nats. Of good images that were held out, none came to 15: see docs/method.md.
-_DOUBT = 16.0  # beyond this, pixels are replaced in part …
-_NO_DOUBT = 18.0  # … and wholly: by and by, so that rounding decides nothing
+# In nats, from nothing to all: by and by, so that rounding decides nothing.
+_PLAIN = (13.0, 15.0)  # of an image, its largest: hardly a good one comes so far
+_REPLACED = (2.5, 3.5)  # of a pixel, in the fine view: one good pixel in twenty
+_KEPT = (3.0, 6.0)  # of a pixel, too: what is a defect by the fine view alone
 
 
-def has_plain_defect(cells: Tensor) -> Tensor:
-    """Tell of maps (n, h/2, w/2) in which ones something is to be replaced: (n,)."""
-    return cells.amax((1, 2)) > _DOUBT
+def has_plain_defect(seen: Tensor) -> Tensor:
+    """Tell which images are looked at again, by what was seen of them: (n,)."""
+    return seen.amax((1, 2, 3)) > _PLAIN[0]
 
 
 def without_halo(
     x: Tensor,
-    cells: Tensor,
+    seen: Tensor,
     first: Tensor,
     *,
     look: Callable[[Tensor], Tensor],
@@ -40,20 +42,31 @@ def without_halo(
     ----------
     x : Tensor of shape (n, C, h, w)
         What the network sees of the images; overwritten, for they may be large.
-    cells : Tensor of shape (n, h / 2, w / 2)
-        Their maps.
+    seen : Tensor of shape (n, 2, h / 2, w / 2)
+        Their maps, by what sees far and by what sees single pixels.
     first : Tensor of shape (n, H, W)
-        The same, at the size of the input.
+        The larger of the two, at the size of the input.
     look : callable
-        Gives the maps of such an x.
+        Gives what is seen of such an x.
     to_input : callable
-        Brings such maps to the size of the input.
+        Brings maps (n, h / 2, w / 2) to the size of the input.
     """
-    plain = ((cells - _DOUBT) / (_NO_DOUBT - _DOUBT)).clamp_(0.0, 1.0)
-    _replace(x, F.interpolate(plain[:, None], scale_factor=MAP_STRIDE))
-    around = to_input(torch.minimum(cells, look(x)))
-    kept = to_input(plain).masked_fill_(first == first.amax((1, 2), keepdim=True), 1.0)
+    far, fine = seen.unbind(1)
+    replaced = (
+        _share(fine, _REPLACED) * _share(seen.amax((1, 2, 3)), _PLAIN)[:, None, None]
+    )
+    _replace(x, F.interpolate(replaced[:, None], scale_factor=MAP_STRIDE))
+    far_again, _ = look(x).unbind(1)
+    around = to_input(torch.maximum(fine, torch.minimum(far, far_again)))
+    kept = to_input(_share(fine, _KEPT))
+    kept.masked_fill_(first == first.amax((1, 2), keepdim=True), 1.0)
     return around.lerp_(first, kept)  # never above the first
+
+
+def _share(values: Tensor, range_: tuple[float, float]) -> Tensor:
+    """Return 0 at the lower end of a range and below, 1 at the upper and above."""
+    low, high = range_
+    return ((values - low) / (high - low)).clamp_(0.0, 1.0)
 
 
 def _replace(x: Tensor, share: Tensor) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from skad._inputs import Format
 from skad._threshold import LabelledThreshold
 
-FORMAT_VERSION = 6  # also raised where the same numbers come to mean other scores
+FORMAT_VERSION = 7  # also raised where the same numbers come to mean other scores
 LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
 

@@ -83,10 +83,9 @@ def _check_patch_arrays(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if name.endswith("running_var") and array.min() < 0:
             raise Unfit(f"{name} has negative values")
-    if (np.diff(arrays["tails"], axis=1) <= 0).any():
-        raise Unfit("tails has values that do not rise")
-    if arrays["view_scales"].min() <= 0:
-        raise Unfit("view_scales has values that are not above 0")
+    for name in ("tails", "view_lines"):
+        if (np.diff(arrays[name], axis=1) <= 0).any():
+            raise Unfit(f"{name} has values that do not rise")
     if "roi" in arrays and not (arrays["roi"] > 0).any():
         raise Unfit("roi leaves nothing to look at")
 

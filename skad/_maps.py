@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from skad._expectation import Expectation, fit_expectation
 from skad._folding import fold
-from skad._fusion import N_KNOTS, combine, fit_tails, loudest, view_scales
+from skad._fusion import (
+    N_KNOTS,
+    N_VIEW_KNOTS,
+    combine,
+    fit_tails,
+    fit_view_lines,
+    on_one_scale,
+)
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
@@ -28,9 +35,9 @@ from skad._torch_state import inference
 # and the reconstruction. The decoder alone was trained to find defects; the coarsest
 # features and the reconstruction see least of them.
 VIEWS = (
-    (3.0, 1.0, 1.0, 1.0, 0.5, 0.5),  # all of them
-    (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # what sees a few pixels
+    (3.0, 1.0, 1.0, 1.0, 0.5, 0.5),  # broad: all of them
     (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # the decoder again: where the others are blind
+    (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # fine: what sees a few pixels, and no farther
 )
 _N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …
@@ -111,8 +118,8 @@ class AnomalyMapper(Mapper):
         Of all kinds of evidence but what the anomaly decoder says.
     tails : Tensor of shape (kinds, k, 2)
         How surprising the values of every kind of evidence are, from `fit_tails`.
-    view_scales : Tensor of shape (views,)
-        What brings the views to one scale.
+    view_lines : Tensor of shape (views - 1, k, 2)
+        What brings the views to the scale of the first one, from `fit_view_lines`.
     """
 
     network: PatchAutoencoder
@@ -120,7 +127,7 @@ class AnomalyMapper(Mapper):
     gaussians: tuple[Gaussians, ...]
     expectation: Expectation
     tails: Tensor
-    view_scales: Tensor
+    view_lines: Tensor
     folded: PatchAutoencoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +142,7 @@ class AnomalyMapper(Mapper):
         )
         self.expectation = Expectation(*(t.to(device) for t in self.expectation))
         self.tails = self.tails.to(device)
-        self.view_scales = self.view_scales.to(device)
+        self.view_lines = self.view_lines.to(device)
         return self
 
     def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
@@ -161,12 +168,12 @@ class AnomalyMapper(Mapper):
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)
-        cells = self._look(x)
-        maps = self.preparation.to_input(cells)
-        plain = has_plain_defect(cells)
+        seen = self._look(x)
+        maps = self.preparation.to_input(seen.amax(1))
+        plain = has_plain_defect(seen)
         if plain.any():  # the whole batch: numbers do not depend on how many they are
             second = without_halo(
-                x, cells, maps, look=self._look, to_input=self.preparation.to_input
+                x, seen, maps, look=self._look, to_input=self.preparation.to_input
             )
             maps[plain] = second[plain]
         return maps.cpu().numpy()
@@ -175,7 +182,7 @@ class AnomalyMapper(Mapper):
     def first_look(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps, halos of defects included: quicker, with the same maxima."""
         x = self.preparation(batch, self.device)
-        return self.preparation.to_input(self._look(x)).cpu().numpy()
+        return self.preparation.to_input(self._look(x).amax(1)).cpu().numpy()
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
@@ -191,13 +198,14 @@ class AnomalyMapper(Mapper):
         return rebuilt.cpu().numpy()  # k, H, W, C
 
     def _look(self, x: Tensor) -> Tensor:
-        """Return maps (k, h/2, w/2) of what the network sees, (k, C, h, w)."""
+        """Return far and fine views (k, 2, h/2, w/2) of what the network sees."""
 
         def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
             found = evidence(
                 self.folded, x, self.gaussians, self.expectation, corner, whole
             )
-            return loudest(combine(found, self.tails, VIEWS), self.view_scales)
+            views = on_one_scale(combine(found, self.tails, VIEWS), self.view_lines)
+            return torch.stack([views[:, :-1].amax(1), views[:, -1]], 1)
 
         return in_tiles(join, x, MAP_STRIDE)
 
@@ -221,7 +229,7 @@ def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
         tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
     expectation = mapper.expectation._asdict()
     tensors |= {f"expectation.{k}": v for k, v in expectation.items()}
-    tensors |= {"tails": mapper.tails, "view_scales": mapper.view_scales}
+    tensors |= {"tails": mapper.tails, "view_lines": mapper.view_lines}
     arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
     arrays["mean"] = mapper.preparation.mean
     if mapper.preparation.roi is not None:
@@ -246,7 +254,7 @@ def array_shapes(
         "expectation.bias": (_N_KINDS - 1,),
         "expectation.most": (_N_KINDS - 1,),
         "tails": (_N_KINDS, N_KNOTS, 2),
-        "view_scales": (len(VIEWS),),
+        "view_lines": (len(VIEWS) - 1, N_VIEW_KNOTS, 2),
         "mean": (n_channels,),
     }
 
@@ -277,7 +285,7 @@ def from_arrays(
         ),
         Expectation(*(tensors[f"expectation.{name}"] for name in Expectation._fields)),
         tensors["tails"],
-        tensors["view_scales"],
+        tensors["view_lines"],
     )
 
 
@@ -378,12 +386,14 @@ def fit_mapper(
         for x, others in pairs():
             yield evidence(folded, x, others, expectation)  # 1, kinds, h/2, w/2
 
-    pixels, peaks = [], []
-    for i, found in enumerate(unseen()):
-        counts = found[0, :, inside]
-        pixels.append(counts[:, i % every :: every])  # kinds, m
-        peaks.append(counts.amax(1))
-    tails = fit_tails(torch.cat(pixels, 1), torch.stack(peaks, 1), int(inside.sum()))
-    reached = [combine(found, tails, VIEWS)[0, :, inside].amax(1) for found in unseen()]
-    scales = view_scales(torch.stack(reached))
-    return AnomalyMapper(network, preparation, gaussians, expectation, tails, scales)
+    def sampled(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        pixels, peaks = [], []  # (kinds, m) in all, and (kinds, n) of the images
+        for i, found in enumerate(maps):
+            counts = found[0, :, inside]
+            pixels.append(counts[:, i % every :: every])
+            peaks.append(counts.amax(1))
+        return torch.cat(pixels, 1), torch.stack(peaks, 1)
+
+    tails = fit_tails(*sampled(unseen()), int(inside.sum()))
+    lines = fit_view_lines(*sampled(combine(one, tails, VIEWS) for one in unseen()))
+    return AnomalyMapper(network, preparation, gaussians, expectation, tails, lines)

@@ -1,4 +1,4 @@
-"""The second look: a plain defect loses its halo, and nothing else changes."""
+"""The second look: plain defects lose their halos, and nothing else changes."""
 
 from itertools import pairwise
 
@@ -11,13 +11,14 @@ from skad import PatchAutoencoderDetector, _halos, _maps, _tiles
 from skad._halos import has_plain_defect, without_halo
 from skad._inputs import as_images
 
-PLAIN = 2 * _halos._NO_DOUBT
+PLAIN = 2 * _halos._PLAIN[1]
 
 
 def look(x):
-    """Map (1, h/2, w/2) of a network that sees far: means of 17 x 17 cells."""
+    """What a network sees (1, 2, h/2, w/2): by means of 17 x 17 cells, and by cells."""
     cells = F.max_pool2d(x.mean(1, keepdim=True), 2)
-    return torch.maximum(cells, 2.5 * F.avg_pool2d(cells, 17, 1, 8))[:, 0]
+    far = torch.maximum(cells, 2.5 * F.avg_pool2d(cells, 17, 1, 8))
+    return torch.cat([far, cells], 1)
 
 
 def to_input(cells):
@@ -25,9 +26,9 @@ def to_input(cells):
 
 
 def second_look(x):
-    cells = look(x)
-    first = to_input(cells)
-    found = without_halo(x.clone(), cells, first, look=look, to_input=to_input)
+    seen = look(x)
+    first = to_input(seen.amax(1))
+    found = without_halo(x.clone(), seen, first, look=look, to_input=to_input)
     return first, found
 
 
@@ -49,10 +50,20 @@ def test_the_halo_goes_and_the_defects_stay(spot_and_speck):
     assert (found <= first).all()
 
 
+def test_what_the_fine_view_does_not_see_is_no_halo_of_it(spot_and_speck):
+    """A faint stain keeps its values, though plain defects beside it are replaced."""
+    stain = (0, slice(64, 88), slice(8, 32))
+    spot_and_speck[0][stain] = 0.9 * _halos._REPLACED[0]
+    first, found = second_look(spot_and_speck)
+    assert (first[stain] > _halos._REPLACED[1]).any()
+    assert (found[0, 72:80, 16:24] > 0.9 * first[0, 72:80, 16:24]).all()
+
+
 def test_the_largest_value_stays_whatever_lies_around_it():
     """Also where interpolation would bring down what one cell alone has."""
     x = torch.zeros(1, 1, 96, 96)
-    for value in (_halos._DOUBT + 0.1, _halos._NO_DOUBT, 40.0):
+    low, high = _halos._PLAIN
+    for value in (low + 0.1, high, 40.0):
         x[:, :, 48:50, 48:50] = value
         first, found = second_look(x)
         assert found.amax() == first.amax()
@@ -60,18 +71,16 @@ def test_the_largest_value_stays_whatever_lies_around_it():
 
 def test_what_is_replaced_goes_up_by_and_by(spot_and_speck):
     """A map that differs by rounding does not lose a defect."""
-    x = spot_and_speck / PLAIN
-    found = [
-        second_look(x * (_halos._DOUBT + step))[1] for step in np.arange(0, 3, 1e-3)
-    ]
+    x, start = spot_and_speck / PLAIN, _halos._PLAIN[0]
+    found = [second_look(x * (start + step))[1] for step in np.arange(0, 3, 1e-3)]
     steps = [float((b - a).abs().max()) for a, b in pairwise(found)]
     assert max(steps) < 0.05
 
 
 def test_only_plain_defects_are_looked_at_again():
-    cells = torch.zeros(3, 4, 4)
-    cells[1, 2, 2], cells[2, 0, 0] = _halos._DOUBT, _halos._DOUBT + 0.01
-    assert has_plain_defect(cells).tolist() == [False, False, True]
+    seen, start = torch.zeros(4, 2, 4, 4), _halos._PLAIN[0]
+    seen[1, 0, 2, 2], seen[2, 0, 0, 0], seen[3, 1, 3, 1] = start, start + 0.01, 99.0
+    assert has_plain_defect(seen).tolist() == [False, False, True, True]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +101,7 @@ def any_defect_is_plain(monkeypatch, detector_and_images):
     peaks = -detector.score_samples(images)
     middle = (peaks[0] + peaks[1:].min()) / 2
     assert peaks[0] < middle
-    monkeypatch.setattr(_halos, "_DOUBT", middle)
-    monkeypatch.setattr(_halos, "_NO_DOUBT", middle + 0.1)
+    monkeypatch.setattr(_halos, "_PLAIN", (middle, middle + 0.1))
 
 
 @pytest.mark.usefixtures("any_defect_is_plain")
@@ -145,8 +153,7 @@ def test_the_second_look_by_tiles_is_that_of_the_whole(monkeypatch):
     mapper = detector.fit(images[:2])._mapper
     images[2, 60:74, 50:64] = [255, 0, 0]
     first = mapper.first_look(images[2:])
-    monkeypatch.setattr(_halos, "_DOUBT", 0.7 * first.max())
-    monkeypatch.setattr(_halos, "_NO_DOUBT", 0.8 * first.max())
+    monkeypatch.setattr(_halos, "_PLAIN", (0.7 * first.max(), 0.8 * first.max()))
     whole = mapper(images[2:])
     assert (whole < first - 1e-3).any()
     monkeypatch.setattr(_tiles, "TILE", 64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from skad import _networks
-from skad._fusion import combine, loudest
+from skad._fusion import combine, on_one_scale
 from skad._inputs import as_images
 from skad._maps import (
     VIEWS,
@@ -228,7 +228,8 @@ def test_maps_rise_with_every_kind_of_evidence():
     x = mapper.preparation(images, CPU)
 
     def join(found):
-        return loudest(combine(found, mapper.tails, VIEWS), mapper.view_scales)
+        views = combine(found, mapper.tails, VIEWS)
+        return on_one_scale(views, mapper.view_lines).amax(1)
 
     with torch.inference_mode():
         base = evidence(mapper.network, x, mapper.gaussians, mapper.expectation)
@@ -375,17 +376,19 @@ def test_the_gaussians_see_flipped_images_too():
         for looks in ([()], [(), (2,)])
     )
     upside_down = images[:, ::-1].copy()
-    assert plain(upside_down).mean() > 1.2 * both(upside_down).mean()
+    assert plain(upside_down).mean() > 1.1 * both(upside_down).mean()
 
 
-def test_the_views_of_images_left_out_reach_equally_far():
-    images = draw(9, (32, 32))
+def test_good_pixels_reach_a_value_as_often_in_every_view():
+    images = draw(9, (64, 64))
     mapper = fit(images)
-    assert mapper.view_scales[0] == 1
-    assert (mapper.view_scales > 0).all()
     with torch.inference_mode():
         x = mapper.preparation(images, CPU)
         found = evidence(mapper.network, x, mapper.gaussians, mapper.expectation)
-        reached = combine(found, mapper.tails, VIEWS).amax((2, 3)).median(0).values
-    scaled = reached * mapper.view_scales  # of images that the Gaussians have seen
-    assert scaled.max() < 2 * scaled.min()
+        views = on_one_scale(combine(found, mapper.tails, VIEWS), mapper.view_lines)
+    pixels = views.movedim(1, 0).flatten(1).sort(1).values
+    for rarity in (0.5, 0.1, 0.01):  # of images that the Gaussians have seen
+        reached = pixels[:, int((1 - rarity) * pixels.shape[1])]
+        assert reached.max() < 1.5 * reached.min()
+    usual = views.amax((2, 3)).median(0).values
+    assert usual.max() < 2 * usual.min()

@@ -23,7 +23,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from skad import PatchAutoencoderDetector, _inputs, _networks, load, save
+from skad import PatchAutoencoderDetector, _inputs, _networks, _persistence, load, save
 from skad._header import FORMAT_VERSION
 from skad._persistence import checksum
 
@@ -749,7 +749,7 @@ def test_arrays_hold_finite_numbers(stored, path, value):
     ("name", "change", "match"),
     [
         ("network.down2.0.1.running_var", lambda a: -a - 1, "negative"),
-        ("view_scales", lambda a: 0 * a, "view_scales.*not above 0"),
+        ("view_lines", lambda a: 0 * a, "view_lines has values that do not rise"),
         ("tails", lambda a: 0 * a, "tails has values that do not rise"),
         ("tails", lambda a: a[:, ::-1], "tails has values that do not rise"),
         ("calibration_scores", lambda a: a[::-1] * np.arange(len(a)), "sorted"),
@@ -874,7 +874,10 @@ def test_a_damaged_bit_is_found(stored, path):
     refused(path, "its checksum is another, so some of it was changed or damaged")
 
 
-def test_random_bytes_in_the_header(stored, path):
+def test_random_bytes_in_the_header(monkeypatch, stored, path):
+    monkeypatch.setattr(  # which would refuse nearly all of them
+        _persistence, "checksum", lambda _, description: description["checksum"]
+    )
     n_header = 8 + struct.unpack("<Q", stored[:8])[0]
     rng = np.random.default_rng(0)
     path.write_bytes(stored)

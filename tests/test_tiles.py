@@ -205,7 +205,7 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
     fitted = fit((16, 16))
     for size in ((320, 320), (576, 320)):
         preparation = Preparation(np.full(1, 0.5), 0.2, size, size)
-        rest = fitted.expectation, fitted.tails, fitted.view_scales
+        rest = fitted.expectation, fitted.tails, fitted.view_lines
         mapper = AnomalyMapper(fitted.network, preparation, (), *rest)
         for layer in mapper.folded.modules():
             layer.register_forward_hook(note)

@@ -22,7 +22,7 @@ from torch import Tensor
 import skad
 from skad import _expectation, _learning
 from skad._evaluation import figures_of_pixels
-from skad._fusion import combine, loudest, surprise
+from skad._fusion import combine, follow, on_one_scale
 from skad._maps import VIEWS, AnomalyMapper, evidence
 from skad._mvtec import Category, find_categories, load_category
 from skad._networks import FEATURE_STRIDES
@@ -35,7 +35,7 @@ KINDS = (
 )
 Join = Callable[[Tensor, AnomalyMapper], Tensor]  # evidence in, one map out
 Figures = tuple[float, float, float]  # image AUROC, pixel AUROC and AU-PRO
-BROAD, FINE, _ = (np.array(view) for view in VIEWS)
+BROAD, _, FINE = (np.array(view) for view in VIEWS)
 METHOD = "the method"
 FIRST_LOOK = "without the second look: the largest of three views"
 SHARES = {
@@ -49,8 +49,8 @@ def joins() -> dict[str, Join]:
     """All ways to make one map that are compared, by name."""
     ways: dict[str, Join] = {
         FIRST_LOOK: _largest(0, 1, 2),
-        "the larger of the broad and the fine view": _largest(0, 1),
-        "the larger of the broad view and the decoder": _largest(0, 2),
+        "the larger of the broad and the fine view": _largest(0, 2),
+        "the larger of the broad view and the decoder": _largest(0, 1),
         "the broad view alone": _view(BROAD),
         "the fine view alone": _view(FINE),
     }
@@ -67,11 +67,9 @@ def joins() -> dict[str, Join]:
 
 
 def _largest(*which: int) -> Join:
-    views, places = [VIEWS[i] for i in which], list(which)
-
     def join(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-        joined = combine(found, mapper.tails, views)
-        return loudest(joined, mapper.view_scales[places])
+        views = on_one_scale(combine(found, mapper.tails, VIEWS), mapper.view_lines)
+        return views[:, list(which)].amax(1)
 
     return join
 
@@ -82,7 +80,7 @@ def _view(weights: ArrayLike) -> Join:
 
 
 def _each(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-    return surprise(found.movedim(1, 0), mapper.tails)
+    return follow(found.movedim(1, 0), mapper.tails)
 
 
 def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:

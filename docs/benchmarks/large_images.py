@@ -65,7 +65,8 @@ def new_mapper(size: tuple[int, int]):
         for name, shape in array_shapes(3, size).items()
     }
     arrays["tails"].sort(axis=1)
-    arrays["view_scales"] *= 18  # some noise is beyond doubt: there is a second look
+    arrays["view_lines"].sort(axis=1)
+    arrays["view_lines"][..., 1] *= 18  # some noise is plain: there is a second look
     arrays["mean"] = np.full(3, 0.5)
     return from_arrays(arrays, std=0.3, input_size=size, working_size=size)
 
