@@ -26,7 +26,7 @@ _LEAST_RISE = 1e-6  # of a value, to the next one: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
 _VIEW_RARITIES = (0.5, 0.1, 0.01, 0.001)  # where views are made to agree
 N_VIEW_KNOTS = len(_VIEW_RARITIES) + 3  # with 0, the usual peak and twice as much
-_MOST_LIFT = 2.0  # of any value, over what the peaks ask for
+_MOST_LIFT = 2.0  # of a value, over the factor that brings peaks to those of the first
 
 
 def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
@@ -106,7 +106,10 @@ def fit_view_lines(pixels: Tensor, peaks: Tensor) -> Tensor:
         knots[:, k] = torch.maximum(knots[:, k], least)
     knots = torch.cat([knots, 2 * knots[:, -1:]], 1)
     first = knots[:1].expand(len(knots) - 1, -1)
-    others = torch.maximum(knots[1:], first * (usual[1:] / usual[0] / _MOST_LIFT))
+    lowest = (
+        first * usual[1:] / usual[0] / _MOST_LIFT
+    )  # where a view may begin to count
+    others = torch.maximum(knots[1:], lowest)
     return torch.stack([others, first], 2).float().to(pixels.device)
 
 
