@@ -32,9 +32,9 @@ class PatchAutoencoderDetector(ImageDetector):
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
     What that decoder says, how unusual the encoder's features are and how far the
-    reconstruction is off make one map: how surprising the evidence is, in nats. Where an
-    image has a plain defect, a second look without it takes its halo off the map; the
-    map's maximum stays, and so does the score, which is minus that.
+    reconstruction is off make one map: how surprising the evidence is, in nats. Where
+    an image has a plain defect, a second look without it takes its halo off the map;
+    the map's maximum stays, and so does the score, which is minus that.
 
     Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
     4000 x 4000 takes less than 1 GB. Training takes whole images, and memory for

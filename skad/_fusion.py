@@ -106,9 +106,7 @@ def fit_view_lines(pixels: Tensor, peaks: Tensor) -> Tensor:
         knots[:, k] = torch.maximum(knots[:, k], least)
     knots = torch.cat([knots, 2 * knots[:, -1:]], 1)
     first = knots[:1].expand(len(knots) - 1, -1)
-    lowest = (
-        first * usual[1:] / usual[0] / _MOST_LIFT
-    )  # where a view may begin to count
+    lowest = first * usual[1:] / usual[0] / _MOST_LIFT
     others = torch.maximum(knots[1:], lowest)
     return torch.stack([others, first], 2).float().to(pixels.device)
 
