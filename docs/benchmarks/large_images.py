@@ -2,7 +2,7 @@
 
 For each size a process of its own scores one colour image of noise with a model of
 random numbers, and tells by how much its peak memory exceeds what it held before. To
-this model some of the noise is beyond doubt, so that the image is looked at twice.
+this model some of the noise is plain, so that the image is looked at twice.
 """
 
 import multiprocessing
