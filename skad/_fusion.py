@@ -26,7 +26,7 @@ _LEAST_RISE = 1e-6  # of a value, to the next one: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
 _VIEW_RARITIES = (0.5, 0.1, 0.01, 0.001)  # where views are made to agree
 N_VIEW_KNOTS = len(_VIEW_RARITIES) + 3  # with 0, the usual peak and twice as much
-_MOST_LIFT = 2.0  # of a value, over the factor that brings peaks to those of the first
+_MOST_LIFT = 3.0  # as steep as lines may be, where 1 is what peaks alone ask for
 
 
 def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
@@ -98,29 +98,23 @@ def fit_view_lines(pixels: Tensor, peaks: Tensor) -> Tensor:
     lines : Tensor of shape (views - 1, k, 2)
         Of every other view, for `follow`.
     """
-    usual = peaks.double().cpu().quantile(0.5, dim=1, keepdim=True).clamp(min=1.0)
+    usual = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
     reached = _reached_by(pixels, torch.tensor(_VIEW_RARITIES, dtype=torch.float64))
-    knots = torch.cat([torch.zeros_like(usual), reached, usual], 1)  # views, k
-    for k in range(1, knots.shape[1]):
-        least = knots[:, k - 1] + _LEAST_RISE * usual[:, 0]
-        knots[:, k] = torch.maximum(knots[:, k], least)
-    knots = torch.cat([knots, 2 * knots[:, -1:]], 1)
-    first = knots[:1].expand(len(knots) - 1, -1)
-    lowest = first * usual[1:] / usual[0] / _MOST_LIFT
-    others = torch.maximum(knots[1:], lowest)
-    return torch.stack([others, first], 2).float().to(pixels.device)
+    columns = [torch.zeros_like(usual)]
+    for column in (*reached.T, usual):  # rising, and no line is too steep
+        before = columns[-1]
+        column = torch.maximum(column, before + _LEAST_RISE * usual.maximum(before))
+        steepest = (column[0] - before[0]) / (_MOST_LIFT * usual[0] / usual)
+        columns.append(torch.maximum(column, before + steepest))
+    knots = torch.stack([*columns, 2 * columns[-1]], 1)  # views, k
+    levels = knots[:1].expand(len(knots) - 1, -1)
+    return torch.stack([knots[1:], levels], 2).float().to(pixels.device)
 
 
 def on_one_scale(views: Tensor, lines: Tensor) -> Tensor:
     """Bring views (n, views, h, w) to the scale of the first one."""
     others = follow(views[:, 1:].movedim(1, 0), lines).movedim(0, 1)
     return torch.cat([views[:, :1], others], 1)
-
-
-def _reached_by(pixels: Tensor, rarities: Tensor) -> Tensor:
-    """Return what such shares of pixels (kinds, m) reach: (kinds, k), float64."""
-    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
-    return pixels.sort(1).values.double().cpu()[:, ranks]
 
 
 def follow(values: Tensor, lines: Tensor) -> Tensor:
@@ -138,6 +132,12 @@ def follow(values: Tensor, lines: Tensor) -> Tensor:
     total = torch.zeros_like(flat)
     columns = (each.split(1, 1) for each in (knots[:, :-1], lengths, slopes))
     for start, length, slope in zip(*columns, strict=True):  # kinds, 1
-        gone = (flat - start).clamp_(min=0.0)
-        total.addcmul_(torch.minimum(gone, length, out=gone), slope)
+        along = (flat - start).clamp_(min=0.0)
+        total.addcmul_(torch.minimum(along, length, out=along), slope)
     return total.reshape(values.shape)
+
+
+def _reached_by(pixels: Tensor, rarities: Tensor) -> Tensor:
+    """Return what such shares of pixels (kinds, m) reach: (kinds, k), float64."""
+    ranks = ((1 - rarities) * (pixels.shape[1] - 1)).round().long()
+    return pixels.sort(1).values.double().cpu()[:, ranks]

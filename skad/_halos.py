@@ -1,12 +1,12 @@
 """The halos of plain defects are taken off the map, by a second look without them.
 
 Coarse features and the anomaly decoder see a defect from far away: good pixels around
-it look anomalous, and a speck beside it is outvoted. What sees single pixels does not:
-it tells where the defects are. So where an image has a plain defect, all that this fine
-view finds unusual gets the mean colour of the rest, and the image is looked at again.
-What the others saw only beside a defect was its halo: the lower of their two maps
-counts. The fine view stays as it was, and so does the map where it sees a defect, and
-the largest value of an image, and with it its score.
+it look anomalous, and a speck beside it is outvoted. The fine view, of single pixels,
+does not. So where an image has a plain defect, all that the fine view finds unusual
+gets the mean colour of the rest, and the image is looked at again. What the other views
+saw only beside a defect was its halo: the lower of their two maps counts. The fine view
+stays as it was, and so does the whole map where the fine view sees a defect, and where
+it is largest: the image keeps its score.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,15 @@ from torch.nn import functional as F
 from skad._networks import MAP_STRIDE
 
 # In nats, from nothing to all: by and by, so that rounding decides nothing.
-_PLAIN = (13.0, 15.0)  # of an image, its largest: hardly a good one comes so far
-_REPLACED = (2.5, 3.5)  # of a pixel, in the fine view: one good pixel in twenty
-_KEPT = (3.0, 6.0)  # of a pixel, too: what is a defect by the fine view alone
+_PLAIN = (13.0, 15.0)  # the largest of an image: hardly a good one comes so far
+_REPLACED = (2.5, 3.5)  # of a pixel in the fine view: about one good one in fifty
+_KEPT = (3.0, 6.0)  # of a pixel in the fine view: a defect by that alone
+_NEARLY_LARGEST = 0.9  # in shares of the largest of the image: kept, too, up to 1
 
 
-def has_plain_defect(seen: Tensor) -> Tensor:
-    """Tell which images are looked at again, by what was seen of them: (n,)."""
-    return seen.amax((1, 2, 3)) > _PLAIN[0]
+def has_plain_defect(maps: Tensor) -> Tensor:
+    """Tell which images are looked at again, by their maps (n, H, W): (n,)."""
+    return maps.amax((1, 2)) > _PLAIN[0]
 
 
 def without_halo(
@@ -52,20 +53,18 @@ def without_halo(
         Brings maps (n, h / 2, w / 2) to the size of the input.
     """
     far, fine = seen.unbind(1)
-    replaced = (
-        _share(fine, _REPLACED) * _share(seen.amax((1, 2, 3)), _PLAIN)[:, None, None]
-    )
+    largest = first.amax((1, 2), keepdim=True)  # inside the image, and the roi
+    replaced = _share(largest, *_PLAIN) * _share(fine, *_REPLACED)
     _replace(x, F.interpolate(replaced[:, None], scale_factor=MAP_STRIDE))
     far_again, _ = look(x).unbind(1)
     around = to_input(torch.maximum(fine, torch.minimum(far, far_again)))
-    kept = to_input(_share(fine, _KEPT))
-    kept.masked_fill_(first == first.amax((1, 2), keepdim=True), 1.0)
+    by_fine = to_input(_share(fine, *_KEPT))
+    kept = by_fine.maximum(_share(first, _NEARLY_LARGEST * largest, largest))
     return around.lerp_(first, kept)  # never above the first
 
 
-def _share(values: Tensor, range_: tuple[float, float]) -> Tensor:
+def _share(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Return 0 at the lower end of a range and below, 1 at the upper and above."""
-    low, high = range_
     return ((values - low) / (high - low)).clamp_(0.0, 1.0)
 
 

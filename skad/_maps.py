@@ -170,7 +170,7 @@ class AnomalyMapper(Mapper):
         x = self.preparation(batch, self.device)
         seen = self._look(x)
         maps = self.preparation.to_input(seen.amax(1))
-        plain = has_plain_defect(seen)
+        plain = has_plain_defect(maps)
         if plain.any():  # the whole batch: numbers do not depend on how many they are
             second = without_halo(
                 x, seen, maps, look=self._look, to_input=self.preparation.to_input
@@ -342,8 +342,8 @@ def fit_mapper(
 ) -> AnomalyMapper:
     """Learn from good images what the evidence on good images looks like.
 
-    Expectation and tails come from Gaussians that were fitted without the image in
-    question.
+    Expectation, tails and lines of the views come from Gaussians that were fitted
+    without the image in question.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ def test_views_that_are_silent_on_good_images_are_not_blown_up(silent):
     assert (lines.diff(dim=1) > 0).all()
     little = torch.tensor([0.0, 0.01, 0.01])[None, :, None, None]
     factor = peaks[0].quantile(0.5)  # what is silent counts as if it reached 1 nat
-    assert (on_one_scale(little, lines) <= 2.001 * factor * 0.01).all()
+    assert (on_one_scale(little, lines) <= 3.001 * factor * 0.01).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 0.5, 7.0, 1e5])
@@ -135,6 +135,22 @@ def test_lines_of_views_rise_even_where_good_images_are_all_alike(value):
     lines = fit_view_lines(torch.full((3, 50), value), torch.full((3, 5), value))
     assert (lines.diff(dim=1) > 0).all()
     assert on_one_scale(torch.full((1, 3, 2, 2), value + 1), lines).isfinite().all()
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 30.0])
+def test_lines_rise_where_rare_pixels_go_far_beyond_the_usual_peaks(factor):
+    pixels = torch.linspace(0, 1, 5000) ** 40 * torch.tensor([[1], [factor], [100.0]])
+    lines = fit_view_lines(100 * pixels, torch.full((3, 9), 6.0))
+    assert (lines.diff(dim=1) > 0).all()
+    assert on_one_scale(100 * pixels[None, :, None], lines).isfinite().all()
+
+
+def test_no_line_is_steeper_than_three_times_the_factor_of_the_peaks():
+    pixels = torch.cat([torch.linspace(0, 4, 999), torch.linspace(4, 9, 10)]).tile(3, 1)
+    pixels[1:, 990:] = 5.0  # and the largest is as far as one pixel in a hundred
+    peaks = torch.tensor([[9.0], [5.0], [5.0]]).expand(3, 7)
+    knots, levels = fit_view_lines(pixels, peaks).unbind(2)
+    assert (levels.diff() / knots.diff()).max() < 3.001 * 9 / 5
 
 
 def test_where_images_are_small_their_peaks_may_be_below_rare_pixels():

@@ -59,7 +59,54 @@ def test_what_the_fine_view_does_not_see_is_no_halo_of_it(spot_and_speck):
     assert (found[0, 72:80, 16:24] > 0.9 * first[0, 72:80, 16:24]).all()
 
 
-def test_the_largest_value_stays_whatever_lies_around_it():
+@pytest.fixture
+def seen():
+    """A plain defect that is seen from far alone, and columns of four fine values."""
+    seen = torch.zeros(1, 2, 12, 12)
+    seen[:, 0] = 9.0
+    seen[:, 0, :3, :3] = PLAIN
+    for k, value in enumerate((_halos._REPLACED[0], 3.0, _halos._REPLACED[1], 8.0)):
+        seen[:, 1, 4:, 3 * k : 3 * k + 3] = value
+    return seen
+
+
+def second_look_at(seen, again):
+    """Return the first map, the second, and an image before it and for it."""
+    image = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    shown = []
+
+    def look(x):
+        shown.append(x.clone())
+        return again
+
+    first = to_input(seen.amax(1))
+    found = without_halo(image.clone(), seen, first, look=look, to_input=to_input)
+    return first[0], found[0], image[0, 0], shown[0][0, 0]
+
+
+def test_what_the_fine_view_finds_unusual_is_replaced_by_the_mean_of_the_rest(seen):
+    *_, image, shown = second_look_at(seen, seen)
+    share = torch.zeros(24, 24)
+    share[8:, 6:12], share[8:, 12:] = 0.5, 1.0
+    mean = ((1 - share) * image).sum() / (1 - share).sum()
+    torch.testing.assert_close(shown, (1 - share) * image + share * mean)
+
+
+def test_the_lower_of_two_looks_counts_where_the_fine_view_sees_no_defect(seen):
+    first, found, *_ = second_look_at(seen, torch.zeros_like(seen))
+    good, defect = (slice(10, 23), slice(1, 5)), (slice(10, 23), slice(19, 23))
+    assert (first[good] == 9).all()
+    assert (found[good] == _halos._REPLACED[0]).all()  # what the fine view has
+    assert (found[defect] == first[defect]).all()
+    assert (found[:4, :4] == PLAIN).all()
+
+
+def test_what_looks_worse_without_the_defect_stays(seen):
+    first, found, *_ = second_look_at(seen, 3 * seen)
+    assert (found == first).all()
+
+
+def test_the_largest_value_stays_and_does_not_stand_alone():
     """Also where interpolation would bring down what one cell alone has."""
     x = torch.zeros(1, 1, 96, 96)
     low, high = _halos._PLAIN
@@ -67,20 +114,28 @@ def test_the_largest_value_stays_whatever_lies_around_it():
         x[:, :, 48:50, 48:50] = value
         first, found = second_look(x)
         assert found.amax() == first.amax()
+    seen = torch.zeros(1, 2, 12, 12)
+    seen[0, 0, 6, 4:8] = PLAIN * torch.tensor([0.91, 0.99, 1.0, 0.98])
+    seen[0, 1, 6, 4:8] = 3.0
+    first, found, *_ = second_look_at(seen, torch.zeros_like(seen))
+    assert found.max() == first.max()
+    assert found[12, 10] > 0.7 * first[12, 10]
 
 
 def test_what_is_replaced_goes_up_by_and_by(spot_and_speck):
     """A map that differs by rounding does not lose a defect."""
     x, start = spot_and_speck / PLAIN, _halos._PLAIN[0]
+    first, unchanged = second_look(x * start)
+    assert (unchanged == first).all()
     found = [second_look(x * (start + step))[1] for step in np.arange(0, 3, 1e-3)]
     steps = [float((b - a).abs().max()) for a, b in pairwise(found)]
     assert max(steps) < 0.05
 
 
 def test_only_plain_defects_are_looked_at_again():
-    seen, start = torch.zeros(4, 2, 4, 4), _halos._PLAIN[0]
-    seen[1, 0, 2, 2], seen[2, 0, 0, 0], seen[3, 1, 3, 1] = start, start + 0.01, 99.0
-    assert has_plain_defect(seen).tolist() == [False, False, True, True]
+    maps, start = torch.zeros(3, 4, 4), _halos._PLAIN[0]
+    maps[1, 2, 2], maps[2, 0, 0] = start, start + 0.01
+    assert has_plain_defect(maps).tolist() == [False, False, True]
 
 
 @pytest.fixture(scope="module")

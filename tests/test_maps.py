@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad import _networks
+from skad import _halos, _maps, _networks
 from skad._fusion import combine, on_one_scale
 from skad._inputs import as_images
 from skad._maps import (
@@ -369,14 +369,44 @@ def test_the_tails_are_those_of_images_left_out():
 
 def test_the_gaussians_see_flipped_images_too():
     images = draw(9, (32, 48))
-    images[:, :16] //= 4  # dark above: upside down they are odd
+    images[:, :16] //= 8  # dark above: upside down they are odd
     preparation, network = prepare(images), new_network(1)
     plain, both = (
         fit_mapper(network, preparation, as_images(images, None), np.arange(9), looks)
         for looks in ([()], [(), (2,)])
     )
     upside_down = images[:, ::-1].copy()
-    assert plain(upside_down).mean() > 1.1 * both(upside_down).mean()
+    assert plain(upside_down).mean() > 1.2 * both(upside_down).mean()
+
+
+def test_the_map_is_the_largest_of_the_views_on_one_scale():
+    images = draw(n_channels=3)
+    mapper = fit(images)
+    images[:3, 8:12, 8:12] = [255, 0, 0]
+    with torch.inference_mode():
+        x = mapper.preparation(images, CPU)
+        found = evidence(mapper.folded, x, mapper.gaussians, mapper.expectation)
+        views = on_one_scale(combine(found, mapper.tails, VIEWS), mapper.view_lines)
+        far, fine = mapper._look(x).unbind(1)
+        expected = mapper.preparation.to_input(views.amax(1))
+    assert set(views.argmax(1).unique().tolist()) == {0, 1, 2}
+    assert VIEWS[2][0] == 0 < VIEWS[1][0]  # the decoder sees far
+    np.testing.assert_array_equal(fine, views[:, 2])
+    np.testing.assert_array_equal(far, views[:, :2].amax(1))
+    np.testing.assert_array_equal(mapper.first_look(images), expected)
+
+
+def test_what_the_image_does_not_show_makes_no_defect_plain(monkeypatch):
+    """Neither the padding nor what lies outside the roi."""
+    images = draw(9, (32, 48))
+    mapper = fit(images, roi=half((32, 48)))
+    images[0, 12:20, 36:44] = 255
+    monkeypatch.setattr(_halos, "_PLAIN", (1.01 * mapper.first_look(images).max(), 99))
+    with torch.inference_mode():
+        seen = mapper._look(mapper.preparation(images, CPU))
+    assert seen.max() > _halos._PLAIN[0]
+    monkeypatch.setattr(_maps, "without_halo", None)  # not to be called
+    mapper(images)
 
 
 def test_good_pixels_reach_a_value_as_often_in_every_view():
