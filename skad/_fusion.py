@@ -26,7 +26,7 @@ _LEAST_RISE = 1e-6  # of a value, to the next one: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the peaks: where good images are all alike
 _VIEW_RARITIES = (0.5, 0.1, 0.01, 0.001)  # where views are made to agree
 N_VIEW_KNOTS = len(_VIEW_RARITIES) + 3  # with 0, the usual peak and twice as much
-_MOST_LIFT = 3.0  # as steep as lines may be, where 1 is what peaks alone ask for
+_STEEPEST = 3.0  # of lines; 1 is the factor that brings peaks to those of the first
 
 
 def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
@@ -100,12 +100,13 @@ def fit_view_lines(pixels: Tensor, peaks: Tensor) -> Tensor:
     """
     usual = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
     reached = _reached_by(pixels, torch.tensor(_VIEW_RARITIES, dtype=torch.float64))
+    factor = usual[0] / usual
     columns = [torch.zeros_like(usual)]
     for column in (*reached.T, usual):  # rising, and no line is too steep
         before = columns[-1]
         column = torch.maximum(column, before + _LEAST_RISE * usual.maximum(before))
-        steepest = (column[0] - before[0]) / (_MOST_LIFT * usual[0] / usual)
-        columns.append(torch.maximum(column, before + steepest))
+        shortest = (column[0] - before[0]) / (_STEEPEST * factor)
+        columns.append(torch.maximum(column, before + shortest))
     knots = torch.stack([*columns, 2 * columns[-1]], 1)  # views, k
     levels = knots[:1].expand(len(knots) - 1, -1)
     return torch.stack([knots[1:], levels], 2).float().to(pixels.device)

@@ -58,14 +58,15 @@ def without_halo(
     _replace(x, F.interpolate(replaced[:, None], scale_factor=MAP_STRIDE))
     far_again, _ = look(x).unbind(1)
     around = to_input(torch.maximum(fine, torch.minimum(far, far_again)))
-    by_fine = to_input(_share(fine, *_KEPT))
-    kept = by_fine.maximum(_share(first, _NEARLY_LARGEST * largest, largest))
+    kept = to_input(_share(fine, *_KEPT))
+    nearly_largest = _share(first, _NEARLY_LARGEST * largest, largest)
+    torch.maximum(kept, nearly_largest, out=kept)  # in place: images may be large
     return around.lerp_(first, kept)  # never above the first
 
 
 def _share(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Return 0 at the lower end of a range and below, 1 at the upper and above."""
-    return ((values - low) / (high - low)).clamp_(0.0, 1.0)
+    return (values - low).div_(high - low).clamp_(0.0, 1.0)
 
 
 def _replace(x: Tensor, share: Tensor) -> None:

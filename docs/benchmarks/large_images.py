@@ -9,7 +9,7 @@ import multiprocessing
 
 import numpy as np
 
-SIZES = ((4000, 4000), (8000, 2000))  # (height, width)
+SIZES = ((4000, 4000), (8000, 2000), (6000, 6000))  # (height, width)
 
 
 def main() -> None:
