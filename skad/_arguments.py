@@ -5,6 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from skad import __version__
+from skad._options import (
+    add_device,
+    add_epochs,
+    add_seed,
+    add_sizes,
+    add_target_fpr,
+    auto_or_float,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,8 +57,8 @@ def _add_demo(commands: Any) -> None:
         metavar="FOLDER",
         help="for demo.png and scores.csv (default: %(default)s)",
     )
-    _add_epochs(parser, default=75)
-    _add_seed(parser)
+    add_epochs(parser, default=75)
+    add_seed(parser)
 
 
 def _add_fit(commands: Any) -> None:
@@ -69,9 +77,9 @@ def _add_fit(commands: Any) -> None:
         metavar="FILE",
         help="where the model goes, for example part.safetensors",
     )
-    _add_sizes(parser, patch_size=[40])
+    add_sizes(parser, patch_size=[40])
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
-    _add_epochs(parser, default=75)
+    add_epochs(parser, default=75)
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -79,16 +87,16 @@ def _add_fit(commands: Any) -> None:
         metavar="N",
         help="images at a time; fewer take less memory (default: %(default)s)",
     )
-    _add_target_fpr(parser)
+    add_target_fpr(parser)
     parser.add_argument(
         "--contamination",
-        type=_auto_or_float,
+        type=auto_or_float,
         default="auto",
         metavar="SHARE",
         help="flag this share of the training images, instead of --target-fpr",
     )
-    _add_device(parser, default="auto")
-    _add_seed(parser)
+    add_device(parser, default="auto")
+    add_seed(parser)
 
 
 def _add_score(commands: Any) -> None:
@@ -154,7 +162,7 @@ def _add_convert(commands: Any) -> None:
         metavar="FOLDER",
         help="of good images that the model was not trained on, for the threshold",
     )
-    _add_target_fpr(parser)
+    add_target_fpr(parser)
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -183,9 +191,9 @@ def _add_benchmark(commands: Any) -> None:
         metavar="N",
         help="a run for each (default: 0 1 2)",
     )
-    _add_sizes(parser, patch_size=None)
-    _add_epochs(parser, default=None)
-    _add_device(parser, default=None)
+    add_sizes(parser, patch_size=None)
+    add_epochs(parser, default=None)
+    add_device(parser, default=None)
     parser.add_argument(
         "--output",
         type=Path,
@@ -208,73 +216,3 @@ def _add_benchmark(commands: Any) -> None:
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
     )
-
-
-def _add_sizes(
-    parser: argparse.ArgumentParser, *, patch_size: list[int] | None
-) -> None:
-    parser.add_argument(
-        "--patch-size",
-        type=int,
-        nargs="+",
-        default=patch_size,
-        metavar="N",
-        help="largest defect expected, in pixels; several numbers for several "
-        "scales (default: 40)",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="resize images to N x N, or with two numbers to height x width (default: "
-        "as they are)",
-    )
-
-
-def _add_epochs(parser: argparse.ArgumentParser, *, default: int | None) -> None:
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        default=default,
-        metavar="N",
-        help="passes over the training images (default: 75)",
-    )
-
-
-def _add_target_fpr(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target-fpr",
-        type=float,
-        default=0.05,
-        metavar="RATE",
-        help="promised rate of false alarms on good images (default: %(default)s)",
-    )
-
-
-def _add_device(parser: argparse.ArgumentParser, *, default: str | None) -> None:
-    parser.add_argument(
-        "--device",
-        default=default,
-        metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 and so on (default: auto)",
-    )
-
-
-def _add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="of all randomness: equal seeds, equal results (default: %(default)s)",
-    )
-
-
-def _auto_or_float(text: str) -> str | float:
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"it must be auto or a number above 0 and up to 0.5; got {text!r}"
-        ) from None

@@ -18,6 +18,11 @@ MAX_LINES = 400
 LEVELS = {
     # entry points: nobody imports them
     "__main__": 10,
+    "_command_benchmark": 10,
+    "_command_convert": 10,
+    "_command_demo": 10,
+    "_command_fit": 10,
+    "_command_score": 10,
     "legacy": 10,
     # whole jobs
     "_benchmark": 9,
@@ -43,6 +48,7 @@ LEVELS = {
     "_scorers": 3,
     "_training": 3,
     "images": 3,
+    "_commands": 3,
     "_defects": 2,
     "_division": 2,
     "_keras": 2,
@@ -50,6 +56,7 @@ LEVELS = {
     "_finding": 2,
     "_progress": 2,
     "_threshold": 2,
+    "_arguments": 1,
     "_bars": 1,
     "_checkpoint": 1,
     "_decoding": 1,
@@ -66,7 +73,6 @@ LEVELS = {
     "overlays": 1,
     "testing": 1,
     # import nothing of skad's
-    "_arguments": 0,
     "_dense_network": 0,
     "_drawing": 0,
     "_expectation": 0,
@@ -77,6 +83,7 @@ LEVELS = {
     "_masked": 0,
     "_networks": 0,
     "_optimizer": 0,
+    "_options": 0,
     "_planting": 0,
     "_random": 0,
     "_regions": 0,

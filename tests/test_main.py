@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 import skad
 from skad import __main__ as command_line
-from skad import _benchmark
+from skad import _benchmark, _command_demo, _command_fit
 from skad.__main__ import main
 from skad._arguments import make_parser
 from skad.datasets import SURFACES
@@ -57,6 +58,12 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+def commands():
+    """Names of the commands that the parser takes."""
+    (action,) = (a for a in make_parser()._actions if a.dest == "command")
+    return set(action.choices)
+
+
 def run_python(*arguments):
     return subprocess.run(
         [sys.executable, *arguments],
@@ -72,7 +79,7 @@ def run_python(*arguments):
 
 def test_help_names_the_commands():
     text = run_python("-m", "skad", "--help")
-    for command in command_line._COMMANDS:
+    for command in commands():
         assert f"    {command}" in text
 
 
@@ -95,10 +102,8 @@ def test_version(capsys):
 
 
 def test_every_command_of_the_parser_can_be_run():
-    (commands,) = (
-        action for action in make_parser()._actions if action.dest == "command"
-    )
-    assert set(commands.choices) == set(command_line._COMMANDS)
+    modules = Path(command_line.__file__).parent.glob("_command_*.py")
+    assert {f"_command_{name}" for name in commands()} == {m.stem for m in modules}
 
 
 def test_defaults_are_those_of_the_detector():
@@ -204,7 +209,7 @@ def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys
 def test_fit_learns_the_same_from_images_that_do_not_fit_into_memory(
     model, good, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(command_line, "_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(_command_fit, "_BYTES_IN_MEMORY", 0)
     path = tmp_path / "a.safetensors"
     assert main(["fit", str(good), "--model", str(path), *QUICK]) == 0
     assert path.read_bytes() == model.read_bytes()
@@ -371,7 +376,7 @@ def test_no_memory_is_an_error_of_one_line(kind, monkeypatch, capsys):
     def allocate(args):
         raise kind("not enough memory:\n  you tried to allocate 9 bytes")
 
-    monkeypatch.setitem(command_line._COMMANDS, "demo", allocate)
+    monkeypatch.setattr(_command_demo, "run", allocate)
     assert main(["demo"]) == 2
     said = "skad: error: not enough memory: you tried to allocate 9 bytes\n"
     assert capsys.readouterr().err == said
@@ -393,7 +398,7 @@ def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
     def stop(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(command_line._COMMANDS, "demo", stop)
+    monkeypatch.setattr(_command_demo, "run", stop)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "skad: stopped\n"
 
@@ -422,13 +427,13 @@ def test_a_training_survives_its_progress_bar(good, tmp_path, where):
 
 STOP_WHILE_WRITING = """
 import os, signal, sys
-from skad import __main__, _files
+from skad import __main__, _command_demo, _files
 
 def write(args):
     os.fsync = lambda number: signal.raise_signal(signal.SIGTERM)
     _files.write_atomically(args.output / "a", "text")
 
-__main__._COMMANDS["demo"] = write
+_command_demo.run = write
 __main__.main(["demo", "--output", sys.argv[1]])
 """
 
@@ -456,7 +461,7 @@ def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsy
         warnings.warn("first\n  second", UserWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setitem(command_line._COMMANDS, "demo", warn)
+    monkeypatch.setattr(_command_demo, "run", warn)
     assert main(["demo"]) == 0
     assert capsys.readouterr().err == "skad: warning: first second\n"
     assert warnings.showwarning is before

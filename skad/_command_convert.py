@@ -1,0 +1,35 @@
+"""`skad convert`: take over a model of the old script."""
+
+import argparse
+import sys
+
+from skad._commands import check_not_read, print_threshold
+from skad._dense_detector import DenseAutoencoderDetector
+from skad._files import make_room_for
+from skad._keras import find_pair
+from skad._persistence import save
+from skad.images import ImageFolder, find_images
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    good = [] if args.good is None else find_images(args.good)
+    check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
+    make_room_for(args.output)
+    detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
+    detector.read_model()
+    if args.good is None:
+        print(
+            "skad: warning: the model has no threshold, so it gives scores and maps "
+            "but no verdicts; name good images with --good FOLDER",
+            file=sys.stderr,
+        )
+    else:
+        height, width, *colours = detector.image_shape_in_
+        size = (height, width)
+        images = ImageFolder(good, image_size=size, gray=not colours)
+        detector.calibrate(images)
+        print_threshold(detector)
+    save(detector, args.output)
+    print(f"model          {args.output}")
+    return 0

@@ -1,0 +1,53 @@
+"""`skad fit`: learn from a folder of good images and store the model."""
+
+import argparse
+import math
+from typing import Any
+
+from skad._commands import check_not_read, one_or_several, print_threshold
+from skad._detector import PatchAutoencoderDetector
+from skad._files import make_room_for
+from skad._persistence import save
+from skad.images import ImageFolder, ImageReader, find_images
+
+_BYTES_IN_MEMORY = 2**30  # of training images, at most
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    files = find_images(args.folder)
+    check_not_read(args.model, files)
+    make_room_for(args.model)
+    image_size = one_or_several(args.image_size)
+    images = ImageFolder(files, image_size=image_size, gray=args.gray)
+    print(f"learning from {len(images)} images in {args.folder}")
+    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
+    if unfinished.exists():
+        print(f"going on with  {unfinished}")
+    detector = PatchAutoencoderDetector(
+        one_or_several(args.patch_size),
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        contamination=args.contamination,
+        target_fpr=args.target_fpr,
+        device=args.device,
+        random_state=args.seed,
+        verbose=1,
+    )
+    # What the training can go on from stays until the model is stored.
+    kept: Any = detector._fit(_in_memory_if_small(images), None, unfinished)
+    save(detector, args.model)
+    kept.remove()
+    print_threshold(detector)
+    n = len(detector.calibration_scores_)
+    print(f"calibration    {n} images that training did not see")
+    print(f"model          {args.model}")
+    return 0
+
+
+def _in_memory_if_small(images: ImageFolder) -> Any:
+    """Hold images decoded where they fit, not to decode them in every epoch."""
+    if math.prod(images.shape) * images.dtype.itemsize > _BYTES_IN_MEMORY:
+        return images
+    reader = ImageReader(image_size=images.image_size, gray=images.gray)
+    return reader.transform(images.paths)
