@@ -19,6 +19,7 @@ from torch.optim import Adam, Muon
 from torch.optim.lr_scheduler import OneCycleLR
 
 _OTHERS_RATE = 0.3  # of the kernels': with it, 0.003 is what AdamW alone does best with
+_RISE = 0.1  # of the steps, up to the peak
 
 
 class Optimizer:
@@ -51,13 +52,16 @@ class Optimizer:
             adjust_lr_fn="match_rms_adamw",
         )
         rate = _OTHERS_RATE * learning_rate
+        # Of exactly ten rates the first would be the whole rise, which OneCycleLR then
+        # divides by zero; a bit shorter, it begins at the peak.
+        rise = _RISE if n_steps != 9 else 0.99 * _RISE
         self._adam = Adam(others, rate)
         self._schedules = [
             OneCycleLR(
                 optimizer,
                 peak,
                 total_steps=n_steps + 1,
-                pct_start=0.1,
+                pct_start=rise,
                 cycle_momentum=optimizer is self._adam,
             )
             for optimizer, peak in ((self._muon, learning_rate), (self._adam, rate))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import OneCycleLR
 
 from skad import _networks
 from skad._optimizer import Optimizer
@@ -61,3 +62,27 @@ def test_kernels_stay_where_they_are_in_memory(network):
         for p in network.parameters()
         if p.ndim == 4
     )
+
+
+def test_every_number_of_steps_has_a_schedule():
+    """The plain one-cycle schedule; it fails for nine steps, which have one like it."""
+    for n_steps in range(1, 41):
+        network = torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last)
+        optimizer = Optimizer(network, 0.01, n_steps)
+        share = 0.1 if n_steps != 9 else 0.1 - 1e-6
+        plain = OneCycleLR(
+            torch.optim.SGD([torch.zeros(1)]),
+            0.01,
+            total_steps=n_steps + 1,
+            pct_start=share,
+            cycle_momentum=False,
+        )
+        plain.optimizer.step()
+        for _ in range(n_steps):
+            (wanted,) = plain.get_last_lr()
+            if n_steps == 9:
+                wanted = pytest.approx(wanted, abs=1e-5)
+            assert optimizer._muon.param_groups[0]["lr"] == wanted, n_steps
+            optimizer.step(network(torch.ones(2, 1, 5, 5)).square().mean())
+            plain.step()
+        assert all(p.isfinite().all() for p in network.parameters())
