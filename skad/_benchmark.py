@@ -16,6 +16,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,6 +31,7 @@ from skad._evaluation import (
     fit_and_score,
 )
 from skad._files import make_room_for, write_atomically
+from skad._locks import locked
 from skad._mvtec import find_categories, fingerprint, load_category
 
 Result = dict[str, Any]
@@ -172,10 +174,31 @@ def run(
     FileNotFoundError, ValueError
         If there is no such folder or category, or `output` holds something else.
     OSError
-        If `output` or `models` cannot be written to.
+        If `output` or `models` cannot be written to; BlockingIOError if another
+        benchmark is writing there.
     """
     folders = find_categories(root, categories)
-    stored = [] if output is None else _open_results(make_room_for(output), fresh)
+    with ExitStack() as locks:
+        if output is not None:
+            locks.enter_context(locked(make_room_for(output)))
+        if models is not None:
+            make_room_for(Path(models) / "model")
+            locks.enter_context(locked(models))
+        return _run_all(
+            folders, seeds, parameters or {}, output, fresh, models, verbose
+        )
+
+
+def _run_all(
+    folders: Sequence[Path],
+    seeds: Sequence[int],
+    parameters: Mapping[str, Any],
+    output: PathLike | None,
+    fresh: bool,
+    models: PathLike | None,
+    verbose: int,
+) -> list[Result]:
+    stored = [] if output is None else _open_results(Path(output), fresh)
     runs = [
         (folder, seed, _model_file(models, folder, seed))
         for folder in folders
@@ -186,10 +209,10 @@ def run(
     with bar(runs, unit="run", shown=bool(verbose)) as progress:
         for folder, seed, model in progress:
             progress.set_postfix_str(f"{folder.name}, seed {seed}")
-            settings = _settings(folder, seed, parameters or {}, data_in(folder))
+            settings = _settings(folder, seed, parameters, data_in(folder))
             result = next((r for r in stored if _is_of(r, settings)), None)
             if result is None or not _has_model(result, model):
-                outcome = _run_in_a_process(folder, seed, parameters or {}, model)
+                outcome = _run_in_a_process(folder, seed, parameters, model)
                 result = settings | outcome
                 if model is not None and model.is_file():
                     result["model"] = _sha256(model)

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from skad._commands import check_not_read, print_threshold
 from skad._dense_detector import DenseAutoencoderDetector
 from skad._files import make_room_for
 from skad._keras import find_pair
+from skad._locks import locked
 from skad._persistence import save
 from skad.images import ImageFolder, find_images
 
@@ -16,6 +19,11 @@ def run(args: argparse.Namespace) -> int:
     good = [] if args.good is None else find_images(args.good)
     check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
     make_room_for(args.output)
+    with locked(args.output):
+        return _convert(args, good)
+
+
+def _convert(args: argparse.Namespace, good: Sequence[Path]) -> int:
     detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
     detector.read_model()
     if args.good is None:

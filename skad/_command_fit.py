@@ -2,11 +2,14 @@
 
 import argparse
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from skad._commands import check_not_read, one_or_several, print_threshold
 from skad._detector import PatchAutoencoderDetector
 from skad._files import make_room_for
+from skad._locks import locked
 from skad._persistence import save
 from skad.images import ImageFolder, ImageReader, find_images
 
@@ -18,10 +21,15 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.folder)
     check_not_read(args.model, files)
     make_room_for(args.model)
+    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
+    with locked(args.model), locked(unfinished):
+        return _fit(args, files, unfinished)
+
+
+def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> int:
     image_size = one_or_several(args.image_size)
     images = ImageFolder(files, image_size=image_size, gray=args.gray)
     print(f"learning from {len(images)} images in {args.folder}")
-    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
     if unfinished.exists():
         print(f"going on with  {unfinished}")
     detector = PatchAutoencoderDetector(

@@ -7,10 +7,12 @@ import numpy as np
 
 from skad._checkpoint import Checkpoint
 from skad._division import divide
+from skad._files import make_room_for
 from skad._image_detector import ImageDetector
 from skad._inputs import Format
 from skad._labels import places_of_good
 from skad._learning import Learned, Settings, learn
+from skad._locks import locked
 from skad._parameters import (
     CONSTRAINTS,
     check_roi,
@@ -186,7 +188,8 @@ class PatchAutoencoderDetector(ImageDetector):
         Raises
         ------
         OSError
-            If `checkpoint` cannot be read or written when training begins.
+            If `checkpoint` cannot be read or written when training begins;
+            BlockingIOError if another fit is writing to it.
         ValueError
             For a parameter out of its range; for fewer than 2 good images, or, with
             `warm_start`, none that an earlier fit has not trained on; for images with
@@ -203,9 +206,13 @@ class PatchAutoencoderDetector(ImageDetector):
             training may need more memory than there is, or `checkpoint` can no longer
             be written.
         """
-        kept = self._fit(X, y, checkpoint)
-        if kept is not None:
-            kept.remove()
+        if checkpoint is None:
+            self._fit(X, y, None)
+            return self
+        with locked(make_room_for(checkpoint)):
+            kept = self._fit(X, y, checkpoint)
+            if kept is not None:
+                kept.remove()
         return self
 
     def _fit(self, X: Any, y: Any, checkpoint: Any) -> Checkpoint | None:

@@ -18,6 +18,7 @@ from skad._bars import bar, say
 from skad._decoding import PathLike, as_colour
 from skad._files import make_room_for, write_atomically
 from skad._finding import find_images, is_shape_of_files
+from skad._locks import locked
 from skad._prefetch import read_ahead
 from skad._regions import above, find_regions
 from skad._threshold import conformal_p_value
@@ -91,7 +92,8 @@ def score_files(
     FileNotFoundError
         If a source does not exist.
     OSError
-        If the table or a heat map cannot be written.
+        If the table or a heat map cannot be written; BlockingIOError if another process
+        is writing to that folder.
     ValueError
         If a folder holds no image, a heat map would replace an image that is scored,
         the detector's images are no files', it has no threshold, or the table to go on
@@ -103,8 +105,22 @@ def score_files(
             "--good FOLDER, or call its calibrate with good images and save it"
         )
     paths = list_files(sources)
-    read, at_once = _reader(detector)
+    reader = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
+    with locked(table.parent):
+        return _score_into(table, paths, detector, reader, heat_maps, resume, verbose)
+
+
+def _score_into(
+    table: Path,
+    paths: Sequence[Path],
+    detector: Any,
+    reader: tuple[Callable[[Path], NDArray], int],
+    heat_maps: bool,
+    resume: bool,
+    verbose: int,
+) -> Counter[str]:
+    read, at_once = reader
     rows = _rows_to_keep(table, detector, paths, heat_maps) if resume else []
     pictures = {}
     if heat_maps:

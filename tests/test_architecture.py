@@ -80,6 +80,7 @@ LEVELS = {
     "_fusion": 0,
     "_gaussians": 0,
     "_image_checks": 0,
+    "_locks": 0,
     "_masked": 0,
     "_networks": 0,
     "_optimizer": 0,
