@@ -89,7 +89,18 @@ def read_image(
     ...     read_image(f"{folder}/part.png", image_size=(15, 20), gray=True).shape
     (15, 20)
     """
-    size = check_options(image_size, gray)
+    return read_frame(path, check_options(image_size, gray), gray).image
+
+
+class Frame(NamedTuple):
+    """An image as it was asked for, and its size before it was resized."""
+
+    image: NDArray[Any]  # (height, width) or (height, width, 3)
+    size: Size  # of the file, upright
+
+
+def read_frame(path: PathLike, size: Size | None, gray: bool) -> Frame:
+    """Read one image file as `read_image` does; the options are checked already."""
     try:
         return _decode(Path(path), size, gray)
     except FileNotFoundError:
@@ -153,8 +164,8 @@ def as_colour(image: NDArray[Any]) -> NDArray[Any]:
     return np.repeat(image[:, :, np.newaxis], 3, axis=2) if image.ndim == 2 else image
 
 
-def decode_or_say_why(path: Path, size: Size | None, gray: bool) -> NDArray[Any] | str:
-    """Return the image, or the reason why there is none."""
+def decode_or_say_why(path: Path, size: Size | None, gray: bool) -> Frame | str:
+    """Return the image and the size of its file, or the reason why there is none."""
     try:
         return _decode(path, size, gray)
     except Exception as error:
@@ -166,7 +177,7 @@ def _reason(error: Exception) -> str:
     return str(error) if plain else repr(error)
 
 
-def _decode(path: Path, size: Size | None, gray: bool) -> NDArray[Any]:
+def _decode(path: Path, size: Size | None, gray: bool) -> Frame:
     """Decode and resize; a bad file may raise any exception that a decoder has."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such image file: {path}")
@@ -181,7 +192,8 @@ def _decode(path: Path, size: Size | None, gray: bool) -> NDArray[Any]:
             image = _decode_tiff(file, gray)
         else:
             image = _decode_plain(file, start, gray)
-    return image if size is None else _resize(image, size)
+    resized = image if size is None else _resize(image, size)
+    return Frame(resized, (image.shape[0], image.shape[1]))
 
 
 def _decode_plain(file: BinaryIO, start: bytes, gray: bool) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """ImageDetector: all that detectors over images share once they are fitted."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from sklearn.utils.validation import (
 from skad._division import NONE, Digests, distinct
 from skad._html import fitted_html
 from skad._inputs import Format, Images, as_given, as_images
+from skad._inspection import judge, regions_in_frames
 from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
-from skad._regions import above, find_regions
+from skad._regions import above
 from skad._threshold import (
     check_metric,
     conformal_p_value,
@@ -118,11 +120,47 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         -------
         regions : list of n lists of Region
             Each with ``bbox`` (row_min, col_min, row_max, col_max; half-open),
-            ``area`` in pixels, ``peak`` and ``centroid`` (row, column).
+            ``area`` in pixels, ``peak`` and ``centroid`` (row, column): as in
+            `inspect`, in pixels of the images as given or, of an `ImageFolder`, of the
+            files. `Region.scaled` brings them to another size.
         """
+        found = [(r.regions, r.anomaly_map.shape) for r in self._judged(X)]
+        regions, sizes = zip(*found, strict=True)
+        return regions_in_frames(X, regions, sizes)
+
+    def inspect(self, X):
+        """Return all that there is to say about each image.
+
+        Returns
+        -------
+        results : list of n InspectionResult
+            Each with ``score``, ``decision``, ``p_value``, ``verdict`` ("good" or
+            "anomalous"), ``regions`` and ``anomaly_map`` (H, W), the map at the
+            resolution of X.
+
+            Regions are in pixels of the images as given: resized ones are not known
+            to be so. An `ImageFolder` that resizes knows the sizes of its files, and
+            regions are in pixels of these. For images that you resized, as with
+            `resize_image`, ``region.scaled(from_size, to_size)`` is the way back.
+
+        Raises
+        ------
+        NotFittedError
+            If the detector has no threshold yet.
+        """
+        results = list(self._judged(X))
+        sizes = [result.anomaly_map.shape for result in results]
+        regions = regions_in_frames(X, [r.regions for r in results], sizes)
+        return [
+            replace(result, regions=some)
+            for result, some in zip(results, regions, strict=True)
+        ]
+
+    def _judged(self, X):
+        """Return an iterator over what is said of each image, in pixels of the map."""
         maps = self._maps(X)
-        threshold = self.pixel_threshold_
-        return [find_regions(m, above(m, threshold)) for some in maps for m in some]
+        offset, scores = self.offset_, self.calibration_scores_
+        return (judge(one, offset, scores) for some in maps for one in some)
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from skad._decoding import (
+    Frame,
     PathLike,
     Seen,
     Size,
@@ -22,6 +23,7 @@ from skad._decoding import (
     check_fits,
     check_options,
     decode_or_say_why,
+    read_frame,
     read_image,
     resize_image,
 )
@@ -104,6 +106,9 @@ class ImageFolder:
         The files, in order: labels belong beside these.
     left_out : list of (pathlib.Path, str)
         The files of the source that could not be read, with the reasons.
+    frame_sizes : list of (height, width)
+        Of each file, upright, before `image_size` resizes it: the pixels that the
+        regions of `inspect` are in.
 
     Raises
     ------
@@ -145,6 +150,7 @@ class ImageFolder:
         self.paths = survey.paths if check else paths
         self.left_out = survey.left_out
         self._first = survey.first
+        self._sizes = survey.sizes  # and of each file that is read later
         _warn_left_out(self.left_out)
         self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
 
@@ -163,6 +169,24 @@ class ImageFolder:
         """Number of axes: 3 for gray images, 4 for colour."""
         return len(self.shape)
 
+    @property
+    def frame_sizes(self) -> list[Size]:
+        """(height, width) of each file before `image_size` resizes it, upright.
+
+        `inspect` and `anomaly_regions` give regions in these pixels. With
+        ``check=False``, files that were not read yet are read for it.
+        """
+        return [self._sizes.get(path) or self._read(path).size for path in self.paths]
+
+    def _read(self, path: Path) -> Frame:
+        frame = read_frame(path, self.image_size, self.gray)
+        self._sizes[path] = frame.size
+        return frame
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was noted in reading: joblib.hash must not depend on it."""
+        return {**vars(self), "_sizes": {}}
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.paths)
@@ -180,10 +204,11 @@ class ImageFolder:
             ) from None
         if places.ndim == 0:
             path = self.paths[places]
-            image = read_image(path, self.image_size, self.gray)
+            image = self._read(path).image
             check_fits(self._first, Seen(path, image.shape, image.dtype))
             return image
         subset = copy.copy(self)
+        subset._sizes = self._sizes
         subset.paths = [self.paths[place] for place in places]
         subset._stamps = [self._stamps[place] for place in places]
         return subset
@@ -273,6 +298,7 @@ class _Survey(NamedTuple):
     first: Seen  # of these
     left_out: list[tuple[Path, str]]  # the others, with the reasons
     images: NDArray[Any]  # empty unless they are kept
+    sizes: dict[Path, Size]  # of the files that could be read
 
 
 def _survey(
@@ -281,12 +307,14 @@ def _survey(
     """Decode every file once, and see that the images fit together."""
     good: list[Path] = []
     left_out: list[tuple[Path, str]] = []
+    sizes: dict[Path, Size] = {}
     images = np.empty(0)
     first = None
-    for path, image in zip(paths, _decode_all(paths, size, gray), strict=True):
-        if isinstance(image, str):
-            left_out.append((path, image))
+    for path, frame in zip(paths, _decode_all(paths, size, gray), strict=True):
+        if isinstance(frame, str):
+            left_out.append((path, frame))
             continue
+        image, sizes[path] = frame
         seen = Seen(path, image.shape, image.dtype)
         first = first or seen
         check_fits(first, seen)
@@ -297,12 +325,12 @@ def _survey(
         good.append(path)
     if first is None:
         raise ValueError(f"no image can be read; {_list_unreadable(left_out)}")
-    return _Survey(good, first, left_out, images[: len(good)])
+    return _Survey(good, first, left_out, images[: len(good)], sizes)
 
 
 def _decode_all(
     paths: list[Path], size: Size | None, gray: bool
-) -> Iterator[NDArray[Any] | str]:
+) -> Iterator[Frame | str]:
     """Decode in parallel, in order; of a file that cannot be read, say why."""
     decode = partial(decode_or_say_why, size=size, gray=gray)
     with ThreadPoolExecutor(_WORKERS) as pool:

@@ -152,6 +152,7 @@ def test_a_network_alone_scores_and_gives_no_verdict(model, colour_model, channe
         "p_value",
         "predict_mask",
         "anomaly_regions",
+        "inspect",
     ):
         with pytest.raises(NotFittedError, match=r"no threshold yet.*calibrate\(X\)"):
             getattr(detector, name)(X)

@@ -55,7 +55,7 @@ def fitted():
 
 METHODS = (
     "anomaly_map anomaly_regions calibrate decision_function p_value predict "
-    "predict_mask reconstruct score_samples"
+    "inspect predict_mask reconstruct score_samples"
 ).split()
 
 
