@@ -161,8 +161,8 @@ class DenseAutoencoderDetector(ImageDetector):
             are scaled by their type; other numbers must be from 0 to 1. A lazy sequence
             is read in a thread, one batch ahead; here as in the other methods.
         y : None or array-like of shape (n,)
-            Where all labels are +1 or -1, the images labelled -1 are left out. Any
-            other y is ignored.
+            Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
+            cannot be labels, such as a continuous target, is ignored.
 
         Returns
         -------
@@ -177,7 +177,13 @@ class DenseAutoencoderDetector(ImageDetector):
         ValueError
             For a parameter out of its range; for files that hold another network; for
             no good image, and fewer than 2 to train on; for images that the network
-            cannot take.
+            cannot take; for labels that are missing, or names.
+
+        Warns
+        -----
+        UserWarning
+            Where y may be labels and is ignored, as 0 and 1 are, and as
+            `PatchAutoencoderDetector.fit` does of the images.
         """
         self._validate_params()
         images = self._images_to_fit(X)

@@ -174,8 +174,8 @@ class PatchAutoencoderDetector(ImageDetector):
             numbers are taken as they are and standardised. A lazy sequence is read in a
             thread, one batch ahead; here as in the other methods.
         y : None or array-like of shape (n,)
-            Where all labels are +1 or -1, the images labelled -1 are left out. Any
-            other y is ignored.
+            Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
+            cannot be labels, such as a continuous target, is ignored.
         checkpoint : path, default=None
             A file to write the unfinished training to, every half minute. After a
             stop, the same call goes on from there and comes to the same end, where the
@@ -193,18 +193,19 @@ class PatchAutoencoderDetector(ImageDetector):
         ValueError
             For a parameter out of its range; for fewer than 2 good images, or, with
             `warm_start`, none that an earlier fit has not trained on; for images with
-            NaN or infinity, of differing shapes, or without batch axis; for labels of
-            another number of images; for a lazy sequence that cannot be pickled, with
-            `memory` or `checkpoint`; for a `checkpoint` that holds something else, or
-            the training of another call; for a training that went astray.
+            NaN or infinity, of differing shapes, or without batch axis; for labels that
+            are missing, names, or of another number of images; for a lazy sequence that
+            cannot be pickled, with `memory` or `checkpoint`; for a `checkpoint` that
+            holds something else, or the training of another call; for a training that
+            went astray.
 
         Warns
         -----
         UserWarning
-            Where the held-out images are too few to promise `target_fpr`, images are
-            copies of others, some channels are too faint beside others to be seen, the
-            training may need more memory than there is, or `checkpoint` can no longer
-            be written.
+            Where y may be labels and is ignored, as 0 and 1 are; where the held-out
+            images are too few to promise `target_fpr`, images are copies of others,
+            some channels are too faint beside others to be seen, the training may need
+            more memory than there is, or `checkpoint` can no longer be written.
         """
         if checkpoint is None:
             self._fit(X, y, None)

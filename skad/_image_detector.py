@@ -80,11 +80,13 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels. Where
-        all are of one kind, as in a fold of a search: the share that is told right.
+        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels, and a
+        ValueError where they are names or one is missing. Where all are of one kind, as
+        in a fold of a search: the share that is told right.
         """
+        known = are_labels(y)
         predicted = self.predict(X)
-        if not are_labels(y):
+        if not known:
             warnings.warn(not_labels(y), UndefinedMetricWarning, stacklevel=2)
             return float("nan")
         labels = check_labels(y, len(predicted))

@@ -1,10 +1,17 @@
 """Labels of images: +1 good, -1 anomalous."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from skad._masked import refuse_mask
+
+_REMEDY = "Pass y = np.where(bad, -1, 1), where bad is True for anomalous images."
+_KNOWN = {-1, 1}
+_AND_UNKNOWN = {-1, 0, 1}  # 0 for what nobody has labelled
+_MOST_KINDS = 2
+_READABLE = 50  # characters of what came
 
 
 def check_labels(y: Any, n: int) -> np.ndarray:
@@ -20,29 +27,58 @@ def check_labels(y: Any, n: int) -> np.ndarray:
 
 
 def are_labels(y: Any) -> bool:
-    """Tell whether all of y are +1 or -1."""
+    """Tell whether all of y are +1 or -1.
+
+    Raises
+    ------
+    ValueError
+        If they are labels, and one of them is missing (NaN, None, pandas.NA), or names.
+    """
+    refuse_mask(y, "y")
     labels = np.asarray(y)
-    return labels.dtype.kind in "iufO" and bool(np.isin(labels, (-1, 1)).all())
+    if _hold_names(labels):
+        raise ValueError(not_labels(labels))
+    missing = _missing(labels)
+    kinds = _kinds(labels[~missing])
+    if missing.any() and _look_like_labels(kinds):
+        raise ValueError(
+            "y must hold a label for every image, +1 (good) or -1 (anomalous); "
+            f"{missing.sum()} of {labels.size} are missing, the first at place "
+            f"{missing.ravel().argmax()}. Leave those images out, or label them."
+        )
+    return not missing.any() and kinds is not None and kinds <= _KNOWN
 
 
 def not_labels(y: Any) -> str:
     """Say what labels have to be, where `are_labels` is False."""
-    found = list(dict.fromkeys(np.asarray(y).ravel().tolist()))
+    labels = np.asarray(y).ravel()
+    found = ", ".join(sorted(map(str, _kinds(labels) or labels[:9].tolist())))
+    found = found if len(found) <= _READABLE else f"{found[:_READABLE]} ..."
     return (
-        f"y must hold the labels +1 (good) and -1 (anomalous); got {str(found)[:60]}. "
-        "Where 1 means anomalous, pass y = np.where(y == 1, -1, 1)."
+        f"y must hold the labels +1 (good) and -1 (anomalous); got [{found}]. {_REMEDY}"
     )
 
 
 def places_of_good(y: Any, n: int) -> np.ndarray:
-    """Places of the images that are not labelled -1; a y without labels is ignored."""
+    """Places of the images that are not labelled -1.
+
+    A y that cannot be labels, such as a continuous target, is ignored; so is one that
+    may be other labels, with a warning.
+    """
     everywhere = np.arange(n)
     if y is None:
         return everywhere
     labels = _one_an_image(y)
-    if labels.ndim != 1 or not are_labels(labels):
-        return everywhere
-    return everywhere[check_labels(labels, n) == 1]
+    if are_labels(labels):
+        return everywhere[check_labels(labels, n) == 1]
+    if _look_like_labels(_kinds(labels)):
+        warnings.warn(
+            f"{not_labels(labels)} This y is ignored: fit learns from all images, the "
+            "anomalous ones, too.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return everywhere
 
 
 def _one_an_image(y: Any) -> np.ndarray:
@@ -50,3 +86,44 @@ def _one_an_image(y: Any) -> np.ndarray:
     refuse_mask(y, "y")
     labels = np.asarray(y)
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _look_like_labels(kinds: set | None) -> bool:
+    """Tell whether these values are few enough to be labels."""
+    return kinds is not None and (len(kinds) <= _MOST_KINDS or kinds <= _AND_UNKNOWN)
+
+
+def _kinds(labels: np.ndarray) -> set | None:
+    """Return the different values; None where they are no numbers or the like.
+
+    A bool is no number here, though Python has True == 1.
+    """
+    if labels.dtype.kind != "O":
+        kinds = np.unique(labels)
+        return set(kinds.astype(str) if kinds.dtype == bool else kinds.tolist())
+    try:
+        return {str(v) if isinstance(v, bool | np.bool_) else v for v in labels.flat}
+    except TypeError:  # arrays, for instance
+        return None
+
+
+def _missing(labels: np.ndarray) -> np.ndarray:
+    """Tell where there is no label: bool, of the same shape."""
+    if labels.dtype.kind != "O":
+        return labels != labels  # NaN
+    return np.array([_is_missing(v) for v in labels.flat], bool).reshape(labels.shape)
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA
+        return True
+    except ValueError:  # an array
+        return False
+
+
+def _hold_names(labels: np.ndarray) -> bool:
+    if labels.dtype.kind != "O":
+        return labels.dtype.kind in "US"
+    return any(isinstance(value, str | bytes) for value in labels.flat)

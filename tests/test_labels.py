@@ -16,18 +16,58 @@ from skad._labels import check_labels, places_of_good
         (pd.Series([1, -1, 1, 1], index=[9, 8, 7, 6]), [0, 2, 3]),
         ([1, 1, 1, 1], [0, 1, 2, 3]),
         ([-1, -1, -1, -1], []),
-        ([0, 1, 1, 0], [0, 1, 2, 3]),
-        ([1, -1, 0, 1], [0, 1, 2, 3]),
-        ([1, -1, np.nan, 1], [0, 1, 2, 3]),
-        (["1", "-1", "1", "1"], [0, 1, 2, 3]),
-        ([True, False, True, True], [0, 1, 2, 3]),
-        (np.ones(4, bool), [0, 1, 2, 3]),
-        (np.ones((4, 3, 3)), [0, 1, 2, 3]),
-        ("anything", [0, 1, 2, 3]),
+        (pd.array([1, -1, 1, 1], dtype="Int64"), [0, 2, 3]),
+        ([0.1, 0.2, np.nan, 0.3], [0, 1, 2, 3]),
+        ([0, 1, 2, 1], [0, 1, 2, 3]),
     ],
 )
 def test_only_labels_leave_images_out(y, expected):
     assert places_of_good(y, 4).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        ([0, 1, 1, 0], "0, 1"),
+        ([2.5, 7, 7, 7], "2.5, 7.0"),
+        ([1, -1, 0, 1], "-1, 0, 1"),
+        ([0, 0, 0, 0], "0"),
+        ([True, False, True, True], "False, True"),
+        (np.ones(4, bool), "True"),
+        (pd.array([True, True, True, True], dtype="boolean"), "True"),
+        (np.zeros((4, 3, 3)), "0.0"),
+    ],
+)
+def test_labels_of_another_kind_are_ignored_with_a_warning(y, told):
+    words = rf"got \[{told}\]\. Pass y = np\.where\(bad, -1, 1\).*trains? on|ignored"
+    with pytest.warns(UserWarning, match=words):
+        assert places_of_good(y, 4).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="must hold"):
+        check_labels(y, 4)
+
+
+MISSING = r"label for every image.* 1 of 4 are missing, the first at place 2"
+NAMES = r"y must hold the labels \+1 .* np\.where\(bad, -1, 1\)"
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        ([1, -1, np.nan, 1], MISSING),
+        ([1, -1, None, 1], MISSING),
+        (pd.array([1, -1, pd.NA, 1], dtype="Int64"), MISSING),
+        (pd.array([False, True, pd.NA, True], dtype="boolean"), MISSING),
+        ([0, 1, np.nan, 1], MISSING),
+        (["1", "-1", "1", "1"], NAMES),
+        (["good", "bad", "good", "good"], NAMES),
+        (pd.Categorical(["good", "crack", "stain", "good"]), NAMES),
+        ("anything", NAMES),
+    ],
+)
+def test_missing_labels_and_names_are_an_error(y, words):
+    for check in (places_of_good, check_labels):
+        with pytest.raises(ValueError, match=words if np.ndim(y) else "must hold"):
+            check(y, 4)
 
 
 def test_labels_for_other_images_are_an_error():
@@ -36,7 +76,7 @@ def test_labels_for_other_images_are_an_error():
 
 
 def test_what_came_is_told_and_no_more_of_it_than_can_be_read():
-    with pytest.raises(ValueError, match=r"got \[0, 1\]\. Where 1 means anomalous"):
+    with pytest.raises(ValueError, match=r"got \[0, 1\]\. Pass y = np\.where"):
         check_labels([0, 1, 1, 0], 4)
     with pytest.raises(ValueError, match="must hold the labels") as error:
         check_labels(np.arange(10_000), 10_000)

@@ -192,7 +192,7 @@ def test_intervals_are_those_of_clopper_and_pearson():
 
 
 def test_labels_that_cannot_set_a_threshold_are_refused():
-    with pytest.raises(ValueError, match=r"\[0, 1\].*np\.where\(y == 1, -1, 1\)"):
+    with pytest.raises(ValueError, match=r"\[0, 1\].*np\.where\(bad, -1, 1\)"):
         labelled_threshold([0.0, 1.0], [0, 1])
     with pytest.raises(ValueError, match=r"both labels.*got \[1\].*target_fpr"):
         labelled_threshold([0.0, 1.0], [1, 1])
