@@ -54,7 +54,7 @@ class Optimizer:
         rate = _OTHERS_RATE * learning_rate
         # Of exactly ten rates the first would be the whole rise, which OneCycleLR then
         # divides by zero; a bit shorter, it begins at the peak.
-        rise = _RISE if n_steps != 9 else 0.99 * _RISE
+        rise = _RISE if n_steps != 9 else 0.999 * _RISE
         self._adam = Adam(others, rate)
         self._schedules = [
             OneCycleLR(
