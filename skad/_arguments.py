@@ -79,6 +79,13 @@ def _add_fit(commands: Any) -> None:
     )
     add_sizes(parser, patch_size=[40])
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
+    parser.add_argument(
+        "--roi",
+        type=Path,
+        metavar="FILE",
+        help="mask of where to look: white there and black elsewhere, of the size of "
+        "the images or of --image-size",
+    )
     add_epochs(parser, default=75)
     parser.add_argument(
         "--batch-size",

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from skad._detector import PatchAutoencoderDetector
 from skad._files import make_room_for
 from skad._locks import locked
 from skad._persistence import save
+from skad._roi import check_roi
 from skad.images import ImageFolder, ImageReader, find_images
 
 _BYTES_IN_MEMORY = 2**30  # of training images, at most
@@ -18,8 +20,11 @@ _BYTES_IN_MEMORY = 2**30  # of training images, at most
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    masks = [] if args.roi is None else find_images(args.roi)
+    no_good_images = set(map(os.path.realpath, masks))  # they may lie among them
     files = find_images(args.folder)
-    check_not_read(args.model, files)
+    files = [file for file in files if os.path.realpath(file) not in no_good_images]
+    check_not_read(args.model, [*files, *masks])
     make_room_for(args.model)
     unfinished = args.model.with_name(f"{args.model.name}.unfinished")
     with locked(args.model), locked(unfinished):
@@ -29,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
 def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> int:
     image_size = one_or_several(args.image_size)
     images = ImageFolder(files, image_size=image_size, gray=args.gray)
+    height, width = images.shape[1:3]
+    roi = check_roi(args.roi, (height, width), images)
     print(f"learning from {len(images)} images in {args.folder}")
     if unfinished.exists():
         print(f"going on with  {unfinished}")
@@ -38,6 +45,7 @@ def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> i
         batch_size=args.batch_size,
         contamination=args.contamination,
         target_fpr=args.target_fpr,
+        roi=roi,
         device=args.device,
         random_state=args.seed,
         verbose=1,

@@ -15,7 +15,6 @@ from skad._learning import Learned, Settings, learn
 from skad._locks import locked
 from skad._parameters import (
     CONSTRAINTS,
-    check_roi,
     generator,
     image_size,
     open_memory,
@@ -23,6 +22,7 @@ from skad._parameters import (
     resolve_device,
 )
 from skad._progress import Progress, following, with_callbacks
+from skad._roi import check_roi
 from skad._threads import within_quota
 from skad._torch_state import as_at_start
 from skad._whole_numbers import is_whole
@@ -68,9 +68,11 @@ class PatchAutoencoderDetector(ImageDetector):
     target_fpr : float in (0, 1), default=0.05
         Promised rate of false alarms: a new good image is flagged with at most this
         probability, if it is exchangeable with the held-out ones.
-    roi : ndarray of bool of shape (H, W), default=None
-        Where to look, at the resolution of the input. Pixels outside count nowhere:
-        not in training, score, threshold or map.
+    roi : array-like of shape (H, W), or path of an image file, default=None
+        Where to look, at the resolution of the input: True, or the larger of two
+        values, as 255 beside 0. Pixels outside count nowhere: not in training, score,
+        threshold or map. Where an `ImageFolder` resizes its files, a mask may have
+        their size, and is resized as they are. A model file holds the mask itself.
     device : str, default="auto"
         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … The same detector
         gives the same scores on all of them to within 1e-3 of their value.
@@ -233,7 +235,7 @@ class PatchAutoencoderDetector(ImageDetector):
         what = {
             "images": images,
             "settings": self._settings(size),
-            "roi": check_roi(self.roi, size),
+            "roi": check_roi(self.roi, size, images.source),
             "start": self._start(images.format),
         }
         rng = generator(self.random_state)

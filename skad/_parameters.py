@@ -11,7 +11,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
-from skad._masked import refuse_mask
 from skad._whole_numbers import whole_numbers
 
 CONSTRAINTS: dict[str, list] = {
@@ -24,7 +23,7 @@ CONSTRAINTS: dict[str, list] = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
     "target_fpr": [Interval(Real, 0, 1, closed="neither")],
-    "roi": ["array-like", None],
+    "roi": ["array-like", str, os.PathLike, None],
     "device": [str],
     "memory": [str, os.PathLike, HasMethods("cache"), None],
     "warm_start": ["boolean"],
@@ -55,20 +54,6 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
             f"1; got {image_size!r}."
         )
     return sizes[0], sizes[1]
-
-
-def check_roi(roi: Any, size: tuple[int, int]) -> np.ndarray | None:
-    """Return the roi as an array of the images' size; None stays None."""
-    if roi is None:
-        return None
-    refuse_mask(roi, "roi")
-    roi = np.asarray(roi)
-    if roi.dtype != bool or roi.shape != size or not roi.any():
-        raise ValueError(
-            f"roi must be a bool array of the images' shape {size} with some True; got "
-            f"type {roi.dtype}, shape {roi.shape}, {int(np.count_nonzero(roi))} true."
-        )
-    return roi
 
 
 def resolve_device(device: str) -> str:

@@ -54,6 +54,7 @@ LEVELS = {
     "_division": 2,
     "_keras": 2,
     "_maps": 2,
+    "_roi": 2,
     "_finding": 2,
     "_progress": 2,
     "_threshold": 2,

@@ -194,6 +194,18 @@ def test_fit_passes_its_options_on(good, tmp_path, capsys):
     )
 
 
+def test_fit_looks_where_a_mask_says(good, tmp_path):
+    for file in good.iterdir():
+        write(tmp_path / "parts" / file.name, np.asarray(Image.open(file)))
+    inside = np.arange(24) < np.full((24, 1), 12)
+    mask = tmp_path / "parts" / "mask.png"  # among the images, and none of them
+    write(mask, 255 * inside.astype(np.uint8))
+    path = tmp_path / "a.safetensors"
+    call = ["fit", str(mask.parent), "--model", str(path), "--roi", str(mask), *QUICK]
+    assert main([*call, "--image-size", "12"]) == 0
+    np.testing.assert_array_equal(skad.load(path).roi, inside[::2, ::2])
+
+
 def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys):
     path = tmp_path / "a.safetensors"
     options = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.001"]

@@ -1,0 +1,107 @@
+"""Where to look: the mask that a user passes as roi, as a bool array."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skad._decoding import Size, read_image, resize_image
+from skad._masked import refuse_mask
+
+
+def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | None:
+    """Return a roi as a bool array of the images' size; None stays None.
+
+    Parameters
+    ----------
+    roi : None, array-like of shape (H, W) or path of an image file
+        bool, or numbers: of two values the larger one says where to look.
+    size : (height, width)
+        Of the images.
+    source : object, default=None
+        What the images come from. Where it is an `ImageFolder` that resizes its files,
+        a roi of a file's size is resized likewise.
+
+    Returns
+    -------
+    ndarray of bool of shape (height, width), or None
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no mask, has another size, or leaves nothing to look at.
+
+    Warns
+    -----
+    UserWarning
+        Where it has more than two values: those above half of the largest count.
+    """
+    if roi is None:
+        return None
+    inside = _as_bool(_pixels(roi))
+    if inside.shape != size and inside.shape == _size_of_files(source):
+        inside = resize_image(255 * inside.astype(np.uint8), size) >= 128
+    if inside.shape != size:
+        raise ValueError(
+            f"roi must have the size of the images, {_in_words(size)}; got "
+            f"{_in_words(inside.shape)}. Draw the mask on one of these images, or "
+            f"resize it: skad.resize_image(mask, {size}), for a mask of 0 and 255."
+        )
+    if not inside.any():
+        raise ValueError(
+            "roi must leave something to look at; none of its pixels counts. Pass a "
+            "mask that is True, or 255, where to look."
+        )
+    return inside
+
+
+def _pixels(roi: Any) -> np.ndarray:
+    """Return the mask as it was given, (H, W)."""
+    if isinstance(roi, str | os.PathLike):
+        return read_image(roi, gray=True)
+    refuse_mask(roi, "roi")
+    pixels = np.asarray(roi)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "biuf" or not pixels.size:
+        raise ValueError(
+            "roi must be an array (H, W) of bool or of two numbers, 0 and 255 for "
+            f"instance, or the path of an image file; got type {pixels.dtype}, shape "
+            f"{pixels.shape}."
+        )
+    if not np.isfinite(pixels).all():
+        raise ValueError("roi must hold finite numbers; got NaN or infinity.")
+    return pixels
+
+
+def _as_bool(pixels: np.ndarray) -> NDArray[np.bool_]:
+    if pixels.dtype == bool:
+        return pixels
+    values = np.unique(pixels)
+    if len(values) == 1:
+        return pixels > 0
+    if len(values) == 2:
+        return pixels == values[1]
+    limit = values[-1] / 2
+    warnings.warn(
+        f"roi holds {len(values)} different values: pixels above half of the largest, "
+        f"{limit:g}, are looked at. Save it with two values, as PNG and not as JPEG.",
+        UserWarning,
+        stacklevel=5,
+    )
+    return pixels > limit
+
+
+def _size_of_files(source: Any) -> tuple[int, ...] | None:
+    """Return the size of the first file that a folder resizes, if it is one."""
+    if getattr(source, "image_size", None) is None or not hasattr(source, "paths"):
+        return None
+    return read_image(source.paths[0], gray=True).shape
+
+
+def _in_words(size: tuple[int, ...]) -> str:
+    return f"{size[0]} x {size[1]} pixels (height x width)"
