@@ -1,7 +1,10 @@
 """Progress bars that never stop what they show the progress of."""
 
 import sys
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -9,11 +12,16 @@ from tqdm.auto import tqdm as tqdm_anywhere  # also in notebooks
 
 from skad._streams import Forgiving
 
+_shown: list[Any] = []  # bars
+_shown_lock = threading.Lock()
+_show_warning: Callable[..., None] = warnings.showwarning  # as it was without bars
 
+
+@contextmanager
 def bar(
     items: Iterable | None = None, *, shown: bool, anywhere: bool = False, **options
-) -> Any:
-    """Return a bar of tqdm's on the standard error stream.
+) -> Iterator[Any]:
+    """Show a bar of tqdm's on the standard error stream; warnings go above it.
 
     Parameters
     ----------
@@ -32,7 +40,43 @@ def bar(
     kind = tqdm_anywhere if anywhere else tqdm
     # tqdm measures a terminal by itself only where it is given none.
     stream = Forgiving(sys.stderr)
-    return kind(items, file=stream, disable=hidden, dynamic_ncols=True, **options)
+    with kind(
+        items, file=stream, disable=hidden, dynamic_ncols=True, **options
+    ) as moving:
+        if moving.disable:
+            yield moving
+            return
+        _begin(moving)
+        try:
+            yield moving
+        finally:
+            _end(moving)
+
+
+def _begin(moving: Any) -> None:
+    """Let warnings go above a bar, too."""
+    global _show_warning
+    with _shown_lock:
+        _shown.append(moving)
+        if warnings.showwarning is not _show_above:
+            _show_warning = warnings.showwarning
+            warnings.showwarning = _show_above
+
+
+def _end(moving: Any) -> None:
+    """Leave warnings as they were found, with the last bar."""
+    with _shown_lock:
+        _shown.remove(moving)
+        if not _shown and warnings.showwarning is _show_above:
+            warnings.showwarning = _show_warning
+
+
+def _show_above(*arguments: Any, **named: Any) -> None:
+    """Show a warning as it would be without bars, and these below it."""
+    with ExitStack() as cleared:
+        for moving in list(_shown):
+            cleared.enter_context(tqdm.external_write_mode(moving.fp))
+        _show_warning(*arguments, **named)
 
 
 def say(text: str, above: Any) -> None:

@@ -3,7 +3,6 @@
 import io
 import os
 import time
-import warnings
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import joblib
 import torch
 
 from skad._files import make_room_for, write_atomically
+from skad._warnings import warn
 
 _SECONDS = 30.0  # from one writing to the next
 
@@ -71,10 +71,9 @@ class Checkpoint:
         try:
             write_atomically(self._path, content.getvalue())
         except OSError as error:  # training is worth more
-            warnings.warn(
+            warn(
                 f"the unfinished training could not be written to {self._path}: "
                 f"{error.strerror or error}; it goes on",
-                stacklevel=2,
             )
         self._written = time.monotonic()
 

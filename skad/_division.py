@@ -5,7 +5,6 @@ are known again by digests of their pixels.
 """
 
 import math
-import warnings
 from contextlib import closing
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from skad._prefetch import one_by_one
 from skad._preparation import to_unit_range
+from skad._warnings import warn
 
 Digests = NDArray[np.uint64]  # (n,)
 
@@ -142,20 +142,16 @@ def _without_copies(
     if not copies or n_values < _FEWEST_VALUES:
         return keep
     if len(first) == 1:
-        warnings.warn(
+        warn(
             f"All {len(places)} good images are equal, to the pixel: the threshold "
             "promises nothing. Add images of other parts.",
-            UserWarning,
-            stacklevel=4,
         )
         return keep
     copy, original = places[copies[0]], places[first[exact[copies[0]]]]
-    warnings.warn(
+    warn(
         f"{len(copies)} of {len(places)} good images are copies of others, to the "
         f"pixel, and left out (image {copy} is one of image {original}): "
         "they say nothing new, and make good images look alike.",
-        UserWarning,
-        stacklevel=4,
     )
     keep[copies] = False
     return keep

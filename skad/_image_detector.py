@@ -1,6 +1,5 @@
 """ImageDetector: all that detectors over images share once they are fitted."""
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +29,7 @@ from skad._threshold import (
     labelled_threshold,
     promised_fpr,
 )
+from skad._warnings import warn
 
 _OF_THE_THRESHOLD = {
     "offset_",
@@ -87,7 +87,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         known = are_labels(y)
         predicted = self.predict(X)
         if not known:
-            warnings.warn(not_labels(y), UndefinedMetricWarning, stacklevel=2)
+            warn(not_labels(y), UndefinedMetricWarning)
             return float("nan")
         labels = check_labels(y, len(predicted))
         recalls = [np.mean(predicted[labels == k] == k) for k in np.unique(labels)]

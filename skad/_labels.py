@@ -1,11 +1,11 @@
 """Labels of images: +1 good, -1 anomalous."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from skad._masked import refuse_mask
+from skad._warnings import warn
 
 _REMEDY = "Pass y = np.where(bad, -1, 1), where bad is True for anomalous images."
 _KNOWN = {-1, 1}
@@ -72,11 +72,9 @@ def places_of_good(y: Any, n: int) -> np.ndarray:
     if are_labels(labels):
         return everywhere[check_labels(labels, n) == 1]
     if _look_like_labels(_kinds(labels)):
-        warnings.warn(
+        warn(
             f"{not_labels(labels)} This y is ignored: fit learns from all images, the "
             "anomalous ones, too.",
-            UserWarning,
-            stacklevel=5,
         )
     return everywhere
 

@@ -1,7 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
 from skad._preparation import Preparation, to_unit_range
 from skad._training import Appearance, shades, train
+from skad._warnings import warn
 
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
 _EPOCH_FLOOR = 64  # images an epoch, at least …
@@ -170,12 +170,10 @@ def _warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None
     else:
         return
     if needed > present:
-        warnings.warn(
+        warn(
             f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
             f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
             "a smaller image_size or batch_size, or cut the images up.",
-            UserWarning,
-            stacklevel=2,
         )
 
 
@@ -261,14 +259,12 @@ def _warn_of_scales(stds: np.ndarray) -> None:
     """Warn where some channels are too faint beside others to be seen."""
     faint = np.flatnonzero((stds > 0) & (stds < stds.max() / _MOST_APART))
     if len(faint):
-        warnings.warn(
+        warn(
             f"Channel {faint[0]} of X has a standard deviation of "
             f"{stds[faint[0]]:.3g}, channel {stds.argmax()} one of {stds.max():.3g}. "
             "All are divided by the same number, so defects that show in faint "
             "channels alone are missed. Bring the channels to one scale, for instance "
             "X / X.std((0, 1, 2)).",
-            UserWarning,
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from skad._decoding import PathLike
 from skad._files import make_room_for, write_atomically
 from skad._finding import find_images
 from skad._keras import OLD_SUFFIXES, Pair, find_pair
+from skad._warnings import warn
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
@@ -38,7 +38,7 @@ def find_stored_model(name: str, presets: Iterable[str]) -> Path | Pair | None:
             f"the names {names}."
         )
     warning = f"Unknown model name {name!r}, neither one of {names} nor a stored model"
-    warnings.warn(f"{warning}: using AD1.", stacklevel=3)
+    warn(f"{warning}: using AD1.")
     return None
 
 

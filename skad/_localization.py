@@ -1,7 +1,6 @@
 """How well maps tell anomalous pixels from good ones: AU-PRO and the pixel AUROC."""
 
 import math
-import warnings
 from collections.abc import Iterable
 from numbers import Real
 from typing import TypeAlias
@@ -13,6 +12,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
 from skad._masked import refuse_mask
+from skad._warnings import warn
 
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
 
@@ -260,12 +260,11 @@ def is_undefined(
     return False
 
 
-def warn_undefined(metric: str, missing: str, stacklevel: int = 4) -> None:
+def warn_undefined(metric: str, missing: str) -> None:
     """Warn that a metric is NaN, and for want of what."""
-    warnings.warn(
+    warn(
         f"{metric} is undefined without a single {missing}: NaN is returned.",
         UndefinedMetricWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import filelock
+
+from skad._warnings import warn
 
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 _START = 1  # of what a lock file says: Windows lets nobody else read its first byte
@@ -53,10 +54,9 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        warnings.warn(
+        warn(
             f"{path} is on a file system without locks; make sure that no other "
             "program writes to it at the same time",
-            stacklevel=3,
         )
         yield
         return

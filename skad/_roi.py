@@ -1,7 +1,6 @@
 """Where to look: the mask that a user passes as roi, as a bool array."""
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from skad._decoding import Size, read_image, resize_image
 from skad._masked import refuse_mask
+from skad._warnings import warn
 
 
 def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | None:
@@ -87,11 +87,9 @@ def _as_bool(pixels: np.ndarray) -> NDArray[np.bool_]:
     if len(values) == 2:
         return pixels == values[1]
     limit = values[-1] / 2
-    warnings.warn(
+    warn(
         f"roi holds {len(values)} different values: pixels above half of the largest, "
         f"{limit:g}, are looked at. Save it with two values, as PNG and not as JPEG.",
-        UserWarning,
-        stacklevel=5,
     )
     return pixels > limit
 

@@ -5,7 +5,6 @@ exactly when its score is below the offset; a score equal to it counts as good.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -16,6 +15,7 @@ from scipy.stats import binomtest
 
 from skad._labels import check_labels
 from skad._masked import refuse_mask
+from skad._warnings import warn
 
 _METRICS = ("balanced_accuracy", "f1", "cost")
 
@@ -71,13 +71,11 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     k = conformal_rank(m, target_fpr)
     if k == 0:
         needed = math.ceil(1 / target_fpr - 1e-9) - 1
-        warnings.warn(
+        warn(
             f"target_fpr={target_fpr:g} cannot be promised with {m} calibration "
             f"score(s): the least promise that they allow is 1/({m} + 1) = "
             f"{1 / (m + 1):.3g}, and that is used. Calibrate with at least {needed} "
             "good images that training has not seen, or raise target_fpr.",
-            UserWarning,
-            stacklevel=2,
         )
     return float(scores[min(max(k, 1), m) - 1])
 

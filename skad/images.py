@@ -2,7 +2,6 @@
 
 import copy
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +27,7 @@ from skad._decoding import (
     resize_image,
 )
 from skad._finding import find_images
+from skad._warnings import warn
 
 __all__ = [
     "ImageFolder",
@@ -357,4 +357,4 @@ def _list_unreadable(left_out: list[tuple[Path, str]]) -> str:
 def _warn_left_out(left_out: list[tuple[Path, str]]) -> None:
     if left_out:
         message = f"left out, {_list_unreadable(left_out)}"
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)

@@ -1,7 +1,6 @@
 """The calls of the old script: one class that reads folders, trains, draws, saves."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from itertools import groupby, islice
 from numbers import Real
@@ -31,6 +30,7 @@ from skad._legacy_files import (
 )
 from skad._parameters import patch_sizes
 from skad._regions import Region, above, find_regions, marked_patches
+from skad._warnings import warn
 from skad._whole_numbers import is_whole, whole_numbers
 from skad.images import read_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
@@ -205,7 +205,7 @@ class AD:
         try:
             detector.fit(self.images, **options)
         except OtherTrainingError as error:
-            warnings.warn(f"{error}: it is replaced by this one", stacklevel=2)
+            warn(f"{error}: it is replaced by this one")
             options["checkpoint"].unlink()
             detector.fit(self.images, **options)
         _persistence.save(detector, target)
@@ -327,10 +327,9 @@ class AD:
         held = (shape[2:] != (3,), shape[:2], patch_size)
         for (name, default), value in zip(_DEFAULTS.items(), held, strict=True):
             if getattr(self, name) not in (default, value):
-                warnings.warn(
+                warn(
                     f"{name}={getattr(self, name)} is ignored: the stored model has "
                     f"{name}={value}. Train a new model to change it.",
-                    stacklevel=3,
                 )
             setattr(self, name, value)
 
@@ -339,7 +338,7 @@ class AD:
         fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
         _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
         if not hasattr(self.detector, "offset_"):
-            warnings.warn(_NO_THRESHOLD, stacklevel=3)
+            warn(_NO_THRESHOLD)
             return np.inf
         calibrated, mean = self.detector.pixel_threshold_, self.detector.mean_map_
         return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
@@ -347,16 +346,17 @@ class AD:
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
-        for path in bar(paths, desc=doing, unit="image", shown=True):
-            try:
-                image = self._read(path)
-            except (OSError, ValueError) as error:
-                n_bad += 1
-                if n_bad == len(paths):
-                    raise
-                warnings.warn(f"left out: {error}", stacklevel=3)
-            else:
-                yield path, image
+        with bar(paths, desc=doing, unit="image", shown=True) as moving:
+            for path in moving:
+                try:
+                    image = self._read(path)
+                except (OSError, ValueError) as error:
+                    n_bad += 1
+                    if n_bad == len(paths):
+                        raise
+                    warn(f"left out: {error}")
+                else:
+                    yield path, image
 
     def _read(self, path: Path) -> Pixels:
         """Read a file as the model wants it: (H, W) or (H, W, 3), uint8 or uint16."""

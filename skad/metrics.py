@@ -91,7 +91,7 @@ def wilson_interval(
             "Pass 0.95 for 95 %."
         )
     if n == 0:
-        warn_undefined("The interval of a rate", "trial", stacklevel=3)
+        warn_undefined("The interval of a rate", "trial")
         return math.nan, math.nan
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence, "wilson")
     return float(interval.low), float(interval.high)

@@ -67,6 +67,7 @@ LEVELS = {
     "_inputs": 1,
     "_labels": 1,
     "_localization": 1,
+    "_locks": 1,
     "_parameters": 1,
     "_prefetch": 1,
     "_regions": 1,
@@ -83,7 +84,6 @@ LEVELS = {
     "_fusion": 0,
     "_gaussians": 0,
     "_image_checks": 0,
-    "_locks": 0,
     "_masked": 0,
     "_networks": 0,
     "_optimizer": 0,
@@ -94,6 +94,7 @@ LEVELS = {
     "_threads": 0,
     "_tiles": 0,
     "_torch_state": 0,
+    "_warnings": 0,
     "_whole_numbers": 0,
 }
 MAY_IMPORT_TORCH = {
@@ -207,6 +208,13 @@ def test_init_imports_nothing_of_skad():
 def test_torch_is_imported_only_where_it_may_be(module):
     for node in ast.walk(parse(module)):
         assert "torch" not in outside_packages(node), f"{module}.py:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_warnings"}))
+def test_warnings_point_outside_skad(module):
+    for node in ast.walk(parse(module)):
+        own = isinstance(node, ast.Attribute) and node.attr == "warn"
+        assert not own, f"{module}.py:{node.lineno}: use warn of skad._warnings"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT_OPTIONAL)

@@ -1,8 +1,10 @@
 """Progress bars are seen where somebody looks, and stop nothing where nobody can."""
 
 import io
+import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -56,6 +58,44 @@ def test_what_a_stream_can_do_besides_is_there():
     assert not Forgiving(None).isatty()
 
 
+def screen(written):
+    """What is seen on a terminal, without empty lines."""
+    lines, row, column = {}, 0, 0
+    for part in re.findall(r"\r|\n|\x1b\[A|[^\r\n\x1b]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+        elif part == "\x1b[A":
+            row -= 1
+        else:
+            line = lines.get(row, "").ljust(column)
+            lines[row] = line[:column] + part + line[column + len(part) :]
+            column += len(part)
+    return [lines[row].rstrip() for row in sorted(lines) if lines[row].strip()]
+
+
+@pytest.mark.parametrize("shown", [0, 1, 2])
+def test_warnings_go_above_bars(monkeypatch, shown):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *rest: stream.write(f"{message}\n")
+        before = warnings.showwarning
+        with (
+            bar(range(3), shown=shown > 0, anywhere=True, desc="outer") as outer,
+            bar(range(3), shown=shown > 1, anywhere=True, desc="inner"),
+        ):
+            for _ in outer:
+                warnings.warn("look out", stacklevel=1)
+        assert warnings.showwarning is before
+    seen = screen(stream.getvalue())
+    assert seen[:3] == ["look out"] * 3
+    outer_lines = [line[:12] for line in seen if line.startswith("outer")]
+    assert outer_lines == ["outer: 100%|"] * (shown > 0)
+
+
 PTY = """
 import os, pty, sys, fcntl, struct, termios
 pid, fd = pty.fork()
@@ -63,8 +103,8 @@ if not pid:
     import time
     from skad._bars import bar
     time.sleep(0.3)
-    for _ in bar(range(3), shown=True, mininterval=0):
-        pass
+    with bar(range(3), shown=True, mininterval=0) as moving:
+        list(moving)
     os._exit(0)
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(sys.argv[1]), 0, 0))
 said = b""
