@@ -12,6 +12,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
 from skad._masked import refuse_mask
+from skad._masks import as_mask
 from skad._warnings import warn
 
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
@@ -31,8 +32,8 @@ def pro_curve(
     Parameters
     ----------
     masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and 1; True or 1 is anomalous. In a sequence the images
-        may differ in size.
+        The truth: bool, or 0 and one number above it, which is anomalous. In a sequence
+        the images may differ in size.
     maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
         Anomaly maps: finite numbers, higher = worse.
 
@@ -98,7 +99,7 @@ def au_pro_score(
     Parameters
     ----------
     masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and 1; True or 1 is anomalous.
+        The truth: bool, or 0 and one number above it, which is anomalous.
     maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
         Anomaly maps: finite numbers, higher = worse.
     integration_limit : float, default=0.3
@@ -165,7 +166,7 @@ def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     Parameters
     ----------
     masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and 1; True or 1 is anomalous.
+        The truth: bool, or 0 and one number above it, which is anomalous.
     maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
         Anomaly maps: finite numbers, higher = worse.
 
@@ -322,13 +323,16 @@ def _list_of_images(images: ImageArrays, name: str) -> list[NDArray]:
 def _check_mask(mask: NDArray, i: int) -> NDArray[np.bool_]:
     if mask.dtype == bool:
         return mask
-    wrong = (mask != 0) & (mask != 1)
-    if wrong.any():
+    values = np.unique(mask)
+    others = values[values != 0]
+    if len(others) > 1 or not (np.isfinite(others) & (others > 0)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:4])
         raise ValueError(
-            "masks must hold only 0 (good) and 1 (anomalous), or bool; "
-            f"masks[{i}] holds {mask[wrong][0]}. Pass masks > 0."
+            "masks must be bool, or hold 0 (good) and one number above it (anomalous), "
+            f"1 or 255; masks[{i}] holds {shown}{', …' * (len(values) > 4)}. Where a "
+            "JPEG blurred two values, pass mask > mask.max() / 2."
         )
-    return mask == 1
+    return as_mask(mask)
 
 
 def _check_map(values: NDArray, i: int) -> NDArray[np.floating]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from skad._decoding import PathLike
 from skad._finding import SUFFIXES, find_images
+from skad._masks import as_mask, has_more_than_two_values
+from skad._warnings import warn
 from skad.images import ImageReader, read_image
 
 _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
@@ -84,13 +86,19 @@ def load_category(path: PathLike) -> Category:
     Returns
     -------
     category : Category
-        Images as in the files; what is not 0 in a mask is anomalous.
+        Images as in the files; in a mask, what is above half of its largest value is
+        anomalous.
 
     Raises
     ------
     ValueError
         If there is no test image, one cannot be read, images differ in size, or a
         mask has another size than its image.
+
+    Warns
+    -----
+    UserWarning
+        Where masks hold more than two values.
     """
     path = Path(path)
     reader = ImageReader()
@@ -101,6 +109,7 @@ def load_category(path: PathLike) -> Category:
     y = np.array([1 if file.parent.name == "good" else -1 for file in files])
     masks: list[NDArray[np.bool_]] = []
     unmasked: list[Path] = []
+    unclear: list[Path] = []  # masks
     for file, label in zip(files, y, strict=True):
         mask = np.zeros(test.shape[1:3], dtype=bool)
         if label == -1:
@@ -108,8 +117,16 @@ def load_category(path: PathLike) -> Category:
             if mask_file is None:
                 unmasked.append(file)
             else:
-                mask = _read_mask(mask_file, mask.shape)
+                pixels = _read_mask(mask_file, mask.shape)
+                mask = as_mask(pixels)
+                unclear += [mask_file] * has_more_than_two_values(pixels)
         masks.append(mask)
+    if unclear:
+        warn(
+            f"{len(unclear)} mask(s) hold more than two values, the first is "
+            f"{unclear[0]}: pixels above half of the largest value count as anomalous. "
+            "Save masks with two values, as PNG and not as JPEG."
+        )
     train = reader.transform(find_images(path / "train" / "good"))
     return Category(path.name, train, test, y, None if unmasked else masks, unmasked)
 
@@ -125,8 +142,8 @@ def _find_mask(folder: Path, stem: str) -> Path | None:
     return named.get(f"{stem}_mask", named.get(stem))
 
 
-def _read_mask(file: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask = read_image(file, gray=True) > 0
+def _read_mask(file: Path, shape: tuple[int, ...]) -> NDArray:
+    mask = read_image(file, gray=True)
     if mask.shape != shape:
         raise ValueError(
             f"a mask must have the size of its image, {shape[0]} x {shape[1]} (height "

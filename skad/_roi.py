@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skad._decoding import Size, read_image, resize_image
 from skad._masked import refuse_mask
+from skad._masks import as_mask, has_more_than_two_values
 from skad._warnings import warn
 
 
@@ -42,7 +43,14 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
     """
     if roi is None:
         return None
-    inside = _as_bool(_pixels(roi))
+    pixels = _pixels(roi)
+    if has_more_than_two_values(pixels):
+        warn(
+            f"roi holds {len(np.unique(pixels))} different values: pixels above half "
+            f"of the largest, {pixels.max() / 2:g}, are looked at. Save it with two "
+            "values, as PNG and not as JPEG."
+        )
+    inside = as_mask(pixels)
     if inside.shape != size and inside.shape == _size_of_files(source):
         inside = resize_image(255 * inside.astype(np.uint8), size) >= 128
     if inside.shape != size:
@@ -76,22 +84,6 @@ def _pixels(roi: Any) -> np.ndarray:
     if not np.isfinite(pixels).all():
         raise ValueError("roi must hold finite numbers; got NaN or infinity.")
     return pixels
-
-
-def _as_bool(pixels: np.ndarray) -> NDArray[np.bool_]:
-    if pixels.dtype == bool:
-        return pixels
-    values = np.unique(pixels)
-    if len(values) == 1:
-        return pixels > 0
-    if len(values) == 2:
-        return pixels == values[1]
-    limit = values[-1] / 2
-    warn(
-        f"roi holds {len(values)} different values: pixels above half of the largest, "
-        f"{limit:g}, are looked at. Save it with two values, as PNG and not as JPEG.",
-    )
-    return pixels > limit
 
 
 def _size_of_files(source: Any) -> tuple[int, ...] | None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad._drawing import edges_with_one_at, finite, outline, pyplot, two_axes
+from skad._masks import as_mask
 from skad._scorers import check_labels_and_scores
 from skad._whole_numbers import is_whole
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
@@ -36,7 +37,7 @@ class AnomalyMapDisplay:
     threshold : float
         Map values above it are anomalous.
     mask : array-like of shape (H, W), default=None
-        The truth, where known: what is not 0 is anomalous.
+        The truth, where known: bool, or numbers, the largest being anomalous.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ class AnomalyMapDisplay:
         image : array-like of shape (H, W) or (H, W, C)
             One image, as the detector takes it.
         mask : array-like of shape (H, W), default=None
-            The truth, where known: what is not 0 is anomalous.
+            The truth, where known: bool, or numbers, the largest being anomalous.
         ax : matplotlib Axes, or two of them, default=None
             Where to draw; see :meth:`plot`.
         cmap : str, default="viridis"
@@ -183,7 +184,7 @@ class AnomalyMapDisplay:
         finite("threshold", self.threshold)
         rgb = to_rgb_uint8(self.image)  # (H, W, 3)
         values = as_map(self.anomaly_map)
-        mask = None if self.mask is None else np.asarray(self.mask) != 0
+        mask = None if self.mask is None else as_mask(np.asarray(self.mask))
         for name, array in (("anomaly_map", values), ("mask", mask)):
             if array is not None and array.shape != rgb.shape[:2]:
                 raise ValueError(

@@ -85,6 +85,7 @@ LEVELS = {
     "_gaussians": 0,
     "_image_checks": 0,
     "_masked": 0,
+    "_masks": 0,
     "_networks": 0,
     "_optimizer": 0,
     "_options": 0,

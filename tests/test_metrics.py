@@ -177,8 +177,11 @@ def test_one_kind_of_pixels_alone_is_undefined(score, fill, kind):
 def test_bad_masks_and_maps_are_named(score):
     masks, maps = np.zeros((2, 3, 4), int), np.zeros((2, 3, 4))
     masks[0, 0, 0] = 1
-    with pytest.raises(ValueError, match=r"masks\[0\] holds 255. Pass masks > 0"):
-        score(masks * 255, maps)
+    with pytest.raises(ValueError, match=r"masks\[0\] holds 0, 1, 2\. Where a JPEG"):
+        score(masks + np.eye(3, 4, dtype=int)[::-1] * 2, maps)
+    with pytest.raises(ValueError, match=r"masks\[0\] holds -1, 0\. "):
+        score(-masks, maps)
+    np.testing.assert_equal(score(masks * 255, maps), score(masks, maps))
     with pytest.raises(ValueError, match=r"masks must have shape.*masks\[np.newaxis\]"):
         score(masks[0], maps[0])
     with pytest.raises(ValueError, match=r"maps\[1\] has \(3, 4, 1\)"):

@@ -86,6 +86,15 @@ def test_a_mask_of_another_size_is_an_error(category):
         load_category(category)
 
 
+def test_a_mask_with_soft_edges_is_read_at_half_of_its_largest_value(category):
+    mask = gray(3)
+    mask[:, 1:3] = [[250, 140]]
+    write(category / "ground_truth/dent/0_mask.png", mask)
+    with pytest.warns(UserWarning, match=r"1 mask\(s\) .*0_mask.png: pixels above"):
+        loaded = load_category(category)
+    np.testing.assert_array_equal(loaded.masks[1], mask > 125)
+
+
 def test_no_test_image_is_an_error(category):
     for file in category.glob("test/*/*.png"):
         file.unlink()
