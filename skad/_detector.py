@@ -9,7 +9,7 @@ from skad._checkpoint import Checkpoint
 from skad._division import divide
 from skad._files import make_room_for
 from skad._image_detector import ImageDetector
-from skad._inputs import Format
+from skad._inputs import Format, Images
 from skad._labels import places_of_good
 from skad._learning import Learned, Settings, learn
 from skad._locks import locked
@@ -23,6 +23,7 @@ from skad._parameters import (
 )
 from skad._progress import Progress, following, with_callbacks
 from skad._roi import check_roi
+from skad._several_sizes import as_resized_images, have_several_sizes
 from skad._threads import within_quota
 from skad._torch_state import as_at_start
 from skad._whole_numbers import is_whole
@@ -49,6 +50,8 @@ class PatchAutoencoderDetector(ImageDetector):
         resolution. A tuple means defects of several scales.
     image_size : int or (height, width), default=None
         Working resolution; None = as given. Maps come back at the input's resolution.
+        Where it is given, `fit` takes a list of images of several sizes, too: it
+        resizes each as `resize_image` does. Then all methods take images of any size.
     image_shape : (H, W) or (H, W, C), default=None
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
@@ -109,7 +112,8 @@ class PatchAutoencoderDetector(ImageDetector):
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
     image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the training images; (p,) of rows.
+        (H, W) or (H, W, C) of the training images; (p,) of rows. Of several sizes,
+        what they are resized to.
     n_features_in_ : int
         Numbers in an image.
     feature_names_in_ : ndarray of str of shape (n_features_in_,)
@@ -174,7 +178,8 @@ class PatchAutoencoderDetector(ImageDetector):
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images, channels last. uint8 and uint16 are scaled by their type; other
             numbers are taken as they are and standardised. A lazy sequence is read in a
-            thread, one batch ahead; here as in the other methods.
+            thread, one batch ahead; here as in the other methods. With `image_size`, a
+            list of images of several sizes will do.
         y : None or array-like of shape (n,)
             Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
             cannot be labels, such as a continuous target, is ignored.
@@ -231,6 +236,11 @@ class PatchAutoencoderDetector(ImageDetector):
         if images.is_lazy and not (checkpoint is None and self.memory is None):
             _check_pickles(images.source)
         good = places_of_good(y, len(images))
+        if images.format.any_size and self.roi is not None:
+            raise ValueError(
+                "roi is for images of one size, and X has several. Resize the images "
+                "first, with skad.resize_image, or leave roi at None."
+            )
         size = images.format.image_shape[:2]
         what = {
             "images": images,
@@ -251,6 +261,11 @@ class PatchAutoencoderDetector(ImageDetector):
             learned = self._learn(what, progress, kept)
             self._take_over(X, images, good, learned, division.trained_on)
         return kept
+
+    def _images_to_fit(self, X: Any) -> Images:
+        if self.image_size is None or not have_several_sizes(X):
+            return super()._images_to_fit(X)
+        return as_resized_images(X, image_size(self.image_size, (1, 1)))
 
     def _settings(self, size: tuple[int, int]) -> Settings:
         """Return the parameters of a training on images (height, width)."""

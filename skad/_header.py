@@ -117,7 +117,8 @@ def is_parameters(value: Any, known: set[str]) -> bool:
 def _is_format(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == set(Format._fields)
+        and set(Format._fields) - {"any_size"} <= value.keys() <= set(Format._fields)
+        and type(value.get("any_size", False)) is bool
         and is_size(value["shape"], range(1, 4))
         and is_size(value["image_shape"], range(3, 4))
         and value["kind"] in ("integer", "unscaled integer", "float")

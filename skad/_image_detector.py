@@ -22,6 +22,12 @@ from skad._learning import Learned, score_images
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
 from skad._regions import above
+from skad._several_sizes import (
+    as_resized_images,
+    joined,
+    maps_in_given_sizes,
+    rebuilt_in_given_sizes,
+)
 from skad._threshold import (
     check_metric,
     conformal_p_value,
@@ -105,15 +111,17 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def anomaly_map(self, X):
         """Return how much every pixel deviates, (n, H, W) float32, >= 0.
 
-        Higher = worse, on one absolute scale, in the unit that the class names.
+        Higher = worse, on one absolute scale, in the unit that the class names. Images
+        of several sizes have a list of n arrays (H, W), here as from `predict_mask` and
+        `reconstruct`.
         """
-        return np.concatenate(list(self._maps(X)))
+        return joined(list(self._maps(X)))
 
     def predict_mask(self, X):
         """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
         maps = self._maps(X)
         threshold = self.pixel_threshold_
-        return np.concatenate([above(some, threshold) for some in maps])
+        return joined([above(some, threshold) for some in maps])
 
     def anomaly_regions(self, X):
         """Return the connected regions that deviate, the worst first.
@@ -168,8 +176,11 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Return what the autoencoder makes of images, in the shape and type of X."""
         images = self._check_images(X)
         rebuilt = self._mapper.over(images, self._mapper.reconstruct)
-        given = [as_given(batch, images) for batch in rebuilt]
-        return np.concatenate(given, dtype=images.dtype)  # in its byte order, too
+        if images.given_shapes is None:
+            given = [as_given(batch, images) for batch in rebuilt]
+        else:
+            given = list(rebuilt_in_given_sizes(rebuilt, images))
+        return joined(given, dtype=images.dtype)  # in its byte order, too
 
     def calibrate(
         self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1
@@ -293,7 +304,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def _maps(self, X):
         """Return an iterator over the maps (k, H, W) of some images each."""
         images = self._check_images(X)
-        return self._mapper.over(images, self._mapper)
+        maps = self._mapper.over(images, self._mapper)
+        one_size = images.given_shapes is None
+        return maps if one_size else maps_in_given_sizes(maps, images)
 
     def _images_to_fit(self, X: Any) -> Images:
         _get_feature_names(X)  # raises where `_take_over` would, after all the training
@@ -303,6 +316,8 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Check X against the fitted images."""
         check_is_fitted(self)
         _check_feature_names(self, X, reset=False)
+        if self._format.any_size:
+            return as_resized_images(X, self._format.image_shape[:2], self._format)
         return as_images(X, None, self._format)
 
     def __getattr__(self, name: str) -> Any:

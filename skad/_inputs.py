@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
+from skad._layout import (
+    NO_MASK,
+    as_image,
+    is_scaled,
+    refuse_channels_first,
+    refuse_single_image,
+)
 from skad._masked import refuse_mask
 from skad._whole_numbers import whole_numbers
 
-_MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …
-_MOST_CHANNELS = 4  # … if it has no more than these: else C is the width of gray ones
 _TOO_LARGE = np.float64(1e100)  # the squares of such numbers, added up, are infinite
-_NO_MASK = "; what never counts is the detector's roi"
 _FIRST = "as image 0 has"
 _KINDS = {  # as told in errors
     "integer": "integer (uint8 or uint16, scaled by their type)",
@@ -29,6 +33,7 @@ class Format(NamedTuple):
     shape: tuple[int, ...]  # of one item as given: (H, W), (H, W, C) or (p,)
     image_shape: tuple[int, int, int]  # (H, W, C)
     kind: str  # "integer", "unscaled integer" or "float"
+    any_size: bool = False  # they are resized to this shape's
 
     @property
     def is_row(self) -> bool:
@@ -45,12 +50,17 @@ class Images:
         An array has been checked; a lazy sequence is checked as it is read.
     format : Format
     dtype : dtype
+    given_shapes : mapping of int to tuple, default=None
+        Shapes that the images had before they were resized to one, if they were.
     """
 
-    def __init__(self, source: Any, format: Format, dtype: np.dtype) -> None:
+    def __init__(
+        self, source: Any, format: Format, dtype: np.dtype, given_shapes: Any = None
+    ) -> None:
         self.source = source
         self.format = format
         self.dtype = dtype
+        self.given_shapes = given_shapes
 
     def __len__(self) -> int:
         return len(self.source)
@@ -75,7 +85,7 @@ class Images:
         return Subset(self, np.asarray(indices))
 
     def _read(self, i: int) -> np.ndarray:
-        image = _as_image(self.source[i], i)
+        image = as_image(self.source[i], i)
         try:
             image_shape = self.format.image_shape if self.format.is_row else None
             got = format_of(image.shape, image.dtype, image_shape)
@@ -124,17 +134,17 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     ValueError
         If X cannot be images, or not these.
     """
-    X = X if is_lazy(X) else _as_array(X)
+    X = X if is_lazy(X) else as_array(X)
     if len(X) == 0:
         raise ValueError("X is an empty sequence: pass at least one image.")
-    first = _as_image(X[0], 0)
+    first = as_image(X[0], 0)
     if fitted is not None:
         fits = fitted.is_row and first.shape == fitted.shape
         image_shape = fitted.image_shape if fits else None
     else:
         if isinstance(X, np.ndarray):
-            _refuse_single_image(X, image_shape)
-        _refuse_channels_first(first.shape)
+            refuse_single_image(X, image_shape)
+        refuse_channels_first(first.shape)
     got = format_of(first.shape, first.dtype, image_shape)
     if fitted is not None:
         check_format(got, fitted, "as in fit")
@@ -152,7 +162,7 @@ def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
     dtype = images.dtype
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        if _is_scaled(dtype):
+        if is_scaled(dtype):
             batch *= limits.max
         np.round(batch, out=batch)
         most = float(limits.max)
@@ -234,31 +244,27 @@ def check_finite(X: np.ndarray, first: int = 0) -> None:
 def _kind_of(dtype: np.dtype) -> str:
     if dtype.kind == "f":
         return "float"
-    return "integer" if _is_scaled(dtype) else "unscaled integer"
-
-
-def _is_scaled(dtype: np.dtype) -> bool:
-    return dtype.kind == "u" and dtype.itemsize <= 2
+    return "integer" if is_scaled(dtype) else "unscaled integer"
 
 
 def _check_type(dtype: np.dtype, first: np.dtype) -> None:
     """Raise a ValueError where images of two types would be scaled alike."""
     same = dtype.newbyteorder("=") == first.newbyteorder("=")
-    if not same and (_is_scaled(dtype) or _is_scaled(first)):
+    if not same and (is_scaled(dtype) or is_scaled(first)):
         raise ValueError(
             f"All images must have one number type, {first} as image 0 has; got "
             f"{dtype}. Convert them first."
         )
 
 
-def _as_array(X: Any) -> np.ndarray:
+def as_array(X: Any) -> np.ndarray:
     """Turn lists and the like into an array; name the image that is at fault."""
     if isinstance(X, (str, bytes, os.PathLike)):
         raise ValueError(
             f"X must be images; got a path, {X!r}. Pass skad.ImageFolder({X!r}), or "
             "skad.read_images of it."
         )
-    refuse_mask(X, "X", _NO_MASK)
+    refuse_mask(X, "X", NO_MASK)
     kind = getattr(getattr(X, "dtype", None), "kind", "")
     if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
@@ -286,13 +292,14 @@ def _stack(X: Sequence) -> Any:
             return X
     except ValueError:  # ragged: told below
         pass
-    images = [_as_image(image, i) for i, image in enumerate(X)]
+    images = [as_image(image, i) for i, image in enumerate(X)]
     for i, image in enumerate(images):
         if image.shape != images[0].shape:
             raise ValueError(
                 "All images of X must have one shape; image 0 has shape "
                 f"{images[0].shape}, image {i} has {image.shape}. Resize them first, "
-                "for instance with skad.read_images(path, image_size=(height, width))."
+                "with skad.resize_image for instance, or set the detector's "
+                "image_size, if it has one, before fit."
             )
         try:
             _check_type(image.dtype, images[0].dtype)
@@ -301,63 +308,6 @@ def _stack(X: Sequence) -> Any:
         except ValueError as error:
             raise ValueError(f"image {i} of X: {error}") from None
     return np.stack(images)
-
-
-def _as_image(item: Any, i: int) -> np.ndarray:
-    refuse_mask(item, f"image {i} of X", _NO_MASK)
-    if isinstance(item, tuple) and getattr(next(iter(item), 0), "ndim", 0) > 1:
-        raise ValueError(
-            f"image {i} of X must be an array (H, W) or (H, W, C); got a tuple of "
-            f"{len(item)}, as data sets for training hold. Pass the images alone."
-        )
-    if getattr(item, "mode", None) in ("P", "PA"):
-        raise ValueError(
-            f"image {i} of X is a Pillow image whose numbers are places in a palette. "
-            'Convert it: image.convert("RGB"), as files are read.'
-        )
-    try:
-        image = np.asarray(item)
-    except ValueError:
-        raise ValueError(
-            f"image {i} of X is no array: its parts differ in shape. Pass every image "
-            "as an array (H, W) or (H, W, C)."
-        ) from None
-    if image.dtype.kind not in "biuf":
-        raise ValueError(
-            f"image {i} of X must hold real numbers; got {type(item).__name__} of type "
-            f"{image.dtype}. Pass every image as an array (H, W) or (H, W, C)."
-        )
-    return image
-
-
-def _refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
-    if X.ndim == 2 and image_shape is None and _is_scaled(X.dtype):
-        raise ValueError(
-            f"X of shape {X.shape} and type {X.dtype} looks like one gray image "
-            "without a batch axis. Pass X[None] for one image, or image_shape=(H, W) "
-            "if each row is a flattened image."
-        )
-    big = X.ndim == 3 and min(X.shape[:2]) > _MOST_ROWS_OF_A_GLANCE
-    if big and X.shape[2] <= _MOST_CHANNELS:
-        raise ValueError(
-            f"X of shape {X.shape} looks like one image without a batch axis. "
-            "Pass X[None] for one image (or X[..., None] if these really are "
-            f"{X.shape[0]} gray images {X.shape[2]} pixels wide)."
-        )
-
-
-def _refuse_channels_first(shape: tuple[int, ...]) -> None:
-    if (
-        len(shape) == 3
-        and shape[0] <= _MOST_CHANNELS
-        and min(shape[1:]) > _MOST_ROWS_OF_A_GLANCE
-    ):
-        raise ValueError(
-            f"Images of shape {shape} look as if channels came first. Pass (H, W, C): "
-            "np.moveaxis(X, 1, -1), or np.moveaxis(image, 0, -1) of each. If they "
-            f"really have {shape[0]} rows and {shape[2]} channels, pass them as rows, "
-            f"with image_shape={shape}."
-        )
 
 
 def _row_shape(p: int, image_shape: Any) -> tuple[int, int, int]:

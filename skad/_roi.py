@@ -23,7 +23,7 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
         Of the images.
     source : object, default=None
         What the images come from. Where it is an `ImageFolder` that resizes its files,
-        a roi of a file's size is resized likewise.
+        a roi of the files' size is resized likewise.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
             "values, as PNG and not as JPEG."
         )
     inside = as_mask(pixels)
-    if inside.shape != size and inside.shape == _size_of_files(source):
+    if inside.shape != size and inside.shape == _size_of_frames(source):
         inside = resize_image(255 * inside.astype(np.uint8), size) >= 128
     if inside.shape != size:
         raise ValueError(
@@ -86,11 +86,10 @@ def _pixels(roi: Any) -> np.ndarray:
     return pixels
 
 
-def _size_of_files(source: Any) -> tuple[int, ...] | None:
-    """Return the size of the first file that a folder resizes, if it is one."""
-    if getattr(source, "image_size", None) is None or not hasattr(source, "paths"):
-        return None
-    return read_image(source.paths[0], gray=True).shape
+def _size_of_frames(source: Any) -> Size | None:
+    """Return the size of all images before a lazy sequence resizes them, if it does."""
+    sizes = set(getattr(source, "frame_sizes", ()))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _in_words(size: tuple[int, ...]) -> str:
