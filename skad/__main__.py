@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 from importlib import import_module
 from typing import TextIO
 
 from skad._arguments import make_parser
+from skad._messages import in_options
 from skad._streams import Forgiving
 
 # Told in one line; torch raises a RuntimeError where memory runs out.
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         redirect_stderr(Forgiving(sys.stderr)),
         warnings.catch_warnings(),
     ):
-        warnings.showwarning = _show_warning
+        warnings.showwarning = partial(_show_warning, vars(args))
         try:
             return import_module(f"skad._command_{args.command}").run(args)
         except KeyboardInterrupt:
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except _ERRORS as error:
             if args.debug:
                 raise
-            print(f"skad: error: {_one_line(error)}", file=sys.stderr)
+            print(f"skad: error: {_one_line(error, vars(args))}", file=sys.stderr)
             return 2
 
 
@@ -90,6 +92,7 @@ def _printing_any_name() -> Iterator[None]:
 
 
 def _show_warning(
+    arguments: Collection[str],
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -98,11 +101,13 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Show a warning in one line, as `warnings.showwarning`."""
-    print(f"skad: warning: {_one_line(message)}", file=sys.stderr)
+    print(f"skad: warning: {_one_line(message, arguments)}", file=sys.stderr)
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+def _one_line(message: object, arguments: Collection[str]) -> str:
+    """Say it in one line, in the options that a command with these arguments has."""
+    available = {f"--{name.replace('_', '-')}" for name in arguments}
+    return in_options(" ".join(str(message).split()), available)
 
 
 if __name__ == "__main__":

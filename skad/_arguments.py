@@ -11,7 +11,8 @@ from skad._options import (
     add_seed,
     add_sizes,
     add_target_fpr,
-    auto_or_float,
+    auto_or_share,
+    whole,
 )
 
 
@@ -89,7 +90,7 @@ def _add_fit(commands: Any) -> None:
     add_epochs(parser, default=75)
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=whole(at_least=1),
         default=16,
         metavar="N",
         help="images at a time; fewer take less memory (default: %(default)s)",
@@ -97,7 +98,7 @@ def _add_fit(commands: Any) -> None:
     add_target_fpr(parser)
     parser.add_argument(
         "--contamination",
-        type=auto_or_float,
+        type=auto_or_share,
         default="auto",
         metavar="SHARE",
         help="flag this share of the training images, instead of --target-fpr",
@@ -192,7 +193,7 @@ def _add_benchmark(commands: Any) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=whole(at_least=0),
         nargs="+",
         default=[0, 1, 2],
         metavar="N",

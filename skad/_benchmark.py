@@ -277,7 +277,7 @@ def _open_results(output: Path, fresh: bool) -> list[Result]:
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
         raise ValueError(
             f"{output} does not hold results of a benchmark; name another file, or "
-            "start it over with fresh=True (--fresh)"
+            "start it over with fresh=True"
         )
     return results
 

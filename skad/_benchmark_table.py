@@ -105,8 +105,8 @@ def _legend(done: Sequence[Result]) -> str:
     targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
     return (
         f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
-        f"to be at most target_fpr = {targets}, or 1 / (m + 1) where m calibration "
-        f"images are too few for that. Pooled: the {n_good} good and {n_defective} "
+        f"to be at most target_fpr = {targets}, or more where calibration images are "
+        f"too few for that. Pooled: the {n_good} good and {n_defective} "
         f"defective test images of all {len(done)} runs, with 95 % Wilson intervals; "
         "an image counts once for each seed, so these intervals are somewhat too "
         "narrow."

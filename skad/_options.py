@@ -1,13 +1,15 @@
 """Options that several commands take; quick to import."""
 
 import argparse
+import math
+from collections.abc import Callable
 
 
 def add_sizes(parser: argparse.ArgumentParser, *, patch_size: list[int] | None) -> None:
     """Add --patch-size and --image-size."""
     parser.add_argument(
         "--patch-size",
-        type=int,
+        type=whole(at_least=2),
         nargs="+",
         default=patch_size,
         metavar="N",
@@ -16,8 +18,9 @@ def add_sizes(parser: argparse.ArgumentParser, *, patch_size: list[int] | None) 
     )
     parser.add_argument(
         "--image-size",
-        type=int,
+        type=whole(at_least=1),
         nargs="+",
+        action=_OneOrTwo,
         metavar="N",
         help="resize images to N x N, or with two numbers to height x width (default: "
         "as they are)",
@@ -28,7 +31,7 @@ def add_epochs(parser: argparse.ArgumentParser, *, default: int | None) -> None:
     """Add --epochs."""
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=whole(at_least=1),
         default=default,
         metavar="N",
         help="passes over the training images (default: 75)",
@@ -39,7 +42,7 @@ def add_target_fpr(parser: argparse.ArgumentParser) -> None:
     """Add --target-fpr."""
     parser.add_argument(
         "--target-fpr",
-        type=float,
+        type=rate,
         default=0.05,
         metavar="RATE",
         help="promised rate of false alarms on good images (default: %(default)s)",
@@ -60,18 +63,67 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole(at_least=0),
         default=0,
         metavar="N",
         help="of all randomness: equal seeds, equal results (default: %(default)s)",
     )
 
 
-def auto_or_float(text: str) -> str | float:
-    """Return "auto" as it is, and else a number."""
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
+def whole(*, at_least: int) -> Callable[[str], int]:
+    """Return a type of arguments: whole numbers from `at_least` on."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = at_least - 1
+        if number < at_least:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {at_least}; got {text}"
+            )
+        return number
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """Return a number above 0 and below 1."""
+    number = _number(text)
+    if not 0 < number < 1:
         raise argparse.ArgumentTypeError(
-            f"it must be auto or a number above 0 and up to 0.5; got {text!r}"
-        ) from None
+            f"must be a number above 0 and below 1, 0.05 for 5 %; got {text}"
+        )
+    return number
+
+
+def auto_or_share(text: str) -> str | float:
+    """Return "auto" as it is, and else a number above 0 and up to 0.5."""
+    if text == "auto":
+        return text
+    number = _number(text)
+    if not 0 < number <= 0.5:
+        raise argparse.ArgumentTypeError(
+            f"must be auto or a number above 0 and up to 0.5; got {text}"
+        )
+    return number
+
+
+def _number(text: str) -> float:
+    """Return a number; NaN, which is in no range, where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+class _OneOrTwo(argparse.Action):
+    """Take one or two arguments."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Keep the arguments, unless they are too many."""
+        if len(values) > 2:
+            raise argparse.ArgumentError(
+                self, f"takes N, or HEIGHT WIDTH; got {len(values)} numbers"
+            )
+        setattr(namespace, self.dest, values)

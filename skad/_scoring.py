@@ -285,7 +285,7 @@ def _rows_to_keep(
     rows = _rows_of(table)
     if rows is None:
         raise ValueError(
-            f"{table} is not a table of scores; start it over, without resume"
+            f"{table} is not a table of scores; start it over, without resume=True"
         )
     wanted = set(map(str, paths))
     kept = []
@@ -300,12 +300,12 @@ def _rows_to_keep(
         if not is_row:
             raise ValueError(
                 f"{table} has a row that is none: {list(row.values())}; mend it, or "
-                "start the table over, without resume"
+                "start the table over, without resume=True"
             )
         if score - float(detector.offset_) != decision:
             raise ValueError(
                 f"{table} was made with another model or threshold: the row of "
-                f"{row['path']} shows it; start it over, without resume"
+                f"{row['path']} shows it; start it over, without resume=True"
             )
         drawn = bool(row["heat_map"]) and (table.parent / row["heat_map"]).is_file()
         if drawn or not heat_maps or row["path"] not in wanted:

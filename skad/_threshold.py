@@ -72,10 +72,9 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     if k == 0:
         needed = math.ceil(1 / target_fpr - 1e-9) - 1
         warn(
-            f"target_fpr={target_fpr:g} cannot be promised with {m} calibration "
-            f"score(s): the least promise that they allow is 1/({m} + 1) = "
-            f"{1 / (m + 1):.3g}, and that is used. Calibrate with at least {needed} "
-            "good images that training has not seen, or raise target_fpr.",
+            f"target_fpr={target_fpr:g} cannot be promised: {_images(m)} can promise "
+            f"{100 / (m + 1):.3g} % at best, and that is used. Calibrate with at least "
+            f"{needed} good images that training has not seen, or raise target_fpr."
         )
     return float(scores[min(max(k, 1), m) - 1])
 
@@ -100,10 +99,17 @@ def promise_in_words(detector: Any) -> str:
     """Say what the threshold of a fitted detector of skad's promises."""
     rate = detector.promised_fpr_
     if not math.isnan(rate):
-        return f"at most {100 * rate:.3g} % of good images are flagged"
+        words = f"at most {100 * rate:.3g} % of good images are flagged"
+        m = len(detector.calibration_scores_)
+        few = math.isclose(rate, 1 / (m + 1))
+        return f"{words}; {_images(m)} can promise no less" if few else words
     by_labels = hasattr(detector, "labelled_threshold_")
     what = "labels" if by_labels else "contamination, a share of the images,"
     return f"none: {what} set the threshold"
+
+
+def _images(m: int) -> str:
+    return "1 good image" if m == 1 else f"{m} good images"
 
 
 def conformal_p_value(

@@ -88,6 +88,7 @@ LEVELS = {
     "_image_checks": 0,
     "_masked": 0,
     "_masks": 0,
+    "_messages": 0,
     "_networks": 0,
     "_optimizer": 0,
     "_options": 0,

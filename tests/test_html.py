@@ -52,7 +52,8 @@ def test_no_html_where_scikit_learn_is_told_so(fitted):
 def test_a_promise_that_was_not_possible_is_not_shown():
     with pytest.warns(UserWarning, match="cannot be promised"):
         detector = make().set_params(target_fpr=0.01).fit(GOOD)
-    assert shown(detector)["promise"] == "at most 10 % of good images are flagged"
+    words = "at most 10 % of good images are flagged; 9 good images can promise no less"
+    assert shown(detector)["promise"] == words
 
 
 def test_no_promise_where_there_is_none():

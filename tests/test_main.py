@@ -215,7 +215,9 @@ def test_fit_says_the_least_promise_that_few_images_allow(good, tmp_path, capsys
     said = capsys.readouterr()
     n = len(skad.load(path).calibration_scores_)
     assert f"at most {100 / (n + 1):.3g} % of good images" in said.out
-    assert "skad: warning: target_fpr=0.001 cannot be promised" in said.err
+    assert "skad: warning: --target-fpr 0.001 cannot be promised: " in said.err
+    assert f"{n} good images can promise {100 / (n + 1):.3g} % at best" in said.err
+    assert "or raise --target-fpr.\n" in said.err
 
 
 def test_fit_learns_the_same_from_images_that_do_not_fit_into_memory(
@@ -376,11 +378,34 @@ def test_an_error_is_one_line_and_ends_with_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_parameter_is_an_error_of_one_line(good, tmp_path, capsys):
-    path = tmp_path / "a.safetensors"
-    assert main(["fit", str(good), "--model", str(path), "--epochs", "0"]) == 2
-    assert "epochs" in capsys.readouterr().err
-    assert not path.exists()
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        ("--epochs 0", "must be a whole number of at least 1; got 0"),
+        ("--patch-size 8 x", "must be a whole number of at least 2; got x"),
+        ("--image-size 8 9 10", "takes N, or HEIGHT WIDTH; got 3 numbers"),
+        ("--target-fpr 5", "must be a number above 0 and below 1, 0.05 for 5 %; got 5"),
+        ("--contamination x", "must be auto or a number above 0 and up to 0.5; got x"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_told_before_anything_is_read(
+    option, rule, capsys
+):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "absent", "--model", "a", *option.split()])
+    assert f"argument {option.split()[0]}: {rule}\n" in capsys.readouterr().err
+
+
+def test_errors_of_the_package_name_options(good, tmp_path, capsys):
+    write(tmp_path / "a.png", noise(0))
+    write(tmp_path / "b.png", np.stack([noise(0, (30, 20))] * 3, axis=-1))
+    model = str(tmp_path / "m")
+    assert main(["fit", str(tmp_path), "--model", model]) == 2
+    assert (
+        "pass --image-size 24 24 to resize them, --gray to" in capsys.readouterr().err
+    )
+    assert main(["fit", str(good), "--model", model, "--device", "abacus"]) == 2
+    assert '--device must be "auto", "cpu", ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
@@ -392,13 +417,6 @@ def test_no_memory_is_an_error_of_one_line(kind, monkeypatch, capsys):
     assert main(["demo"]) == 2
     said = "skad: error: not enough memory: you tried to allocate 9 bytes\n"
     assert capsys.readouterr().err == said
-
-
-def test_an_argument_that_is_no_number_is_told_in_words(good, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", str(good), "--model", "a", "--contamination", "x"])
-    assert stop.value.code == 2
-    assert "it must be auto or a number above 0" in capsys.readouterr().err
 
 
 def test_debug_shows_where_an_error_comes_from():

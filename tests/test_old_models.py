@@ -147,7 +147,7 @@ def test_training_goes_on_from_the_old_weights_and_saves_as_skad_does(root):
     ad.load_data("Dataset/Good")
     unit = ad.images[..., None] / 255
     error = np.mean((forward(random_weights((*SIZE, 1)), unit) - unit) ** 2)
-    with pytest.warns(UserWarning, match=r"cannot be promised with 12"):
+    with pytest.warns(UserWarning, match=r"cannot be promised: 12 good images"):
         ad.train(2)
     first, second = (epoch["loss"] for epoch in ad.detector.history_)
     assert second < first < 1.1 * error

@@ -63,7 +63,9 @@ def test_the_offset_is_the_k_th_score_exactly(percent):
 
 
 def test_too_few_scores_warn_of_the_least_promise_and_how_many_would_do():
-    with pytest.warns(UserWarning, match=r"1/\(18 \+ 1\) = 0\.0526") as record:
+    with pytest.warns(
+        UserWarning, match="18 good images can promise 5.26 % at best"
+    ) as record:
         offset = conformal_threshold(np.arange(18.0), 0.05)
     assert offset == 0.0
     assert "at least 19 good images" in str(record[0].message)
@@ -228,5 +230,8 @@ def test_few_calibration_images_promise_less(m, expected):
 
 
 def test_a_promise_in_words():
-    promises = SimpleNamespace(promised_fpr_=0.125)
-    assert promise_in_words(promises) == "at most 12.5 % of good images are flagged"
+    promises = SimpleNamespace(promised_fpr_=0.125, calibration_scores_=np.arange(19))
+    words = "at most 12.5 % of good images are flagged"
+    assert promise_in_words(promises) == words
+    promises.calibration_scores_ = np.arange(7)
+    assert promise_in_words(promises) == f"{words}; 7 good images can promise no less"
