@@ -10,7 +10,8 @@ from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import divide
-from skad._image_detector import ImageDetector
+from skad._fitted import Fitted
+from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format
 from skad._labels import places_of_good
 from skad._parameters import CONSTRAINTS, generator, resolve_device
@@ -188,11 +189,12 @@ class DenseAutoencoderDetector(ImageDetector):
         self._validate_params()
         images = self._images_to_fit(X)
         good = places_of_good(y, len(images))
-        network = copy_of(self.network_) if self._goes_on else self._read_network()
+        before = self._before()
+        network = copy_of(self.network_) if before else self._read_network()
         _check_channels(images.format, network)
         rng = generator(self.random_state)
         share = self.validation_fraction if self.epochs else 1
-        division = divide(images, good, self._trained_before(), share, rng)
+        division = divide(images, good, known_to(before), share, rng)
         settings = Settings(
             epochs=int(self.epochs),
             batch_size=int(self.batch_size),
@@ -202,7 +204,7 @@ class DenseAutoencoderDetector(ImageDetector):
         seed = rng.randint(2**31 - 1)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = learn(network, images, division, settings, seed, progress)
-            self._take_over(X, images, good, learned, division.trained_on)
+            self._take_over(X, images, good, learned, before, division.trained_on)
         return self
 
     def read_model(self):
@@ -226,8 +228,8 @@ class DenseAutoencoderDetector(ImageDetector):
         shape = (height, width) if n_channels == 1 else network.input_shape
         mapper = DenseMapper(network, (height, width))
         mapper.to(resolve_device(self.device))
-        self._forget_threshold()
-        self._set_fitted(mapper, Format(shape, network.input_shape, "integer"), [])
+        format = Format(shape, network.input_shape, "integer")
+        self._fitted = Fitted(mapper, format, history=[])
         return self
 
     def _read_network(self) -> DenseAutoencoder:

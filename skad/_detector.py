@@ -8,7 +8,8 @@ import numpy as np
 from skad._checkpoint import Checkpoint
 from skad._division import divide
 from skad._files import make_room_for
-from skad._image_detector import ImageDetector
+from skad._fitted import Fitted
+from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format, Images
 from skad._labels import places_of_good
 from skad._learning import Learned, Settings, learn
@@ -242,15 +243,16 @@ class PatchAutoencoderDetector(ImageDetector):
                 "first, with skad.resize_image, or leave roi at None."
             )
         size = images.format.image_shape[:2]
+        before = self._before()
         what = {
             "images": images,
             "settings": self._settings(size),
             "roi": check_roi(self.roi, size, images.source),
-            "start": self._start(images.format),
+            "start": _start(images.format, before),
         }
         rng = generator(self.random_state)
-        known, share = self._trained_before(), self.validation_fraction
-        division = divide(images, good, known, share, rng)
+        share = self.validation_fraction
+        division = divide(images, good, known_to(before), share, rng)
         what |= {
             "training": division.training,
             "calibration": division.calibration,
@@ -259,7 +261,7 @@ class PatchAutoencoderDetector(ImageDetector):
         kept = None if checkpoint is None else Checkpoint(checkpoint, what)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = self._learn(what, progress, kept)
-            self._take_over(X, images, good, learned, division.trained_on)
+            self._take_over(X, images, good, learned, before, division.trained_on)
         return kept
 
     def _images_to_fit(self, X: Any) -> Images:
@@ -278,19 +280,6 @@ class PatchAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
 
-    def _start(self, format: Format) -> dict[str, np.ndarray] | None:
-        """Return the state of the network that training goes on from, if it does."""
-        if not self._goes_on:
-            return None
-        channels = format.image_shape[2], self._format.image_shape[2]
-        if channels[0] != channels[1]:
-            raise ValueError(
-                f"warm_start=True goes on with a network for {channels[1]} channels; "
-                f"X has {channels[0]}. Set warm_start=False to start anew."
-            )
-        state = self.network_.state_dict()
-        return {name: tensor.numpy(force=True) for name, tensor in state.items()}
-
     def _learn(
         self, what: dict[str, Any], progress: Progress, kept: Checkpoint | None
     ) -> Learned:
@@ -298,10 +287,24 @@ class PatchAutoencoderDetector(ImageDetector):
         memory = open_memory(self.memory)
         cached = memory.cache(learn, ignore=["progress", "checkpoint"])
         # What goes on from another training is not for the memory.
-        train = learn if self._goes_on else cached
+        train = cached if what["start"] is None else learn
         learned = train(**what, progress=progress, checkpoint=kept)
         learned.mapper.to(resolve_device(self.device))  # what was kept is on the CPU
         return learned
+
+
+def _start(format: Format, before: Fitted | None) -> dict[str, np.ndarray] | None:
+    """Return the state of the network that training goes on from, if it does."""
+    if before is None:
+        return None
+    channels = format.image_shape[2], before.format.image_shape[2]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"warm_start=True goes on with a network for {channels[1]} channels; "
+            f"X has {channels[0]}. Set warm_start=False to start anew."
+        )
+    state = before.mapper.network.state_dict()
+    return {name: tensor.numpy(force=True) for name, tensor in state.items()}
 
 
 class _Nowhere:

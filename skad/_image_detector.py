@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -14,8 +14,10 @@ from sklearn.utils.validation import (
 )
 
 from skad._division import NONE, Digests, distinct
+from skad._fitted import Fitted, Threshold
+from skad._fitted_attributes import FittedAttributes
 from skad._html import fitted_html
-from skad._inputs import Format, Images, as_given, as_images
+from skad._inputs import Images, as_given, as_images
 from skad._inspection import judge, regions_in_frames
 from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
@@ -37,16 +39,10 @@ from skad._threshold import (
 )
 from skad._warnings import warn
 
-_OF_THE_THRESHOLD = {
-    "offset_",
-    "pixel_threshold_",
-    "calibration_scores_",
-    "mean_map_",
-    "promised_fpr_",
-}
 
-
-class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+class ImageDetector(
+    FittedAttributes, CallbackSupportMixin, OutlierMixin, BaseEstimator
+):
     """Scores, maps and one threshold, from something that turns images into maps.
 
     A subclass has the parameters `contamination`, `target_fpr` and `device`, and a
@@ -65,8 +61,7 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         Higher = more normal. X is what `fit` takes, here as in the other methods:
         n images as an array, as rows or as a lazy sequence.
         """
-        images = self._check_images(X)
-        return score_images(self._mapper, images)[0]
+        return _scores(*self._check_images(X))
 
     def fit_predict(self, X, y=None, **fit_params):
         """Fit, and return +1 for good images and -1 for anomalous ones, (n,) int.
@@ -77,7 +72,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``, (n,) float64: negative = anomalous."""
-        return self.score_samples(X) - self.offset_
+        fitted, images = self._check_images(X)
+        offset = self._threshold_of(fitted).offset
+        return _scores(fitted, images) - offset
 
     def predict(self, X):
         """Return +1 for good images and -1 for anomalous ones, (n,) int."""
@@ -106,7 +103,9 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         that look no better than it. Among good images it is at most a with a
         probability of at most a.
         """
-        return conformal_p_value(self.score_samples(X), self.calibration_scores_)
+        fitted, images = self._check_images(X)
+        calibration_scores = self._threshold_of(fitted).calibration_scores
+        return conformal_p_value(_scores(fitted, images), calibration_scores)
 
     def anomaly_map(self, X):
         """Return how much every pixel deviates, (n, H, W) float32, >= 0.
@@ -115,13 +114,13 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         of several sizes have a list of n arrays (H, W), here as from `predict_mask` and
         `reconstruct`.
         """
-        return joined(list(self._maps(X)))
+        return joined(list(_maps(*self._check_images(X))))
 
     def predict_mask(self, X):
         """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
-        maps = self._maps(X)
-        threshold = self.pixel_threshold_
-        return joined([above(some, threshold) for some in maps])
+        fitted, images = self._check_images(X)
+        threshold = -self._threshold_of(fitted).offset
+        return joined([above(some, threshold) for some in _maps(fitted, images)])
 
     def anomaly_regions(self, X):
         """Return the connected regions that deviate, the worst first.
@@ -168,14 +167,16 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def _judged(self, X):
         """Return an iterator over what is said of each image, in pixels of the map."""
-        maps = self._maps(X)
-        offset, scores = self.offset_, self.calibration_scores_
+        fitted, images = self._check_images(X)
+        threshold = self._threshold_of(fitted)
+        offset, scores = threshold.offset, threshold.calibration_scores
+        maps = _maps(fitted, images)
         return (judge(one, offset, scores) for some in maps for one in some)
 
     def reconstruct(self, X):
         """Return what the autoencoder makes of images, in the shape and type of X."""
-        images = self._check_images(X)
-        rebuilt = self._mapper.over(images, self._mapper.reconstruct)
+        fitted, images = self._check_images(X)
+        rebuilt = fitted.mapper.over(images, fitted.mapper.reconstruct)
         if images.given_shapes is None:
             given = [as_given(batch, images) for batch in rebuilt]
         else:
@@ -219,122 +220,81 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             Where, without labels, the images are too few to promise `target_fpr`, or
             copies of others.
         """
-        images = self._check_images(X)
+        fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
         if labels is None:
             kept = images.subset(distinct(images))
-            scores, means = score_images(self._mapper, kept)
-            offset, promised = self._promising(scores)
-            self._set_calibrated(offset, promised, scores, means)
-            return self
-        scores, means = score_images(self._mapper, images)
-        found = labelled_threshold(scores, labels, metric, cost_miss, cost_false_alarm)
-        good = labels == 1
-        self._set_calibrated(found.offset, np.nan, scores[good], means[good])
-        self.labelled_threshold_ = found
+            threshold = self._promising(*score_images(fitted.mapper, kept))
+        else:
+            scores, means = score_images(fitted.mapper, images)
+            found = labelled_threshold(
+                scores, labels, metric, cost_miss, cost_false_alarm
+            )
+            good = labels == 1
+            threshold = _threshold(
+                found.offset, np.nan, scores[good], means[good], found
+            )
+        self._fitted = fitted.with_threshold(threshold)
         return self
 
-    @property
-    def pixel_threshold_(self):
-        """What a pixel's map exceeds where it deviates: ``-offset_``."""
-        return -self.offset_
-
-    @property
-    def network_(self):
-        """The trained network, a torch.nn.Module in evaluation mode."""
-        return self._mapper.network
-
-    @property
-    def _goes_on(self) -> bool:
-        """Tell whether a fit goes on from the network of an earlier one."""
-        return self.warm_start and hasattr(self, "_mapper")
-
-    def _trained_before(self) -> Digests:
-        """Return the digests of the images that the network of a fit knows already."""
-        return self._trained_on if self._goes_on else NONE
+    def _before(self) -> Fitted | None:
+        """Return what a fit goes on from, if it does."""
+        return self._fitted if self.warm_start and hasattr(self, "_fitted") else None
 
     def _take_over(
-        self, X: Any, images: Images, good, learned: Learned, trained_on: Digests
+        self,
+        X: Any,
+        images: Images,
+        good,
+        learned: Learned,
+        before: Fitted | None,
+        trained_on: Digests,
     ) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
         `good` are the places of the images that are not labelled -1, `trained_on` the
-        digests of those that it was learned from.
+        digests of those that it was learned from, `before` what it went on from.
         """
-        scores = learned.calibration_scores
+        scores, means = learned.calibration_scores, learned.calibration_means
         if self.contamination == "auto":
-            offset, promised = self._promising(scores)
+            threshold = self._promising(scores, means)
         else:
             all_scores, _ = score_images(learned.mapper, images.subset(good))
             offset = np.percentile(all_scores, 100 * self.contamination)
-            promised = np.nan
-        trained_on = np.union1d(self._trained_before(), trained_on)
-        self._set_fitted(learned.mapper, images.format, learned.history, trained_on)
-        _check_feature_names(self, X, reset=True)
-        self._set_calibrated(offset, promised, scores, learned.calibration_means)
+            threshold = _threshold(offset, np.nan, scores, means)
+        self._fitted = Fitted(
+            learned.mapper,
+            images.format,
+            learned.history,
+            trained_on=np.union1d(known_to(before), trained_on),
+            feature_names=_get_feature_names(X),
+            threshold=threshold,
+        )
 
-    def _promising(self, scores):
-        """Return the offset by `target_fpr`, and the rate that it does promise."""
+    def _promising(self, scores, means) -> Threshold:
+        """Return the threshold by `target_fpr`, with the rate that it does promise."""
         offset = conformal_threshold(scores, self.target_fpr)
-        return offset, promised_fpr(len(scores), self.target_fpr)
-
-    def _set_fitted(
-        self, mapper, format: Format, history: list[dict], trained_on: Digests = NONE
-    ) -> None:
-        self.__dict__.pop("feature_names_in_", None)
-        self._mapper = mapper
-        self._trained_on = trained_on
-        self._format = format
-        self.history_ = history
-        self.image_shape_in_ = format.shape
-        self.n_features_in_ = int(np.prod(format.image_shape))
-
-    def _set_calibrated(self, offset, promised, scores, means):
-        self._forget_threshold()
-        self.promised_fpr_ = promised
-        self.calibration_scores_ = np.sort(scores)
-        self.mean_map_ = float(np.mean(means))
-        self.offset_ = float(offset)
-
-    def _forget_threshold(self):
-        for name in {*_OF_THE_THRESHOLD, "labelled_threshold_"} & vars(self).keys():
-            delattr(self, name)
-
-    def _maps(self, X):
-        """Return an iterator over the maps (k, H, W) of some images each."""
-        images = self._check_images(X)
-        maps = self._mapper.over(images, self._mapper)
-        one_size = images.given_shapes is None
-        return maps if one_size else maps_in_given_sizes(maps, images)
+        promised = promised_fpr(len(scores), self.target_fpr)
+        return _threshold(offset, promised, scores, means)
 
     def _images_to_fit(self, X: Any) -> Images:
         _get_feature_names(X)  # raises where `_take_over` would, after all the training
         return as_images(X, self.image_shape)
 
-    def _check_images(self, X: Any) -> Images:
-        """Check X against the fitted images."""
+    def _check_images(self, X: Any) -> tuple[Fitted, Images]:
+        """Return what is fitted now, and X, checked against its images."""
         check_is_fitted(self)
+        fitted = self._fitted
         _check_feature_names(self, X, reset=False)
-        if self._format.any_size:
-            return as_resized_images(X, self._format.image_shape[:2], self._format)
-        return as_images(X, None, self._format)
-
-    def __getattr__(self, name: str) -> Any:
-        """Say of a network without a threshold what it lacks, and what to do."""
-        if name in _OF_THE_THRESHOLD and "_mapper" in vars(self):
-            raise NotFittedError(  # which is an AttributeError
-                f"This {type(self).__name__} has a network and no threshold yet: there "
-                "are scores and maps, and no verdicts. Call calibrate(X) with good "
-                "images that it was not trained on."
-            )
-        raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}"
-        )
+        format = fitted.format
+        if format.any_size:
+            return fitted, as_resized_images(X, format.image_shape[:2], format)
+        return fitted, as_images(X, None, format)
 
     def __sklearn_is_fitted__(self):
         """Tell scikit-learn that there is something to score with."""
-        return hasattr(self, "_mapper")
+        return hasattr(self, "_fitted")
 
     def _repr_html_inner(self):
         fitted = fitted_html(self) if hasattr(self, "offset_") else ""
@@ -349,5 +309,31 @@ class ImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""
         super().__setstate__(state)
-        if "_mapper" in state:
+        if "_fitted" in state:
             self._mapper.to(device_at_hand(self.device))
+
+
+def known_to(before: Fitted | None) -> Digests:
+    """Return the digests of the images that the network of a fit knows already."""
+    return NONE if before is None else before.trained_on
+
+
+def _threshold(offset, promised, scores, means, labelled=None) -> Threshold:
+    return Threshold(
+        offset=float(offset),
+        calibration_scores=np.sort(scores),
+        mean_map=float(np.mean(means)),
+        promised_fpr=promised,
+        labelled=labelled,
+    )
+
+
+def _scores(fitted: Fitted, images: Images):
+    return score_images(fitted.mapper, images)[0]
+
+
+def _maps(fitted: Fitted, images: Images):
+    """Return an iterator over the maps (k, H, W) of some images each."""
+    maps = fitted.mapper.over(images, fitted.mapper)
+    one_size = images.given_shapes is None
+    return maps if one_size else maps_in_given_sizes(maps, images)

@@ -40,6 +40,11 @@ class Format(NamedTuple):
         """Tell whether an item is a flattened image."""
         return len(self.shape) == 1
 
+    @property
+    def n_numbers(self) -> int:
+        """Numbers in an image."""
+        return math.prod(self.image_shape)
+
 
 class Images:
     """n images of one format, in an array or a lazy sequence.

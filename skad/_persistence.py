@@ -23,12 +23,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
 from skad._files import write_atomically
+from skad._fitted import Fitted, Threshold
 from skad._header import FORMAT_VERSION, Unfit, parse, plain, tupled
 from skad._image_detector import ImageDetector
 from skad._inputs import Format, format_of
 from skad._kinds import KINDS, Kind, kind_of
 from skad._parameters import device_at_hand
 from skad._threshold import LabelledThreshold
+
+_OF_A_THRESHOLD = ("offset", "mean_map", "promised_fpr", "labelled_threshold")
 
 
 def save(detector: ImageDetector, path: str | os.PathLike) -> None:
@@ -65,11 +68,15 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
             "or use joblib.dump."
         )
     check_is_fitted(detector)
-    description = _describe(detector, kind)
+    fitted = detector._fitted  # once: another thread may calibrate meanwhile
+    description = _describe(detector, fitted, kind)
     _check_consistent(detector, kind, description)
-    arrays = kind.to_arrays(detector._mapper)
-    arrays["calibration_scores"] = getattr(detector, "calibration_scores_", np.empty(0))
-    arrays["trained_on"] = detector._trained_on
+    arrays = kind.to_arrays(fitted.mapper)
+    threshold = fitted.threshold
+    arrays["calibration_scores"] = (
+        np.empty(0) if threshold is None else threshold.calibration_scores
+    )
+    arrays["trained_on"] = fitted.trained_on
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
@@ -135,11 +142,9 @@ def load(path: str | os.PathLike) -> ImageDetector:
         ) from error
 
 
-def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
+def _describe(detector: Any, fitted: Fitted, kind: Kind) -> dict[str, Any]:
     """Return what the header tells: everything that is not an array."""
     parameters = detector.get_params(deep=False)
-    threshold = getattr(detector, "labelled_threshold_", None)
-    promised = getattr(detector, "promised_fpr_", math.nan)
     description = {
         "format_version": FORMAT_VERSION,
         "skad_version": __version__,
@@ -147,16 +152,25 @@ def _describe(detector: Any, kind: Kind) -> dict[str, Any]:
         "parameters": {
             k: v for k, v in parameters.items() if k not in kind.not_in_header
         },
-        "format": detector._format._asdict(),
-        "feature_names": getattr(detector, "feature_names_in_", None),
-        **kind.describe(detector._mapper),
-        "offset": getattr(detector, "offset_", None),
-        "mean_map": getattr(detector, "mean_map_", None),
-        "promised_fpr": None if math.isnan(promised) else promised,
-        "history": detector.history_,
-        "labelled_threshold": None if threshold is None else asdict(threshold),
+        "format": fitted.format._asdict(),
+        "feature_names": fitted.feature_names,
+        **kind.describe(fitted.mapper),
+        "history": fitted.history,
+        **_describe_threshold(fitted.threshold),
     }
     return plain(description)
+
+
+def _describe_threshold(threshold: Threshold | None) -> dict[str, Any]:
+    if threshold is None:
+        return dict.fromkeys(_OF_A_THRESHOLD)
+    promised, labelled = threshold.promised_fpr, threshold.labelled
+    return {
+        "offset": threshold.offset,
+        "mean_map": threshold.mean_map,
+        "promised_fpr": None if math.isnan(promised) else promised,
+        "labelled_threshold": None if labelled is None else asdict(labelled),
+    }
 
 
 def checksum(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> int:
@@ -226,22 +240,33 @@ def _build(
     trained_on = arrays.pop("trained_on")
     mapper = kind.from_arrays(arrays, description)
     mapper.to(device_at_hand(detector.device))
-    format = _format_in(description)
-    detector._set_fitted(mapper, format, description["history"], trained_on)
-    if description["offset"] is not None:
-        detector.calibration_scores_ = calibration_scores
-        detector.mean_map_ = float(description["mean_map"])
-        promised = description["promised_fpr"]
-        detector.promised_fpr_ = math.nan if promised is None else float(promised)
-        detector.offset_ = float(description["offset"])
-    if description["feature_names"] is not None:
-        detector.feature_names_in_ = np.array(description["feature_names"], object)
-    threshold = description["labelled_threshold"]
-    if threshold is not None:
-        detector.labelled_threshold_ = LabelledThreshold(
-            **{k: tupled(v) for k, v in threshold.items()}
-        )
+    names = description["feature_names"]
+    detector._fitted = Fitted(
+        mapper,
+        _format_in(description),
+        description["history"],
+        trained_on,
+        feature_names=None if names is None else np.array(names, object),
+        threshold=_threshold_in(description, calibration_scores),
+    )
     return detector
+
+
+def _threshold_in(
+    description: dict[str, Any], calibration_scores: np.ndarray
+) -> Threshold | None:
+    if description["offset"] is None:
+        return None
+    promised, labelled = description["promised_fpr"], description["labelled_threshold"]
+    if labelled is not None:
+        labelled = LabelledThreshold(**{k: tupled(v) for k, v in labelled.items()})
+    return Threshold(
+        offset=float(description["offset"]),
+        calibration_scores=calibration_scores,
+        mean_map=float(description["mean_map"]),
+        promised_fpr=math.nan if promised is None else float(promised),
+        labelled=labelled,
+    )
 
 
 def _check_consistent(detector: Any, kind: Kind, description: dict[str, Any]) -> None:

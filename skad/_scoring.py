@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,7 @@ def score_files(
         the detector's images are no files', it has no threshold, or the table to go on
         with is none, or is of another model or threshold.
     """
+    detector = copy(detector)  # stays as it is now, whatever another thread does
     if not hasattr(detector, "offset_"):
         raise ValueError(
             "the model has no threshold yet, and so no verdicts: convert it with "
@@ -367,8 +369,7 @@ def _examine(detector: Any, chunk: _Chunk) -> list[_Finding]:
 
 def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
     try:
-        X = np.stack(list(images.values()))  # (k, H, W) or (k, H, W, 3)
-        maps = detector.anomaly_map(X)  # (k, H, W)
+        maps = detector.anomaly_map(np.stack(list(images.values())))  # (k, H, W)
     except ValueError as error:
         if len(images) == 1:
             return {path: _unreadable(path, error) for path in images}
@@ -377,18 +378,17 @@ def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
     scores = -maps.max(axis=(1, 2)).astype(np.float64)  # what score_samples returns
     decisions = scores - detector.offset_
     p_values = conformal_p_value(scores, detector.calibration_scores_)
-    masks = above(maps, detector.pixel_threshold_)
     findings = {}
     for i, (path, image) in enumerate(images.items()):
-        areas = [region.area for region in find_regions(maps[i], masks[i])]
+        regions = find_regions(maps[i], above(maps[i], detector.pixel_threshold_))
         row = {
             "path": str(path),
             "score": float(scores[i]),
             "decision": float(decisions[i]),
             "p_value": float(p_values[i]),
             "verdict": "anomalous" if decisions[i] < 0 else "good",
-            "n_regions": len(areas),
-            "largest_area": max(areas, default=0),
+            "n_regions": len(regions),
+            "largest_area": max((r.area for r in regions), default=0),
             "heat_map": "",
         }
         findings[path] = _Finding(row, image, maps[i])

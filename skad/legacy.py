@@ -337,10 +337,11 @@ class AD:
         """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
         fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
         _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
-        if not hasattr(self.detector, "offset_"):
+        found = self.detector._fitted.threshold
+        if found is None:
             warn(_NO_THRESHOLD)
             return np.inf
-        calibrated, mean = self.detector.pixel_threshold_, self.detector.mean_map_
+        calibrated, mean = -found.offset, found.mean_map
         return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
 
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:

@@ -65,7 +65,7 @@ N_STEPS = 4 * 5  # 9 images an epoch, 2 at a time
 def assert_equal(a, b, X):
     np.testing.assert_array_equal(a.anomaly_map(X), b.anomaly_map(X))
     np.testing.assert_array_equal(a.calibration_scores_, b.calibration_scores_)
-    np.testing.assert_array_equal(a._trained_on, b._trained_on)
+    np.testing.assert_array_equal(a._fitted.trained_on, b._fitted.trained_on)
     assert a.history_ == b.history_
     for name, tensor in a.network_.state_dict().items():
         assert torch.equal(tensor, b.network_.state_dict()[name]), name
@@ -100,7 +100,7 @@ def test_several_batches_at_once_go_on_as_well(good, stop_after, monkeypatch, tm
     made = stop_after(N_STEPS)
     again = detector().fit(good, checkpoint=tmp_path / "c")
     assert len(made) == N_STEPS - 6
-    np.testing.assert_array_equal(whole._trained_on, again._trained_on)
+    np.testing.assert_array_equal(whole._fitted.trained_on, again._fitted.trained_on)
     assert len(again.history_) == 4
 
 

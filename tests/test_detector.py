@@ -184,9 +184,9 @@ def test_documented_attributes_are_those_of_a_fitted_detector(detector, mixed):
     documented = set(re.findall(r"^(\w+_) :|^(\w+_)$", section("Attributes"), re.M))
     documented = {a or b for a, b in documented}
     detector.calibrate(*mixed)
-    found = {name for name in vars(detector) if name.endswith("_")}
-    rest = {"network_", "pixel_threshold_", "feature_names_in_"}
-    assert documented == found | rest
+    found = {name for name in dir(detector) if re.fullmatch("[a-z].*_", name)}
+    held = {name for name in found if hasattr(detector, name)}
+    assert documented == held | {"feature_names_in_"}
     assert isinstance(detector.network_, torch.nn.Module)
     assert not detector.network_.training
     assert detector.image_shape_in_ == SIZE
@@ -605,8 +605,11 @@ def test_regions_of_a_map_drawn_by_hand(detector, monkeypatch):
     maps[0, 0, 7] = 2.0  # exactly the threshold: no region
     maps[2] = 3.0
     detector.offset_ = -2.0
-    monkeypatch.setattr(detector, "_maps", lambda X: iter([maps[:2], maps[2:]]))
-    first, second, third = detector.anomaly_regions(None)
+    X = np.zeros((3, *SIZE), np.uint8)
+    monkeypatch.setattr(
+        "skad._image_detector._maps", lambda *_: iter([maps[:2], maps[2:]])
+    )
+    first, second, third = detector.anomaly_regions(X)
     assert [region._asdict() for region in first] == [
         {"bbox": (6, 8, 7, 9), "area": 1, "peak": 9.0, "centroid": (6.0, 8.0)},
         {
@@ -621,7 +624,7 @@ def test_regions_of_a_map_drawn_by_hand(detector, monkeypatch):
     assert (whole.bbox, whole.area) == ((0, 0, 8, 9), 72)
     assert [type(value) for value in (*whole.bbox, whole.area)] == [int] * 5
     assert type(whole.peak) is float
-    np.testing.assert_array_equal(detector.predict_mask(None).sum((1, 2)), [8, 0, 72])
+    np.testing.assert_array_equal(detector.predict_mask(X).sum((1, 2)), [8, 0, 72])
 
 
 # Calibration.
@@ -837,7 +840,7 @@ def test_a_cold_start_forgets_what_was_trained_on(good):
 
 def trained_on(detector, X):
     digests = [digest(image[..., np.newaxis]) for image in X]
-    return np.isin(np.array(digests, np.uint64), detector._trained_on)
+    return np.isin(np.array(digests, np.uint64), detector._fitted.trained_on)
 
 
 def test_a_warm_start_needs_as_many_channels(detector):

@@ -369,7 +369,7 @@ class TrainsInPredict(skad.PatchAutoencoderDetector):
 def test_a_network_that_changes_is_noticed():
     subject = TrainsInPredict(4, epochs=1, random_state=0)
     checks = dict(image_checks(subject, labels=True))
-    with pytest.raises(AssertionError, match=r"changed: \['_mapper by predict"):
+    with pytest.raises(AssertionError, match=r"changed: \['_fitted by predict"):
         checks["state_kept"]()
 
 

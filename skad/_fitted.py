@@ -1,0 +1,100 @@
+"""What a detector has learned: whole objects that are replaced, never changed.
+
+A detector holds all of it in one attribute, set by one assignment. So what belongs
+together is always read together, whatever another thread does meanwhile.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skad import __version__
+from skad._division import NONE, Digests
+from skad._inputs import Format
+from skad._maps import Mapper
+from skad._threshold import LabelledThreshold
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """A threshold, and what it comes from.
+
+    Attributes
+    ----------
+    offset : float
+        Scores below it are flagged.
+    calibration_scores : ndarray of shape (m,), float64
+        Sorted scores of good images.
+    mean_map : float
+        Mean value of the maps of these images.
+    promised_fpr : float
+        NaN where nothing is promised.
+    labelled : LabelledThreshold or None
+        Where labels set the threshold.
+    """
+
+    offset: float
+    calibration_scores: NDArray[np.float64]
+    mean_map: float
+    promised_fpr: float
+    labelled: LabelledThreshold | None = None
+
+    def moved_to(self, offset: float) -> Self:
+        """Return a threshold that somebody chose: it promises nothing."""
+        return replace(self, offset=float(offset), promised_fpr=math.nan, labelled=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """All that a detector has learned.
+
+    Attributes
+    ----------
+    mapper : Mapper
+    format : Format
+        What the images look like.
+    history : list of dict
+    trained_on : ndarray of uint64
+        Digests of the images that the network has seen.
+    feature_names : ndarray of str or None
+    provenance : dict
+        Where it comes from; plain values.
+    threshold : Threshold or None
+        None where there is a network alone.
+    """
+
+    mapper: Mapper
+    format: Format
+    history: list[dict[str, Any]]
+    trained_on: Digests = field(default_factory=NONE.copy)
+    feature_names: NDArray[np.object_] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    threshold: Threshold | None = None
+
+    def with_threshold(self, threshold: Threshold | None) -> Self:
+        """Return the same with another threshold."""
+        return replace(self, threshold=threshold)
+
+
+def provenance_of(
+    X: Any, *, n_images: int, n_training: int, n_calibration: int
+) -> dict[str, Any]:
+    """Tell when, by what and from how many images something is learned now.
+
+    The source is the folder of an `ImageFolder` that knows it, else None.
+    """
+    source = getattr(X, "folder", None)
+    return {
+        "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "n_images": n_images,
+        "n_training": n_training,
+        "n_calibration": n_calibration,
+        "source": None if source is None else str(source),
+        "skad_version": __version__,
+        "torch_version": str(torch.__version__),
+    }
