@@ -224,3 +224,8 @@ def _add_benchmark(commands: Any) -> None:
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
     )
+    parser.add_argument(
+        "--defects",
+        action="store_true",
+        help="add a table with a row for each kind of defect",
+    )

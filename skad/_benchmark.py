@@ -26,6 +26,7 @@ from skad import __version__
 from skad._bars import bar, say
 from skad._decoding import PathLike
 from skad._evaluation import (
+    figures_by_kind,
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
@@ -37,7 +38,7 @@ from skad._mvtec import find_categories, fingerprint, load_category
 Result = dict[str, Any]
 
 _SECONDS_TO_END = 10.0  # for a process that has given its result
-_LAYOUT = 1  # of a stored result: raised when figures are added, so that all have them
+_LAYOUT = 2  # of a stored result: raised when figures are added, so that all have them
 
 # --- One run ----------------------------------------------------------------------
 
@@ -65,7 +66,8 @@ def run_one(
     Returns
     -------
     result : dict
-        What `_evaluation` computes of images and pixels, `threshold`, `target_fpr`
+        What `_evaluation` computes of images and pixels, and under `defects` of each
+        kind of defect; `threshold`, `target_fpr`
         and `promised_fpr` (which is larger where calibration images are few),
         `n_train`, `n_calibration`, `training_seconds`, `images_per_second` (scoring),
         `peak_memory_mb` (MB of 10^6 bytes: of the process until scoring ended, before
@@ -87,6 +89,14 @@ def run_one(
         "n_calibration": len(detector.calibration_scores_),
         **figures_of_images(category.y, trial.scores, detector.offset_),
         **figures_of_pixels(category.masks, maps),
+        "defects": figures_by_kind(
+            category.kinds,
+            category.y,
+            trial.scores,
+            detector.offset_,
+            category.masks,
+            maps,
+        ),
         "threshold": float(detector.pixel_threshold_),
         "target_fpr": float(detector.target_fpr),
         "promised_fpr": detector.promised_fpr_,
@@ -94,10 +104,14 @@ def run_one(
         "images_per_second": trial.images_per_second,
         "peak_memory_mb": peak_memory,
     }
-    known = {
-        key: None if math.isnan(value) else value for key, value in figures.items()
-    }
-    return {**known, "notes": _note_on_masks(category.unmasked)}
+    return {**_without_nan(figures), "notes": _note_on_masks(category.unmasked)}
+
+
+def _without_nan(figures: Any) -> Any:
+    """Return figures with None where they are undefined, as JSON has it."""
+    if isinstance(figures, dict):
+        return {key: _without_nan(value) for key, value in figures.items()}
+    return None if math.isnan(figures) else figures
 
 
 def _note_on_masks(unmasked: list[Path]) -> list[str]:

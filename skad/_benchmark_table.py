@@ -8,7 +8,9 @@ from skad.metrics import wilson_interval
 
 Result = dict[str, Any]  # of one run, from `_benchmark.run`
 
-_COLUMNS = {
+_Columns = dict[str, tuple[str, str]]  # titles and formats of figures
+
+_COLUMNS: _Columns = {
     "image_auroc": ("image AUROC", ".3f"),
     "pixel_auroc": ("pixel AUROC", ".3f"),
     "au_pro": ("AU-PRO", ".3f"),
@@ -19,6 +21,14 @@ _COLUMNS = {
     "images_per_second": ("images/s", ".0f"),
     "peak_memory_mb": ("peak MB", ".0f"),
 }
+_COLUMNS_OF_DEFECTS: _Columns = {
+    "n_defective": ("images", ".0f"),
+    "image_auroc": ("image AUROC", ".3f"),
+    "pixel_auroc": ("pixel AUROC", ".3f"),
+    "au_pro": ("AU-PRO", ".3f"),
+    "detection_rate": ("detected", ".3f"),
+}
+_THE_SAME_WITH_EVERY_SEED = {"promised_fpr", "n_defective"}
 
 
 def table(results: Sequence[Result]) -> str:
@@ -52,6 +62,37 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def defects_table(results: Sequence[Result]) -> str:
+    """Lay out, as `table` does, how each kind of defect is found.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        What `run` returns; failed runs are left out.
+
+    Returns
+    -------
+    text : str
+        A row for each kind of each category, mean ± standard deviation over its seeds.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        for kind, figures in result.get("defects", {}).items():
+            groups.setdefault((result["category"], kind), []).append(figures)
+    titles = [title for title, _ in _COLUMNS_OF_DEFECTS.values()]
+    lines = [
+        f"| category | defect | {' | '.join(titles)} |",
+        "|---|---|" + "---:|" * len(titles),
+        *(
+            _row(f"{category} | {kind}", _cells_of_runs(group, _COLUMNS_OF_DEFECTS))
+            for (category, kind), group in sorted(groups.items())
+        ),
+        "",
+        "Each kind of defect against all good test images.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -60,12 +101,12 @@ def _known(group: Sequence[Result], key: str) -> list[float]:
     return [result[key] for result in group if result[key] is not None]
 
 
-def _cells_of_runs(group: Sequence[Result]) -> list[str]:
+def _cells_of_runs(group: Sequence[Result], columns: _Columns = _COLUMNS) -> list[str]:
     cells = []
-    for key, (_, form) in _COLUMNS.items():
+    for key, (_, form) in columns.items():
         values = _known(group, key)
         cell = f"{statistics.fmean(values):{form}}" if values else "-"
-        if len(values) > 1 and key != "promised_fpr":  # which depends on no seed
+        if len(values) > 1 and key not in _THE_SAME_WITH_EVERY_SEED:
             cell += f" ± {statistics.stdev(values):{form}}"
         cells.append(cell)
     return cells

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from skad import _benchmark
-from skad._benchmark_table import table
+from skad._benchmark_table import defects_table, table
 from skad._commands import check_not_read, one_or_several
 from skad._files import make_room_for, write_atomically
 from skad._finding import SUFFIXES
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         verbose=1,
     )
     text = table(results)
+    if args.defects:
+        text += f"\n{defects_table(results)}"
     print(text, end="")
     if args.table is not None:
         write_atomically(args.table, text)

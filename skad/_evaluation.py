@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +104,46 @@ def figures_of_pixels(masks: ImageArrays | None, maps: ImageArrays) -> dict[str,
         "pixel_auroc": pixel_auroc_score(masks, maps),
         "au_pro": au_pro_score(masks, maps),
     }
+
+
+def figures_by_kind(
+    kinds: ArrayLike,
+    y: ArrayLike,
+    scores: ArrayLike,
+    offset: float,
+    masks: Sequence[NDArray] | None,
+    maps: NDArray | Sequence[NDArray],
+) -> dict[str, dict[str, Any]]:
+    """How well each kind of defect is told from the good images.
+
+    Parameters
+    ----------
+    kinds : array-like of shape (n,), of str
+        The kind of each image.
+    y, scores, offset
+        As for `figures_of_images`.
+    masks, maps
+        As for `figures_of_pixels`.
+
+    Returns
+    -------
+    figures : dict of dict
+        By the kinds of the anomalous images, in alphabetical order: `image_auroc`,
+        `n_defective`, `detections`, `detection_rate`, `pixel_auroc` and `au_pro`, from
+        the images of this kind and all good ones.
+    """
+    labels, values = np.asarray(y), np.asarray(scores)
+    names = np.asarray(kinds)
+    found = {}
+    for name in np.unique(names[labels == -1]).tolist():
+        chosen = np.flatnonzero((names == name) | (labels == 1))
+        images = figures_of_images(labels[chosen], values[chosen], offset)
+        keys = ("image_auroc", "n_defective", "detections", "detection_rate")
+        masks_of = None if masks is None else [masks[i] for i in chosen]
+        maps_of = [] if masks is None else [maps[i] for i in chosen]
+        pixels = figures_of_pixels(masks_of, maps_of)
+        found[name] = {key: images[key] for key in keys} | pixels
+    return found
 
 
 def rate_in_words(successes: int, n: int) -> str:

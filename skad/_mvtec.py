@@ -26,6 +26,7 @@ class Category(NamedTuple):
     train: NDArray  # (n_train, H, W) or (n_train, H, W, 3), all good
     test: NDArray  # (n_test, H, W) or (n_test, H, W, 3)
     y: NDArray  # (n_test,): +1 good, -1 anomalous
+    kinds: NDArray  # (n_test,) of str: names of the folders, good or that of a defect
     masks: list[NDArray[np.bool_]] | None  # (H, W) each; None where one is missing
     unmasked: list[Path]  # anomalous images without a mask
 
@@ -106,7 +107,8 @@ def load_category(path: PathLike) -> Category:
     if not files:
         raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
     test = reader.transform(files)  # (n_test, H, W) or (n_test, H, W, 3)
-    y = np.array([1 if file.parent.name == "good" else -1 for file in files])
+    kinds = np.array([file.parent.name for file in files])
+    y = np.where(kinds == "good", 1, -1)
     masks: list[NDArray[np.bool_]] = []
     unmasked: list[Path] = []
     unclear: list[Path] = []  # masks
@@ -128,7 +130,8 @@ def load_category(path: PathLike) -> Category:
             "Save masks with two values, as PNG and not as JPEG."
         )
     train = reader.transform(find_images(path / "train" / "good"))
-    return Category(path.name, train, test, y, None if unmasked else masks, unmasked)
+    known = None if unmasked else masks
+    return Category(path.name, train, test, y, kinds, known, unmasked)
 
 
 def _is_image(file: Path) -> bool:

@@ -68,6 +68,9 @@ def test_one_run_measures_everything(root):
     for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate"):
         assert 0 <= result[key] <= 1
     assert result["peak_memory_mb"] > 50  # torch alone takes more
+    assert list(result["defects"]) == ["square"]  # there is no other kind
+    for key, value in result["defects"]["square"].items():
+        assert value == result[key]
 
 
 def test_equal_seeds_give_equal_figures(root):

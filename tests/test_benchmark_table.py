@@ -2,7 +2,7 @@ import statistics
 
 from benchmark_figures import FIGURES
 
-from skad._benchmark_table import _COLUMNS, table
+from skad._benchmark_table import _COLUMNS, defects_table, table
 from skad.metrics import wilson_interval
 
 
@@ -50,6 +50,30 @@ def test_the_pooled_false_alarms_stand_beside_the_promise():
     assert rows["category"][column - 1] == "promised"
     assert rows["a"][column - 1] == "0.050"
     assert rows["**pooled**"][column - 1] == "0.080"  # (40 * 0.05 + 60 * 0.1) / 100
+
+
+def test_each_kind_of_defect_has_a_row():
+    figures = {
+        "n_defective": 9,
+        "pixel_auroc": 0.5,
+        "detection_rate": 1,
+        "au_pro": None,
+    }
+    dent, cut = ({"image_auroc": value, **figures} for value in (0.6, 0.8))
+    runs = [
+        result("a", 0, defects={"dent": dent}),
+        result("b", 0, defects={"dent": cut}),
+    ]
+    runs += [result("a", 1, defects={"dent": cut, "cut": cut})]
+    failed = {"category": "b", "seed": 0, "error": "ValueError: no", "notes": []}
+    rows = [
+        line for line in defects_table([*runs, failed]).splitlines() if "0.5" in line
+    ]
+    assert rows == [
+        "| a | cut | 9 | 0.800 | 0.500 | - | 1.000 |",
+        "| a | dent | 9 | 0.700 ± 0.141 | 0.500 ± 0.000 | - | 1.000 ± 0.000 |",
+        "| b | dent | 9 | 0.800 | 0.500 | - | 1.000 |",
+    ]
 
 
 def test_unknown_figures_and_failed_runs_leave_gaps():

@@ -5,6 +5,7 @@ import pytest
 from sklearn.exceptions import UndefinedMetricWarning
 
 from skad._evaluation import (
+    figures_by_kind,
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
@@ -74,3 +75,17 @@ def test_pixel_figures_without_the_truth_are_nan():
 
 def test_no_trial_has_no_rate():
     assert rate_in_words(0, 0) == "0 of 0"
+
+
+def test_each_kind_of_defect_is_compared_with_all_good_images():
+    y, kinds = [-1, 1, -1, 1], ["dent", "good", "cut", "good"]
+    scores = [-2.0, -1.0, -1.5, -3.0]
+    masks = [np.eye(2, dtype=bool) * (label == -1) for label in y]
+    maps = [np.full((2, 2), -score) for score in scores]
+    found = figures_by_kind(kinds, y, scores, -1.8, masks, maps)
+    assert list(found) == ["cut", "dent"]
+    assert (found["dent"]["detections"], found["cut"]["detections"]) == (1, 0)
+    kept = [0, 1, 3]
+    assert found["dent"]["image_auroc"] == image_auroc_score([-1, 1, 1], [-2, -1, -3])
+    masks, maps = ([images[i] for i in kept] for images in (masks, maps))
+    assert found["dent"]["au_pro"] == au_pro_score(masks, maps)

@@ -315,13 +315,14 @@ def root(tmp_path):
 
 def test_benchmark_writes_results_and_a_table(root, tmp_path, capsys):
     output, table = tmp_path / "results.json", tmp_path / "table.md"
-    options = ["--seeds", "0", "--epochs", "1", "--device", "cpu"]
+    options = ["--seeds", "0", "--epochs", "1", "--device", "cpu", "--defects"]
     options += ["--patch-size", "4", "8", "--image-size", "16"]
     files = ["--output", str(output), "--table", str(table)]
     assert main(["benchmark", str(root), *options, *files]) == 0
     said = capsys.readouterr()
     assert table.read_text(encoding="utf-8") in said.out
     assert "| part | " in said.out
+    assert "| part | dot | 1 | " in said.out
     assert "at most target_fpr = 0.05" in said.out
     assert "no pixel metrics: 1 defective image(s) have no mask" in said.err
     (result,) = json.loads(output.read_text())
