@@ -136,7 +136,7 @@ def figures_by_kind(
     names = np.asarray(kinds)
     found = {}
     for name in np.unique(names[labels == -1]).tolist():
-        chosen = np.flatnonzero((names == name) | (labels == 1))
+        chosen = np.flatnonzero((names == name) | (labels == 1)).tolist()
         images = figures_of_images(labels[chosen], values[chosen], offset)
         keys = ("image_auroc", "n_defective", "detections", "detection_rate")
         masks_of = None if masks is None else [masks[i] for i in chosen]
