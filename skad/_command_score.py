@@ -3,7 +3,8 @@
 import argparse
 
 from skad._persistence import load
-from skad._scoring import HEAT_MAPS, TABLE, score_files
+from skad._score_table import TABLE
+from skad._scoring import HEAT_MAPS, score_files
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """Score image files with a fitted detector: a table, and heat maps beside it."""
 
-import csv
 import io
 import os
 from collections import Counter
@@ -16,29 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skad._bars import bar, say
-from skad._decoding import PathLike, as_colour
+from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._files import make_room_for, write_atomically
 from skad._finding import find_images, is_shape_of_files
 from skad._locks import locked
+from skad._pictures import heat_picture, read_picture
 from skad._prefetch import read_ahead
-from skad._regions import above, find_regions
-from skad._threshold import conformal_p_value
-from skad.images import read_image
-from skad.overlays import heat_map_image, to_rgb_uint8
-
-Row = dict[str, Any]  # one of the table, or as read from it: all values str
-
-COLUMNS = (
-    "path",
-    "score",
-    "decision",
-    "p_value",
-    "verdict",
-    "n_regions",
-    "largest_area",
-    "heat_map",  # from the table's folder on
+from skad._score_table import (
+    COLUMNS,
+    TABLE,
+    Row,
+    as_csv,
+    row_of,
+    rows_of,
+    rows_to_keep,
 )
-TABLE = "scores.csv"
+
 HEAT_MAPS = "heat_maps"
 
 _AT_ONCE = 16  # images
@@ -47,8 +39,7 @@ _PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into me
 
 class _Finding(NamedTuple):
     row: Row
-    image: NDArray | None = None  # (H, W) or (H, W, 3); None where it is unreadable
-    anomaly_map: NDArray | None = None  # (H, W)
+    anomaly_map: NDArray | None = None  # (h, w); None where the file is unreadable
     reason: str = ""
 
 
@@ -73,7 +64,8 @@ def score_files(
         A folder, made if absent: the table ``scores.csv`` and the folder
         ``heat_maps`` are written into it.
     heat_maps : bool, default=True
-        Write a picture for each image.
+        Write a picture for each image, at the file's own resolution; of a file of more
+        than 2**25 pixels, at a smaller one of that many.
     resume : bool, default=False
         Keep what the table holds already, also of files that were changed since or are
         not named now, and score the rest; files that could not be read, and those
@@ -117,13 +109,13 @@ def _score_into(
     table: Path,
     paths: Sequence[Path],
     detector: Any,
-    reader: tuple[Callable[[Path], NDArray], int],
+    reader: tuple[Callable[[Path], Frame], int],
     heat_maps: bool,
     resume: bool,
     verbose: int,
 ) -> Counter[str]:
     read, at_once = reader
-    rows = _rows_to_keep(table, detector, paths, heat_maps) if resume else []
+    rows = rows_to_keep(table, detector, paths, heat_maps) if resume else []
     pictures = {}
     if heat_maps:
         kept = {row["path"]: table.parent / row["heat_map"] for row in rows}
@@ -135,7 +127,7 @@ def _score_into(
     verdicts = Counter(row["verdict"] for row in rows)
     held = {row["path"] for row in rows}
     waiting = [path for path in paths if str(path) not in held]
-    write_atomically(table, _as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
+    write_atomically(table, as_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
     with (
         table.open("ab") as file,
         bar(total=len(waiting), unit="image", shown=bool(verbose)) as progress,
@@ -145,8 +137,11 @@ def _score_into(
         with closing(read_ahead(chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
-                _write_down(finding, pictures, table, detector, progress)
-                file.write(_as_csv([finding.row]))
+                finding = _drawn(finding, pictures, table, detector)
+                if finding.reason:
+                    path = finding.row["path"]
+                    say(f"skad: unreadable: {path}: {finding.reason}", above=progress)
+                file.write(as_csv([finding.row]))
                 file.flush()
                 verdicts[finding.row["verdict"]] += 1
                 progress.update()
@@ -222,7 +217,7 @@ def heat_map_files(
     return found
 
 
-def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
+def _reader(detector: Any) -> tuple[Callable[[Path], Frame], int]:
     """How to read a file for a detector, and how many files at a time."""
     shape = tuple(detector.image_shape_in_)
     if not is_shape_of_files(shape):
@@ -236,105 +231,40 @@ def _reader(detector: Any) -> tuple[Callable[[Path], NDArray], int]:
     return read, max(1, min(_AT_ONCE, at_once))
 
 
-def _read(path: Path, size: tuple[int, int], colour: bool) -> NDArray:
-    image = read_image(path, size, gray=not colour)
-    return as_colour(image) if colour else image
-
-
-# --- The table --------------------------------------------------------------------
-
-
-def _as_csv(rows: Sequence[Row]) -> bytes:
-    text = "".join(map(_as_line, rows))
-    return text.encode(errors="surrogateescape")  # any file name there is
-
-
-def _as_line(row: Row) -> str:
-    text = io.StringIO()
-    # With "\r" in the line's end csv quotes it in names, too, as readers need it.
-    csv.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
-    return text.getvalue().removesuffix("\r\n") + "\n"
-
-
-def _rows_of(table: Path) -> list[Row] | None:
-    """Read a table, of which the last row may have been cut off; None if it is none."""
-    if not table.exists():
-        return []
-    text = table.read_bytes().decode(errors="surrogateescape")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    try:
-        return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
-    except csv.Error:  # a field of 100,000 characters
-        return None
+def _read(path: Path, size: tuple[int, int], colour: bool) -> Frame:
+    frame = read_frame(path, size, gray=not colour)
+    return frame._replace(image=as_colour(frame.image)) if colour else frame
 
 
 def _remove_heat_maps(table: Path, paths: Iterable[Path]) -> None:
     """Remove those that an earlier table names, and that are not scored themselves."""
     folder = Path(os.path.realpath(table.parent / HEAT_MAPS))
     scored = set(map(os.path.realpath, paths))
-    for row in _rows_of(table) or ():
+    for row in rows_of(table) or ():
         picture = os.path.realpath(table.parent / (row["heat_map"] or ""))
         inside = Path(picture).is_relative_to(folder) and picture not in scored
         if inside and os.path.isfile(picture):
             os.unlink(picture)
 
 
-def _rows_to_keep(
-    table: Path, detector: Any, paths: Sequence[Path], heat_maps: bool
-) -> list[Row]:
-    """Rows of an earlier, interrupted call that need not be made again."""
-    rows = _rows_of(table)
-    if rows is None:
-        raise ValueError(
-            f"{table} is not a table of scores; start it over, without resume=True"
-        )
-    wanted = set(map(str, paths))
-    kept = []
-    for row in rows:
-        if row["verdict"] == "unreadable":
-            continue
-        is_row = None not in (*row, *row.values())  # not too long, nor too short
-        try:
-            score, decision = float(row["score"]), float(row["decision"])
-        except (TypeError, ValueError):
-            is_row = False
-        if not is_row:
-            raise ValueError(
-                f"{table} has a row that is none: {list(row.values())}; mend it, or "
-                "start the table over, without resume=True"
-            )
-        if score - float(detector.offset_) != decision:
-            raise ValueError(
-                f"{table} was made with another model or threshold: the row of "
-                f"{row['path']} shows it; start it over, without resume=True"
-            )
-        drawn = bool(row["heat_map"]) and (table.parent / row["heat_map"]).is_file()
-        if drawn or not heat_maps or row["path"] not in wanted:
-            kept.append(row)
-    return kept
-
-
-def _write_down(
-    finding: _Finding,
-    pictures: dict[str, Path],
-    table: Path,
-    detector: Any,
-    progress: Any,
-) -> None:
-    """Write the heat map; name what could not be read."""
-    path = finding.row["path"]
-    if finding.image is None or finding.anomaly_map is None:
-        say(f"skad: unreadable: {path}: {finding.reason}", above=progress)
-    elif pictures:
-        picture = pictures[path]
-        value_range = detector._mapper.value_range(finding.image.dtype)
-        rgb = to_rgb_uint8(finding.image, value_range=value_range)
-        rgb = heat_map_image(rgb, finding.anomaly_map, detector.pixel_threshold_)
-        png = io.BytesIO()
-        Image.fromarray(rgb).save(png, "PNG")
-        write_atomically(picture, png.getvalue())
-        finding.row["heat_map"] = picture.relative_to(table.parent).as_posix()
+def _drawn(
+    finding: _Finding, pictures: dict[str, Path], table: Path, detector: Any
+) -> _Finding:
+    """Write the heat map, if it is wanted; a file may be gone by then."""
+    if finding.anomaly_map is None or not pictures:
+        return finding
+    path = Path(finding.row["path"])
+    try:
+        rgb = read_picture(path, detector._mapper.value_range)
+    except (OSError, ValueError) as error:
+        return _unreadable(path, error)
+    rgb = heat_picture(rgb, finding.anomaly_map, detector.pixel_threshold_)
+    png = io.BytesIO()
+    Image.fromarray(rgb).save(png, "PNG")
+    picture = pictures[str(path)]
+    write_atomically(picture, png.getvalue())
+    drawn = picture.relative_to(table.parent).as_posix()
+    return finding._replace(row={**finding.row, "heat_map": drawn})
 
 
 # --- One batch --------------------------------------------------------------------
@@ -342,16 +272,16 @@ def _write_down(
 
 class _Chunk(NamedTuple):
     paths: Sequence[Path]
-    images: dict[Path, NDArray]  # (H, W) or (H, W, 3), by path
+    frames: dict[Path, Frame]  # images (h, w) or (h, w, 3), by path
     unreadable: dict[Path, _Finding]
 
 
-def _read_all(read: Callable[[Path], NDArray], paths: Sequence[Path]) -> _Chunk:
+def _read_all(read: Callable[[Path], Frame], paths: Sequence[Path]) -> _Chunk:
     """Read some files; what goes wrong with one is told of that one."""
     chunk = _Chunk(paths, {}, {})
     for path in paths:
         try:
-            chunk.images[path] = read(path)
+            chunk.frames[path] = read(path)
         except (OSError, ValueError) as error:
             chunk.unreadable[path] = _unreadable(path, error)
     return chunk
@@ -361,38 +291,24 @@ def _examine(detector: Any, chunk: _Chunk) -> list[_Finding]:
     """Judge the images of some files, in the order of these."""
     findings = dict(chunk.unreadable)
     # Integers are scaled by their type, so one array must not mix 8 and 16 bits.
-    for dtype in dict.fromkeys(image.dtype for image in chunk.images.values()):
-        same = {p: image for p, image in chunk.images.items() if image.dtype == dtype}
+    for dtype in dict.fromkeys(frame.image.dtype for frame in chunk.frames.values()):
+        same = {p: f for p, f in chunk.frames.items() if f.image.dtype == dtype}
         findings |= _judge(detector, same)
     return [findings[path] for path in chunk.paths]
 
 
-def _judge(detector: Any, images: dict[Path, NDArray]) -> dict[Path, _Finding]:
+def _judge(detector: Any, frames: dict[Path, Frame]) -> dict[Path, _Finding]:
     try:
-        maps = detector.anomaly_map(np.stack(list(images.values())))  # (k, H, W)
+        results = detector.inspect(np.stack([f.image for f in frames.values()]))
     except ValueError as error:
-        if len(images) == 1:
-            return {path: _unreadable(path, error) for path in images}
-        single = [_judge(detector, {path: image}) for path, image in images.items()]
+        if len(frames) == 1:
+            return {path: _unreadable(path, error) for path in frames}
+        single = [_judge(detector, {path: frame}) for path, frame in frames.items()]
         return {path: finding for one in single for path, finding in one.items()}
-    scores = -maps.max(axis=(1, 2)).astype(np.float64)  # what score_samples returns
-    decisions = scores - detector.offset_
-    p_values = conformal_p_value(scores, detector.calibration_scores_)
-    findings = {}
-    for i, (path, image) in enumerate(images.items()):
-        regions = find_regions(maps[i], above(maps[i], detector.pixel_threshold_))
-        row = {
-            "path": str(path),
-            "score": float(scores[i]),
-            "decision": float(decisions[i]),
-            "p_value": float(p_values[i]),
-            "verdict": "anomalous" if decisions[i] < 0 else "good",
-            "n_regions": len(regions),
-            "largest_area": max((r.area for r in regions), default=0),
-            "heat_map": "",
-        }
-        findings[path] = _Finding(row, image, maps[i])
-    return findings
+    return {
+        path: _Finding(row_of(path, result, frame.size), result.anomaly_map)
+        for (path, frame), result in zip(frames.items(), results, strict=True)
+    }
 
 
 def _unreadable(path: Path, error: Exception) -> _Finding:

@@ -14,13 +14,14 @@ from sklearn.utils.validation import check_is_fitted
 from skad import _persistence
 from skad._bars import bar
 from skad._checkpoint import OtherTrainingError
-from skad._decoding import PathLike, as_colour
+from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
 from skad._files import make_room_for
 from skad._finding import is_shape_of_files
 from skad._image_detector import ImageDetector
+from skad._inspection import judge
 from skad._keras import Pair
 from skad._legacy_files import (
     find_stored_model,
@@ -29,11 +30,11 @@ from skad._legacy_files import (
     write_picture,
 )
 from skad._parameters import patch_sizes
-from skad._regions import Region, above, find_regions, marked_patches
+from skad._pictures import Picture, boxes_picture, heat_picture, read_picture
+from skad._regions import Region, above, marked_patches
 from skad._warnings import warn
 from skad._whole_numbers import is_whole, whole_numbers
-from skad.images import read_image
-from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
+from skad.overlays import to_rgb_uint8
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
@@ -53,7 +54,7 @@ class Result(NamedTuple):
     path: Path  # the image file
     is_anomaly: bool  # whether the anomaly map exceeds the threshold anywhere
     score: float  # as from score_samples: minus the maximum of the map
-    regions: list[Region]  # as from anomaly_regions, in pixels at the model's img_size
+    regions: list[Region]  # as from anomaly_regions, in pixels of the file, upright
 
 
 class AD:
@@ -161,7 +162,8 @@ class AD:
         paths = image_files(path)
         channels = () if self.gray_scale else (3,)
         images = np.empty((len(paths), *self.img_size, *channels), np.uint8)
-        for n_images, (_, image) in enumerate(self._readable(paths, "reading"), 1):
+        for n_images, (_, frame) in enumerate(self._readable(paths, "reading"), 1):
+            image = frame.image
             if image.dtype != images.dtype:
                 images, image = _in_16_bits(images), _in_16_bits(image)
             images[n_images - 1] = image
@@ -234,7 +236,7 @@ class AD:
             If the model is not trained, there is no such file, or it is no image.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
-        image = self._read(Path(path_to_img))
+        image = self._read(Path(path_to_img)).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
         show_picture(to_rgb_uint8(pair), Path(path_to_img).name, feature="AD")
         return pair
@@ -257,24 +259,28 @@ class AD:
             An image file, or a folder as in `load_data`.
         save_path : path, default="Output/"
             The folder for the pictures, made where it is missing. A picture has the
-            name and format of its image, and the model's `img_size`.
+            name, format and size of its image; one of more than 2**25 pixels is made
+            smaller.
         show, save : bool
             Show each picture, with a screen and matplotlib; write each picture.
         patch_size : int, default=0
-            Side of the boxes of `hardcore`, in pixels at `img_size`; 0 = the model's.
+            Side of the boxes of `hardcore`, in pixels at `img_size`, from where they
+            are scaled to the picture; 0 = the model's.
         thresh : float, default=0.8
             Moves the threshold, higher = fewer anomalies: 0.8 is the calibrated one,
             t, and in general it is ``m + (thresh / 0.8) * (t - m)`` with m the mean
             map value of good images that were held out from training.
         hardcore : bool, default=False
-            False lays heat over exactly the pixels above the threshold. True cuts the
-            image into patches of `patch_size`, from the upper left, and boxes every
-            patch with a pixel above the threshold; the last ones may be cut short.
+            False lays heat over exactly what is above the threshold, and a line around
+            it. True cuts the image into patches of `patch_size`, from the upper left,
+            and boxes every patch with a pixel above the threshold; the last ones may be
+            cut short.
 
         Returns
         -------
         results : list of Result
-            (path, is_anomaly, score, regions) of each image, in order of the names.
+            (path, is_anomaly, score, regions) of each image, in order of the names;
+            regions are in pixels of the file.
 
         Raises
         ------
@@ -295,22 +301,30 @@ class AD:
         readable = self._readable(paths, "scoring")
         results = []
         for chunk in _chunks(readable):
-            maps = self.detector.anomaly_map(np.stack([image for _, image in chunk]))
-            for (file, image), values in zip(chunk, maps, strict=True):
-                value_range = self.detector._mapper.value_range(image.dtype)
-                rgb = to_rgb_uint8(image, value_range=value_range)
-                over, score = above(values, threshold), -float(values.max())
-                regions = find_regions(values, over)
-                results.append(Result(file, bool(regions), score, regions))
-                if hardcore:
-                    picture = boxes_image(rgb, marked_patches(over, side))
-                else:
-                    picture = heat_map_image(rgb, values, threshold)
+            images = np.stack([frame.image for _, frame in chunk])
+            maps = self.detector.anomaly_map(images)
+            for (file, frame), values in zip(chunk, maps, strict=True):
+                found = judge(values, -threshold, None)
+                regions = [r.scaled(values.shape, frame.size) for r in found.regions]
+                results.append(Result(file, found.is_anomaly, found.score, regions))
+                if folder is None and not show:
+                    continue
+                picture = self._draw(file, values, threshold, hardcore * side)
                 if folder is not None:
                     write_picture(picture, folder / file.name)
                 if show:
                     show_picture(picture, file.name, feature="AD")
         return results
+
+    def _draw(
+        self, file: Path, values: np.ndarray, threshold: float, side: int
+    ) -> Picture:
+        """Draw heat on a file, or, where `side` is not 0, boxes of that side."""
+        rgb = read_picture(file, self.detector._mapper.value_range)
+        if not side:
+            return heat_picture(rgb, values, threshold)
+        boxes = marked_patches(above(values, threshold), side)
+        return boxes_picture(rgb, boxes, (values.shape[0], values.shape[1]))
 
     def _load(self, stored: Path | Pair) -> None:
         if isinstance(stored, Pair):
@@ -344,27 +358,29 @@ class AD:
         calibrated, mean = -found.offset, found.mean_map
         return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
 
-    def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Pixels]]:
+    def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Frame]]:
         """Read file after file; name and leave out what is no image, if others are."""
         n_bad = 0
         with bar(paths, desc=doing, unit="image", shown=True) as moving:
             for path in moving:
                 try:
-                    image = self._read(path)
+                    frame = self._read(path)
                 except (OSError, ValueError) as error:
                     n_bad += 1
                     if n_bad == len(paths):
                         raise
                     warn(f"left out: {error}")
                 else:
-                    yield path, image
+                    yield path, frame
 
-    def _read(self, path: Path) -> Pixels:
+    def _read(self, path: Path) -> Frame:
         """Read a file as the model wants it: (H, W) or (H, W, 3), uint8 or uint16."""
-        image = read_image(path, self.img_size, gray=self.gray_scale)
-        if image.dtype.kind == "f":
+        frame = read_frame(path, self.img_size, gray=self.gray_scale)
+        if frame.image.dtype.kind == "f":
             raise ValueError(f"{path} holds floating-point numbers; save it as a PNG.")
-        return image if self.gray_scale else as_colour(image)
+        if self.gray_scale:
+            return frame
+        return frame._replace(image=as_colour(frame.image))
 
 
 def _check(fits: bool, rule: str, value: object) -> None:
@@ -376,8 +392,8 @@ def _in_16_bits(pixels: Pixels) -> Pixels:
     return pixels if pixels.dtype == np.uint16 else 257 * pixels.astype(np.uint16)
 
 
-def _chunks(readable: Iterator[tuple[Path, Pixels]]) -> Iterator[list]:
+def _chunks(readable: Iterator[tuple[Path, Frame]]) -> Iterator[list]:
     """Yield a few at a time, of one number type: an array holds no more."""
-    for _, alike in groupby(readable, lambda one: one[1].dtype):
+    for _, alike in groupby(readable, lambda one: one[1].image.dtype):
         while chunk := list(islice(alike, _CHUNK)):
             yield chunk

@@ -6,7 +6,9 @@ from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import maximum_filter
 
+from skad._map_strips import map_strips, strips
 from skad._masked import refuse_mask
 from skad._whole_numbers import is_whole
 
@@ -15,6 +17,7 @@ __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
 # Purple, orange, pale yellow: lightness only rises, so that it reads without colour.
 _HEAT = np.array([[120, 28, 109], [237, 105, 37], [252, 255, 164]], dtype=np.float64)
 _RED = (255, 0, 0)
+VERMILION = (213, 94, 0)  # of M. Okabe and K. Ito's colours, 2008
 
 
 def to_rgb_uint8(
@@ -64,10 +67,13 @@ def to_rgb_uint8(
         pixels = pixels[:, :, np.newaxis]  # (H, W, 1)
     if pixels.shape[2] not in (1, 3):
         pixels = pixels.mean(axis=2, keepdims=True)  # (H, W, 1)
-    if not (pixels.dtype == np.uint8 and (low, high) == (0, 255)):
-        unit = (pixels.astype(np.float64) - low) / (high - low)
-        pixels = np.floor(255 * np.clip(unit, 0, 1) + 0.5).astype(np.uint8)
-    return np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # (H, W, 3)
+    if pixels.dtype == np.uint8 and (low, high) == (0, 255):
+        return np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # (H, W, 3)
+    rgb = np.empty((*pixels.shape[:2], 3), dtype=np.uint8)
+    for rows in strips(pixels.shape):
+        unit = (pixels[rows].astype(np.float64) - low) / (high - low)
+        rgb[rows] = np.floor(255 * np.clip(unit, 0, 1) + 0.5)
+    return rgb
 
 
 def heat_map_image(
@@ -76,6 +82,7 @@ def heat_map_image(
     threshold: float,
     *,
     opacity: float = 0.6,
+    outline: int = 0,
 ) -> NDArray[np.uint8]:
     """Lay heat over an image exactly where its anomaly map exceeds the threshold.
 
@@ -86,23 +93,27 @@ def heat_map_image(
     ----------
     image : array-like of shape (H, W) or (H, W, C)
         The image, in any form that :func:`to_rgb_uint8` takes.
-    anomaly_map : array-like of shape (H, W)
-        Its anomaly map, higher = worse.
+    anomaly_map : array-like of shape (H, W) or (h, w)
+        Its anomaly map, higher = worse. One of another size, as of an image that was
+        resized for the detector, is resized smoothly; what is above the threshold in
+        it stays so, and nothing else gets above.
     threshold : float
         Map values above it are anomalous.
     opacity : float, default=0.6
         Weight of the heat against the image, in [0, 1].
+    outline : int, default=0
+        Width in pixels of the vermilion line around the heat.
 
     Returns
     -------
     rgb : ndarray of shape (H, W, 3), uint8
-        The image, unchanged where `anomaly_map <= threshold`.
+        The image, unchanged where `anomaly_map <= threshold`, the outline aside.
 
     Raises
     ------
     ValueError
-        Where the shapes differ, the map is not finite, `threshold` is NaN, or
-        `opacity` is not in [0, 1].
+        Where the map has no two axes or is not finite, `threshold` is NaN, `opacity` is
+        not in [0, 1], or `outline` is no whole number of at least 0.
 
     Examples
     --------
@@ -113,24 +124,51 @@ def heat_map_image(
     """
     rgb = to_rgb_uint8(image)
     values = as_map(anomaly_map)
-    if values.shape != rgb.shape[:2]:
-        raise ValueError(
-            f"anomaly_map must have the shape of the image, {rgb.shape[:2]}; "
-            f"got {values.shape}."
-        )
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"anomaly_map must have shape (H, W); got {values.shape}.")
     if not isinstance(threshold, Real) or not threshold > -math.inf:
         raise ValueError(
             f"threshold must be a number above minus infinity; got {threshold!r}."
         )
     if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
         raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
-    over = values > threshold  # (H, W)
+    if not is_whole(outline, 0):
+        rule = "outline must be at least 0, a whole number of pixels"
+        raise ValueError(f"{rule}; got {outline!r}.")
+    if not values.max() > threshold:
+        return rgb
+    over = np.zeros(rgb.shape[:2], dtype=bool)
+    for rows, here in map_strips(values, over.shape, threshold):
+        over[rows] = here > threshold
+        _paint_heat(rgb[rows], here, over[rows], threshold, opacity)
+    if outline:
+        _paint_around(rgb, over, outline)
+    return rgb
+
+
+def _paint_heat(
+    rgb: NDArray[np.uint8],
+    values: NDArray[np.floating],
+    over: NDArray[np.bool_],
+    threshold: float,
+    opacity: float,
+) -> None:
     degree = (values[over] - threshold) / (hottest_value(threshold) - threshold)
     stops = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(degree, stops, c) for c in _HEAT.T], axis=1)  # (k, 3)
     blend = (1 - opacity) * rgb[over] + opacity * heat
     rgb[over] = np.floor(blend + 0.5).astype(np.uint8)
-    return rgb
+
+
+def _paint_around(rgb: NDArray[np.uint8], over: NDArray[np.bool_], width: int) -> None:
+    """Draw a line of a width around what is True, in place."""
+    rows, columns = (np.flatnonzero(over.any(axis)) for axis in (1, 0))
+    part = tuple(
+        slice(max(at[0] - width, 0), at[-1] + width + 1) for at in (rows, columns)
+    )
+    inside = over[part]
+    near = maximum_filter(inside.view(np.uint8), 2 * width + 1, mode="constant")
+    rgb[part][near.astype(bool) & ~inside] = VERMILION
 
 
 def as_map(anomaly_map: ArrayLike) -> NDArray[np.float64]:

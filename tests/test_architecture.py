@@ -41,6 +41,8 @@ LEVELS = {
     "_image_detector": 5,
     "_dense_maps": 4,
     "_fitted_attributes": 4,
+    "_pictures": 4,
+    "_score_table": 4,
     "_learning": 4,
     "metrics": 4,
     "_fitted": 3,
@@ -78,7 +80,7 @@ LEVELS = {
     "_preparation": 1,
     "_windows": 1,
     "datasets": 1,
-    "overlays": 1,
+    "overlays": 2,
     "testing": 1,
     # import nothing of skad's
     "_dense_network": 0,
@@ -101,6 +103,7 @@ LEVELS = {
     "_tiles": 0,
     "_torch_state": 0,
     "_warnings": 0,
+    "_map_strips": 0,
     "_whole_numbers": 0,
 }
 MAY_IMPORT_TORCH = {

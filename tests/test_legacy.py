@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import grey_dilation
 from sklearn.exceptions import NotFittedError
 
 mpl.use("Agg")
@@ -24,6 +25,7 @@ import matplotlib.pyplot as plt
 from skad import AD, PatchAutoencoderDetector, read_image, save
 from skad._checkpoint import Checkpoint
 from skad.legacy import Result
+from skad.overlays import VERMILION
 
 SIZE = (32, 32)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "old_script.py"
@@ -553,7 +555,10 @@ def test_heat_lies_exactly_on_what_deviates(root, ad):
         image = read_image(result.path)
         values = ad.detector.anomaly_map(image[None])[0]
         changed = (pictures[result.path.name] != image[:, :, None]).any(axis=2)
-        np.testing.assert_array_equal(changed, values > ad.detector.pixel_threshold_)
+        found = values > ad.detector.pixel_threshold_
+        outline = grey_dilation(found, 3) & ~found
+        np.testing.assert_array_equal(changed, found | outline)
+        assert (pictures[result.path.name][outline] == VERMILION).all()
 
 
 @pytest.mark.parametrize(("patch_size", "side"), [(0, 8), (10, 10), (100, 32)])
@@ -582,7 +587,28 @@ def test_pictures_keep_name_and_kind(tmp_path, ad, name, kind):
     ad.predict("in", "out/deeper")
     assert os.listdir("out/deeper") == [name]
     with Image.open(Path("out/deeper") / name) as picture:
-        assert (picture.format, picture.size, picture.mode) == (kind, (32, 32), "RGB")
+        assert (picture.format, picture.size, picture.mode) == (kind, (96, 64), "RGB")
+
+
+@pytest.mark.parametrize("hardcore", [False, True])
+def test_regions_and_pictures_are_in_pixels_of_the_file(tmp_path, ad, hardcore):
+    pixels = np.kron(defective_image(1, 0), np.ones((5, 7), np.uint8))
+    path = write(pixels, tmp_path / "a.png")
+    (result,) = ad.predict(path, hardcore=hardcore)
+    assert result.is_anomaly
+    (seen,) = ad.detector.anomaly_regions(read_image(path, SIZE)[None])
+    for region, other in zip(result.regions, seen, strict=True):
+        assert region.bbox == tuple(np.multiply(other.bbox, (5, 7, 5, 7)))
+        assert region.area == 35 * other.area
+    picture = read_pictures(Path("Output"))["a.png"]
+    assert picture.shape == (160, 224, 3)
+    found = (picture != pixels[:, :, None]).any(axis=2)
+    patch = (8 * 5, 8 * 7)
+    boxes = np.array([region.bbox for region in result.regions])
+    for axis, side in enumerate(patch):
+        at = np.flatnonzero(found.any(axis=1 - axis))
+        assert abs(at[0] - boxes[:, axis].min()) < side
+        assert abs(at[-1] + 1 - boxes[:, axis + 2].max()) < side
 
 
 @pytest.mark.skipif(os.sep == "\\", reason="a backslash separates folders here")

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from skimage.transform import resize
 
-from skad.overlays import boxes_image, heat_map_image, hottest_value, to_rgb_uint8
+from skad import _map_strips
+from skad.overlays import (
+    VERMILION,
+    boxes_image,
+    heat_map_image,
+    hottest_value,
+    to_rgb_uint8,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,46 @@ def test_heat_is_on_one_absolute_scale():
     assert (np.diff(lightness.astype(int)) > 0).all()
 
 
+@pytest.mark.parametrize("size", [(64, 80), (30, 41), (16, 20), (8, 9), (3, 40)])
+@pytest.mark.parametrize("strip", [2**20, 100])
+def test_a_map_of_another_size_keeps_its_verdict(monkeypatch, size, strip):
+    monkeypatch.setattr(_map_strips, "_PIXELS", strip)
+    anomaly_map = np.full((16, 20), 0.3, np.float32)
+    image = np.full(size, 90, np.uint8)
+    for place in [(0, 0), (7, 12), (15, 19)]:
+        anomaly_map[place] = np.nextafter(np.float32(0.3), np.float32(1))
+        rgb = heat_map_image(image, anomaly_map, float(np.float32(0.3)))
+        hot = np.argwhere((rgb != 90).any(axis=2))
+        centre = (np.array(place) + 0.5) * size / anomaly_map.shape
+        assert len(hot)
+        assert (abs(hot + 0.5 - centre) <= 0.5 + np.divide(size, (16, 20))).all()
+        anomaly_map[place] = 0.3
+        rgb = heat_map_image(image, anomaly_map, float(np.float32(0.3)))
+        assert (rgb == 90).all()
+
+
+def test_a_map_of_another_size_is_resized_smoothly():
+    anomaly_map = np.outer(np.hanning(16), np.hanning(20)).astype(np.float32)
+    larger = resize(anomaly_map, (160, 200), order=1, mode="edge")
+    rgb = heat_map_image(np.zeros((160, 200), np.uint8), anomaly_map, 0.5)
+    hot = rgb.any(axis=2)
+    assert (hot != (larger > 0.5)).mean() < 0.001
+
+
+@pytest.mark.parametrize("outline", [1, 3])
+def test_the_outline_is_around_the_heat(outline):
+    anomaly_map = np.zeros((40, 50))
+    anomaly_map[10:20, 30:50] = 2.0
+    image = np.full((40, 50), 90, np.uint8)
+    bare = heat_map_image(image, anomaly_map, 1.0)
+    rgb = heat_map_image(image, anomaly_map, 1.0, outline=outline)
+    line = np.zeros((40, 50), bool)
+    line[10 - outline : 20 + outline, 30 - outline :] = True
+    line[10:20, 30:] = False
+    assert (rgb[line] == VERMILION).all()
+    np.testing.assert_array_equal(rgb[~line], bare[~line])
+
+
 def test_opacity_blends_image_and_heat():
     image, anomaly_map = np.full((1, 1), 100, np.uint8), [[9.0]]
     full = heat_map_image(image, anomaly_map, 1.0, opacity=1).astype(float)
@@ -103,8 +151,12 @@ def test_the_scale_rises_for_a_threshold_of_any_sign(threshold):
 
 
 def test_bad_overlays_are_refused():
-    with pytest.raises(ValueError, match=r"shape of the image, \(2, 3\); got \(3, 2\)"):
-        heat_map_image(np.zeros((2, 3)), np.zeros((3, 2)), 1.0)
+    for shape in [(3, 2, 1), (0, 2)]:
+        with pytest.raises(ValueError, match=r"anomaly_map must have shape \(H, W\)"):
+            heat_map_image(np.zeros((2, 3)), np.zeros(shape), 1.0)
+    for outline in (-1, 0.5, None):
+        with pytest.raises(ValueError, match="outline must be at least 0"):
+            heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, outline=outline)
     for opacity in (60, None, "a"):
         with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
             heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, opacity=opacity)

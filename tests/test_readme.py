@@ -61,8 +61,11 @@ def test_on_a_line(parts):
     for i in range(2):
         frame = skad.read_image(f"parts/new/{i}.jpg")
         is_good = ten_lines["detector"].predict(ten_lines["new"][i][None])[0] == 1
-        assert (not line["inspect"](frame)) == is_good
-    assert line["inspect"](bad)[0].area > 100
+        verdict, boxes = line["inspect"](frame)
+        assert (verdict == "good") == is_good == (not boxes)
+    verdict, boxes = line["inspect"](bad)
+    assert verdict == "anomalous"
+    assert np.max(boxes, axis=0)[2:].tolist() == [80, 90]
 
 
 def test_the_old_scripts_calls(parts):

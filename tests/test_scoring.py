@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from skad import _scoring
-from skad._scoring import COLUMNS, heat_map_files, list_files, score_files
-from skad.overlays import heat_map_image
+from skad._inspection import judge
+from skad._pictures import picture_size
+from skad._score_table import COLUMNS
+from skad._scoring import heat_map_files, list_files, score_files
 
 THRESHOLD = 0.5
 
@@ -35,6 +37,10 @@ class Darkness:
         top = np.iinfo(X.dtype).max
         gray = X if X.ndim == 3 else X.mean(axis=3)
         return (1 - gray / top).astype(np.float32)
+
+    def inspect(self, X):
+        maps = self.anomaly_map(X)
+        return [judge(one, self.offset_, self.calibration_scores_) for one in maps]
 
 
 def image(level=200, *, spots=(), shape=(8, 10), dtype=np.uint8):
@@ -90,16 +96,45 @@ def test_the_table_says_what_the_detector_says(parts, tmp_path, capsys):
     assert "c.png: cannot read the image" in error
 
 
-def test_heat_maps_are_those_of_overlays(parts, tmp_path):
-    detector = Darkness()
-    score_files(detector, [parts], tmp_path / "out")
-    written = sorted((tmp_path / "out" / "heat_maps").iterdir())
-    assert [path.name for path in written] == ["a.png", "b.png"]
-    for path in written:
-        pixels = np.asarray(Image.open(parts / path.name))
-        anomaly_map = detector.anomaly_map(pixels[None])[0]
-        expected = heat_map_image(pixels, anomaly_map, THRESHOLD)
-        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path, monkeypatch):
+    pixels = np.stack([image(204, spots=[(16, 18, 8, 18)], shape=(32, 60))] * 3, -1)
+    write(tmp_path / "a.png", pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "b.png", exif=exif)
+    detector = Darkness((8, 10))
+    score_files(detector, [tmp_path], tmp_path / "out")
+    for row in rows_of(tmp_path / "out"):
+        box = [int(row[side]) for side in ("row_min", "col_min", "row_max", "col_max")]
+        assert box == [16, 18, 24, 36]
+        assert row["largest_area"] == "144"
+        drawn = np.asarray(Image.open(tmp_path / "out" / row["heat_map"]))
+        assert drawn.shape == pixels.shape
+        changed = (drawn != pixels).any(axis=2)
+        assert changed[17:23, 20:34].all()
+        assert not changed[:12].any() and not changed[:, :14].any()
+    monkeypatch.setattr("skad._pictures.MOST_PIXELS", 480)
+    score_files(detector, [tmp_path / "a.png"], tmp_path / "small")
+    with Image.open(tmp_path / "small/heat_maps/a.png") as drawn:
+        assert drawn.size == (30, 16)
+
+
+def test_very_large_pictures_are_made_smaller():
+    assert picture_size((2**12, 2**13)) == (2**12, 2**13)
+    height, width = picture_size((2**13, 2**14))
+    assert height * 2 == pytest.approx(width, abs=2)
+    assert 2**24 < height * width <= 2**25
+
+
+def test_a_file_that_is_gone_before_it_is_drawn_is_unreadable(parts, tmp_path):
+    class Fleeting(Darkness):
+        def inspect(self, X):
+            (parts / "b.png").unlink()
+            return super().inspect(X)
+
+    verdicts = score_files(Fleeting(), [parts], tmp_path / "out")
+    assert verdicts == {"good": 1, "unreadable": 2}
+    assert (tmp_path / "out/heat_maps/a.png").exists()
 
 
 def test_heat_maps_can_be_left_out(parts, tmp_path):
