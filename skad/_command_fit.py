@@ -51,7 +51,9 @@ def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> i
         verbose=1,
     )
     # What the training can go on from stays until the model is stored.
-    kept: Any = detector._fit(_in_memory_if_small(images), None, unfinished)
+    kept: Any = detector._fit(
+        _in_memory_if_small(images), None, unfinished, source=args.folder
+    )
     save(detector, args.model)
     kept.remove()
     print_threshold(detector)

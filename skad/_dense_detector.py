@@ -10,7 +10,7 @@ from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import divide
-from skad._fitted import Fitted
+from skad._fitted import Fitted, provenance_now
 from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format
 from skad._labels import places_of_good
@@ -100,6 +100,10 @@ class DenseAutoencoderDetector(ImageDetector):
         One an epoch: "epoch", "loss".
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
+    provenance_ : dict
+        "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
+        of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
+        "torch_version". Empty where an older file does not say.
     image_shape_in_ : tuple
         (H, W) or (H, W, C) of the images; (p,) of rows. They are resized to the
         network's, and the maps back to theirs.
@@ -204,7 +208,7 @@ class DenseAutoencoderDetector(ImageDetector):
         seed = rng.randint(2**31 - 1)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = learn(network, images, division, settings, seed, progress)
-            self._take_over(X, images, good, learned, before, division.trained_on)
+            self._take_over(X, images, good, learned, before, division)
         return self
 
     def read_model(self):
@@ -229,7 +233,10 @@ class DenseAutoencoderDetector(ImageDetector):
         mapper = DenseMapper(network, (height, width))
         mapper.to(resolve_device(self.device))
         format = Format(shape, network.input_shape, "integer")
-        self._fitted = Fitted(mapper, format, history=[])
+        provenance = provenance_now(
+            n_images=0, n_training=0, n_calibration=0, source=None
+        )
+        self._fitted = Fitted(mapper, format, history=[], provenance=provenance)
         return self
 
     def _read_network(self) -> DenseAutoencoder:

@@ -112,6 +112,10 @@ class PatchAutoencoderDetector(ImageDetector):
         One an epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
+    provenance_ : dict
+        "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
+        of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
+        "torch_version". Empty where an older file does not say.
     image_shape_in_ : tuple
         (H, W) or (H, W, C) of the training images; (p,) of rows. Of several sizes,
         what they are resized to.
@@ -224,8 +228,13 @@ class PatchAutoencoderDetector(ImageDetector):
                 kept.remove()
         return self
 
-    def _fit(self, X: Any, y: Any, checkpoint: Any) -> Checkpoint | None:
-        """Do as `fit`, and return what can go once the detector is safe elsewhere."""
+    def _fit(
+        self, X: Any, y: Any, checkpoint: Any, source: Any = None
+    ) -> Checkpoint | None:
+        """Do as `fit`, and return what can go once the detector is safe elsewhere.
+
+        `source` is the folder of the images, where X does not know it.
+        """
         self._validate_params()
         if checkpoint is not None and not is_whole(self.random_state):
             raise ValueError(
@@ -261,7 +270,7 @@ class PatchAutoencoderDetector(ImageDetector):
         kept = None if checkpoint is None else Checkpoint(checkpoint, what)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = self._learn(what, progress, kept)
-            self._take_over(X, images, good, learned, before, division.trained_on)
+            self._take_over(X, images, good, learned, before, division, source)
         return kept
 
     def _images_to_fit(self, X: Any) -> Images:

@@ -81,14 +81,10 @@ class Fitted:
         return replace(self, threshold=threshold)
 
 
-def provenance_of(
-    X: Any, *, n_images: int, n_training: int, n_calibration: int
+def provenance_now(
+    *, n_images: int, n_training: int, n_calibration: int, source: Any
 ) -> dict[str, Any]:
-    """Tell when, by what and from how many images something is learned now.
-
-    The source is the folder of an `ImageFolder` that knows it, else None.
-    """
-    source = getattr(X, "folder", None)
+    """Tell when, by what and from how many images of which folder one learns."""
     return {
         "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "n_images": n_images,

@@ -75,6 +75,11 @@ class FittedAttributes:
         return self._fitted.history
 
     @property
+    def provenance_(self):
+        """When, by what and from how many images it was fitted; a dict."""
+        return self._fitted.provenance
+
+    @property
     def image_shape_in_(self):
         """(H, W) or (H, W, C) of the images; (p,) of rows."""
         return self._fitted.format.shape

@@ -12,7 +12,8 @@ import numpy as np
 from skad._inputs import Format
 from skad._threshold import LabelledThreshold
 
-FORMAT_VERSION = 7  # also raised where the same numbers come to mean other scores
+FORMAT_VERSION = 8  # also raised where the same numbers come to mean other scores
+_READABLE = (7, FORMAT_VERSION)  # 7 is without provenance
 LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
 
@@ -68,7 +69,7 @@ def parse(text: str | None) -> dict[str, Any]:
     version = found.get("format_version") if isinstance(found, dict) else None
     if type(version) is not int:
         raise Unfit("its header has no format version")
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
         raise Unfit(
             f"it has format version {short_repr(version)}, written by skad "
             f"{short_repr(found.get('skad_version'))}; this is version {FORMAT_VERSION}"
@@ -76,10 +77,14 @@ def parse(text: str | None) -> dict[str, Any]:
     return found
 
 
-def check(description: dict[str, Any], rules: Rules) -> None:
+def check(
+    description: dict[str, Any], rules: Rules, *, may_be_missing: bool = False
+) -> None:
     """Raise Unfit unless all that the rules name is there and as they say."""
     for name, is_valid in rules.items():
         if name not in description:
+            if may_be_missing:
+                continue
             raise Unfit(f"{name} is missing in its header")
         if not is_valid(description[name]):
             raise Unfit(f"{name} in its header is {short_repr(description[name])}")
@@ -150,6 +155,13 @@ def _is_labelled_threshold(value: Any) -> bool:
     )
 
 
+def _is_provenance(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        v is None or isinstance(v, str) or is_number(v) for v in value.values()
+    )
+
+
+OPTIONAL_RULES: Rules = {"provenance": _is_provenance}
 RULES: Rules = {  # of what every kind of detector has
     "format": _is_format,
     "feature_names": lambda value: (

@@ -13,8 +13,8 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from skad._division import NONE, Digests, distinct
-from skad._fitted import Fitted, Threshold
+from skad._division import NONE, Digests, Division, distinct
+from skad._fitted import Fitted, Threshold, provenance_now
 from skad._fitted_attributes import FittedAttributes
 from skad._html import fitted_html
 from skad._inputs import Images, as_given, as_images
@@ -249,12 +249,13 @@ class ImageDetector(
         good,
         learned: Learned,
         before: Fitted | None,
-        trained_on: Digests,
+        division: Division,
+        source: Any = None,
     ) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
-        `good` are the places of the images that are not labelled -1, `trained_on` the
-        digests of those that it was learned from, `before` what it went on from.
+        `good` are the places of the images that are not labelled -1, `before` is what
+        it went on from, `source` the folder of the images where X does not know it.
         """
         scores, means = learned.calibration_scores, learned.calibration_means
         if self.contamination == "auto":
@@ -267,8 +268,14 @@ class ImageDetector(
             learned.mapper,
             images.format,
             learned.history,
-            trained_on=np.union1d(known_to(before), trained_on),
+            trained_on=np.union1d(known_to(before), division.trained_on),
             feature_names=_get_feature_names(X),
+            provenance=provenance_now(
+                n_images=len(images),
+                n_training=len(division.training),
+                n_calibration=len(division.calibration),
+                source=source or getattr(X, "folder", None),
+            ),
             threshold=threshold,
         )
 

@@ -9,6 +9,7 @@ from skad import _dense_maps, _maps
 from skad._dense_detector import DenseAutoencoderDetector
 from skad._detector import PatchAutoencoderDetector
 from skad._header import (
+    OPTIONAL_RULES,
     RULES,
     Rules,
     Unfit,
@@ -45,6 +46,7 @@ class Kind(NamedTuple):
         known = set(self.detector().get_params()) - self.not_in_header
         parameters = {"parameters": lambda value: is_parameters(value, known)}
         check(description, {**parameters, **RULES, **self.rules})
+        check(description, OPTIONAL_RULES, may_be_missing=True)
         unset = description["offset"] is None
         if unset != (description["mean_map"] is None):
             raise Unfit("offset and mean_map in its header contradict each other")

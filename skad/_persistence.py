@@ -11,6 +11,7 @@ References
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from skad._header import FORMAT_VERSION, Unfit, parse, plain, tupled
 from skad._image_detector import ImageDetector
 from skad._inputs import Format, format_of
 from skad._kinds import KINDS, Kind, kind_of
-from skad._parameters import device_at_hand
+from skad._parameters import device_at_hand, resolve_device
 from skad._threshold import LabelledThreshold
 
 _OF_A_THRESHOLD = ("offset", "mean_map", "promised_fpr", "labelled_threshold")
@@ -47,7 +48,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         and a `random_state` that is a RandomState are not stored: the loaded detector
         has None there.
     path : str or os.PathLike
-        Usually ends in ".safetensors". Its folder must exist.
+        Usually ends in ".safetensors". Its folder is made if absent.
 
     Raises
     ------
@@ -83,28 +84,33 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     description["checksum"] = checksum(arrays, description)
     content = to_bytes(arrays, {"skad": json.dumps(description)})
     try:
+        with suppress(FileExistsError):  # told of below
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
             f"{error.strerror or error}; the detector is not stored. See that the path "
-            "names a file in a folder that exists, can be written to and has room",
+            "names a file in a folder that can be written to and has room",
             str(path),
         ) from error
 
 
-def load(path: str | os.PathLike) -> ImageDetector:
+def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """Load a detector that `save` stored.
 
     Parameters
     ----------
     path : str or os.PathLike
+    device : str, default=None
+        Becomes the detector's parameter `device`: "auto", "cpu", "cuda", "cuda:1", …
+        None = as stored.
 
     Returns
     -------
     detector : PatchAutoencoderDetector or DenseAutoencoderDetector
-        Fitted, on the device that its parameter `device` names, or on the CPU if this
-        machine does not have that one.
+        Fitted, on the device that its parameter `device` names. A stored device that
+        this machine does not have becomes the CPU.
 
     Raises
     ------
@@ -112,8 +118,11 @@ def load(path: str | os.PathLike) -> ImageDetector:
     PermissionError
         If the file cannot be read.
     ValueError
-        If the file is truncated, damaged, of another kind or version, or inconsistent.
+        If the file is truncated, damaged, of another kind or version, or inconsistent;
+        if this machine does not have the `device` that you ask for.
     """
+    if device is not None:
+        resolve_device(device)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
@@ -133,7 +142,7 @@ def load(path: str | os.PathLike) -> ImageDetector:
         _check_numbers(arrays, kind, description)
         if checksum(arrays, description) != description["checksum"]:
             raise Unfit("its checksum is another, so some of it was changed or damaged")
-        return _build(arrays, kind, description)
+        return _build(arrays, kind, description, device)
     except (SafetensorError, Unfit) as error:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
@@ -156,6 +165,7 @@ def _describe(detector: Any, fitted: Fitted, kind: Kind) -> dict[str, Any]:
         "feature_names": fitted.feature_names,
         **kind.describe(fitted.mapper),
         "history": fitted.history,
+        "provenance": fitted.provenance,
         **_describe_threshold(fitted.threshold),
     }
     return plain(description)
@@ -228,7 +238,10 @@ def _check_numbers(
 
 
 def _build(
-    arrays: dict[str, np.ndarray], kind: Kind, description: dict[str, Any]
+    arrays: dict[str, np.ndarray],
+    kind: Kind,
+    description: dict[str, Any],
+    device: str | None,
 ) -> ImageDetector:
     parameters = {k: tupled(v) for k, v in description["parameters"].items()}
     detector = kind.detector(**parameters, **kind.parameters(arrays))
@@ -238,6 +251,8 @@ def _build(
         raise Unfit(str(error)) from None
     calibration_scores = arrays.pop("calibration_scores")
     trained_on = arrays.pop("trained_on")
+    if device is not None:
+        detector.set_params(device=device)
     mapper = kind.from_arrays(arrays, description)
     mapper.to(device_at_hand(detector.device))
     names = description["feature_names"]
@@ -246,6 +261,7 @@ def _build(
         _format_in(description),
         description["history"],
         trained_on,
+        provenance=description.get("provenance", {}),
         feature_names=None if names is None else np.array(names, object),
         threshold=_threshold_in(description, calibration_scores),
     )

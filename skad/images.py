@@ -104,6 +104,8 @@ class ImageFolder:
     ----------
     paths : list of pathlib.Path
         The files, in order: labels belong beside these.
+    folder : pathlib.Path or None
+        The source, if it is a folder.
     left_out : list of (pathlib.Path, str)
         The files of the source that could not be read, with the reasons.
     frame_sizes : list of (height, width)
@@ -145,6 +147,9 @@ class ImageFolder:
         self.image_size = check_options(image_size, gray)
         self.gray = bool(gray)
         paths = find_images(source)
+        self.folder: Path | None = None
+        if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+            self.folder = Path(source)
         check = check_bool("check", check)
         survey = _survey(paths if check else paths[:1], self.image_size, self.gray)
         self.paths = survey.paths if check else paths

@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import joblib
@@ -25,7 +26,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from skad import PatchAutoencoderDetector, _inputs, _networks, _persistence, load, save
+from skad import (
+    ImageFolder,
+    PatchAutoencoderDetector,
+    __version__,
+    _inputs,
+    _networks,
+    _persistence,
+    load,
+    save,
+)
 from skad._header import FORMAT_VERSION
 from skad._persistence import checksum
 
@@ -167,6 +177,38 @@ def test_a_labelled_threshold_comes_back(fitted, path):
     assert_equal(loaded, fitted, draw((16, 16), seed=3))
 
 
+def test_provenance_is_told_and_comes_back(path, tmp_path):
+    for i, image in enumerate(draw((16, 16))):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    detector = PatchAutoencoderDetector(6, epochs=1, target_fpr=0.3, random_state=0)
+    before = datetime.now(UTC).replace(microsecond=0)
+    detector.fit(ImageFolder(tmp_path)).calibrate(draw((16, 16), n=3))
+    told = dict(detector.provenance_)
+    assert before <= datetime.fromisoformat(told.pop("fitted_at")) <= datetime.now(UTC)
+    assert told == {
+        "n_images": N_IMAGES,
+        "n_training": 8,
+        "n_calibration": 4,
+        "source": str(tmp_path),
+        "skad_version": __version__,
+        "torch_version": str(torch.__version__),
+    }
+    save(detector, path)
+    assert load(path).provenance_ == detector.provenance_
+
+
+def test_files_of_the_version_before_load(fitted, stored, path):
+    arrays, description = opened(stored)
+    del description["provenance"]
+    write(path, arrays, description | {"format_version": 7})
+    loaded = load(path)
+    assert loaded.provenance_ == {}
+    images = draw((16, 16), seed=3)
+    np.testing.assert_array_equal(
+        loaded.anomaly_map(images), fitted.anomaly_map(images)
+    )
+
+
 def test_names_of_features_come_back(path):
     pandas = pytest.importorskip("pandas")
     names = [f"x{i}" for i in range(30)]
@@ -222,6 +264,14 @@ def test_any_device_is_loaded_on_a_machine_without_it(fitted, path, device):
     if not torch.cuda.is_available():
         assert loaded._mapper.device.type == "cpu"
         assert_equal(loaded, detector, draw((16, 16)))
+
+
+def test_a_device_that_is_asked_for_must_be_there(fitted, path):
+    save(copy.deepcopy(fitted).set_params(device="cuda:7"), path)
+    assert load(path, device="cpu").device == "cpu"
+    assert load(path, "auto").device == "auto"
+    with pytest.raises(ValueError, match=r"^device='cuda:99', but this machine has"):
+        load(path, device="cuda:99")
 
 
 def test_a_memory_is_not_stored(fitted, path, tmp_path):
@@ -409,14 +459,14 @@ def test_an_old_file_survives_a_kill(stored, fitted, path, where):
 
 
 def test_folders_that_are_not_there(fitted, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"not stored.*missing"):
-        save(fitted, tmp_path / "missing" / "model")
+    save(fitted, tmp_path / "made" / "by save" / "model")
+    assert load(tmp_path / "made" / "by save" / "model").offset_ == fitted.offset_
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(NotADirectoryError, match=r"not stored.*file/model"):
         save(fitted, tmp_path / "file" / "model")
     with pytest.raises(IsADirectoryError, match="not stored"):
         save(fitted, tmp_path)
-    assert os.listdir(tmp_path) == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "made"]
 
 
 # Files that are no model
@@ -560,7 +610,7 @@ def test_files_of_other_programs(path):
 
 
 @pytest.mark.parametrize(
-    "version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1, 0, -1, 10**400]
+    "version", [FORMAT_VERSION - 2, FORMAT_VERSION + 1, 0, -1, 10**400]
 )
 def test_other_versions_are_named(stored, path, version):
     arrays, description = opened(stored)
@@ -662,6 +712,7 @@ WRONG = {
     "format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
     "format.kind": [None, 1, "complex", ["float"], {}],
     "feature_names": ["abc", [1], {}, 5],
+    "provenance": [None, [], "x", {"source": []}, {"source": {}}, {"n_images": True}],
     "history": [None, {}, 1, [1], [{}], [{"epoch": 1}], [{"epoch": 1, "loss": "x"}]],
     "labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
     "labelled_threshold.offset": NO_NUMBERS,
@@ -714,7 +765,9 @@ def test_wrong_values(stored, path, name):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", [name for name in WRONG if "." not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in WRONG if "." not in name and name != "provenance"]
+)
 def test_missing_values_are_named(stored, path, name):
     arrays, description = opened(stored)
     del description[name]
