@@ -2,15 +2,18 @@
 
 import errno
 import os
-import secrets
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from skad._part_files import open_part
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file beside its place, then rename: there is all of it, or the old one.
+
+    What an earlier call for this file left when it was killed is removed.
 
     Parameters
     ----------
@@ -34,18 +37,23 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         raise PermissionError(errno.EACCES, "It is write-protected", str(path))
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")  # any file name there is
-    beside = path.with_name(f".{secrets.token_hex(8)}.part")  # a short name of its own
-    try:
-        with beside.open("xb") as file:
+    beside, file = open_part(path)
+    with file:
+        try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave an empty file
-        with suppress(OSError):
-            shutil.copymode(path, beside)
-        beside.replace(path)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                shutil.copymode(path, beside)
+            if os.name == "nt":
+                file.close()  # Windows renames nothing that is open
+            beside.replace(path)
+        except BaseException:
+            if os.name == "nt":
+                file.close()
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 def make_room_for(path: str | os.PathLike[str]) -> Path:

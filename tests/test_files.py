@@ -4,6 +4,7 @@ import pytest
 
 from skad import _files
 from skad._files import make_room_for, write_atomically
+from skad._part_files import open_part
 
 
 def names(folder):
@@ -23,9 +24,38 @@ def test_names_that_are_not_utf_8_are_written_as_they_are(tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == b"\xff.png"
 
 
-def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
-    write_atomically(tmp_path / ("a" * 255), "all of it")
-    assert names(tmp_path) == ["a" * 255]
+@pytest.mark.parametrize("name", ["a" * 255, "aä" * 85])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    write_atomically(tmp_path / name, "all of it")
+    assert names(tmp_path) == [name]
+
+
+def test_what_somebody_else_is_writing_stays(tmp_path, monkeypatch):
+    target, fsync, seen = tmp_path / "a.txt", os.fsync, []
+
+    def write_again(descriptor):
+        seen.append(names(tmp_path))
+        if len(seen) < 3:
+            write_atomically(target, "other")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", write_again)
+    write_atomically(target, "first")
+    assert [len(found) for found in seen] == [1, 2, 3]
+    assert target.read_text() == "first"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_program_was_writing_goes_and_other_files_stay(tmp_path):
+    target = tmp_path / "a.txt"
+    part, file = open_part(target)
+    file.close()  # as the operating system does
+    others = [tmp_path / ".b.txt-0123456789abcdef.part", tmp_path / "a.txt.part"]
+    for other in others:
+        other.write_text("mine")
+    assert part.exists()
+    write_atomically(target, "all of it")
+    assert names(tmp_path) == sorted([target.name, *(other.name for other in others)])
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])

@@ -454,8 +454,10 @@ def test_an_old_file_survives_a_kill(stored, fitted, path, where):
     assert done.returncode == 9, done.stderr.decode()
     assert path.read_bytes() == stored
     assert load(path).offset_ == fitted.offset_
+    assert len(os.listdir(path.parent)) == 2  # what was being written
     save(fitted, path)
     assert path.read_bytes() == stored
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_folders_that_are_not_there(fitted, tmp_path):
