@@ -19,7 +19,7 @@ from skad._evaluation import (
     fit_and_score,
     rate_in_words,
 )
-from skad._threshold import conformal_p_value
+from skad._inspection import InspectionResult
 from skad.datasets import load_surfaces
 from skad.overlays import heat_map_image, to_rgb_uint8
 
@@ -39,7 +39,7 @@ class Demo(NamedTuple):
     surfaces: Bunch  # as from load_surfaces
     detector: PatchAutoencoderDetector
     trial: Trial
-    maps: NDArray[np.float32]  # (n_test, H, W)
+    results: list[InspectionResult]  # of the test tiles
     figures: dict[str, Any]  # as from _evaluation
 
 
@@ -67,10 +67,11 @@ def run(name: str, *, epochs: int, seed: int) -> Demo:
     trial = fit_and_score(detector, surfaces.train, surfaces.test)
     # Training tiles overlap: those held out are not new, and their threshold too low.
     detector.calibrate(surfaces.calibration)
-    maps = detector.anomaly_map(surfaces.test)
+    results = detector.inspect(surfaces.test)
+    maps = np.stack([result.anomaly_map for result in results])
     figures = figures_of_images(surfaces.y_test, trial.scores, detector.offset_)
     figures |= figures_of_pixels(surfaces.masks, maps)
-    return Demo(name, surfaces, detector, trial, maps, figures)
+    return Demo(name, surfaces, detector, trial, results, figures)
 
 
 def report(demo: Demo) -> str:
@@ -99,17 +100,13 @@ def report(demo: Demo) -> str:
 
 def scores_csv(demo: Demo) -> str:
     """Scores of the test tiles as the text of a CSV file."""
-    decisions = demo.trial.scores - demo.detector.offset_
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["tile", "kind", "score", "decision", "p_value", "verdict"])
-    calibration = demo.detector.calibration_scores_
-    p_values = conformal_p_value(demo.trial.scores, calibration)
-    columns = (demo.surfaces.kinds, demo.trial.scores, decisions, p_values)
-    for i, (kind, score, decision, p_value) in enumerate(zip(*columns, strict=True)):
-        verdict = "good" if decision >= 0 else "anomalous"
-        numbers = (float(score), float(decision), float(p_value))
-        writer.writerow([i, str(kind), *numbers, verdict])
+    names = ["score", "decision", "p_value", "verdict"]
+    writer.writerow(["tile", "kind", *names])
+    kinds = map(str, demo.surfaces.kinds)
+    for i, (kind, result) in enumerate(zip(kinds, demo.results, strict=True)):
+        writer.writerow([i, kind, *(getattr(result, name) for name in names)])
     return text.getvalue()
 
 
@@ -153,12 +150,12 @@ def _column(demo: Demo, i: int) -> NDArray[np.uint8]:
     mask = _enlarge(demo.surfaces.masks[i])  # (H, W)
     truth = to_rgb_uint8(_enlarge(tile))  # (H, W, 3)
     truth[find_boundaries(mask, mode="thick")] = _TRUTH
-    heat = _enlarge(heat_map_image(tile, demo.maps[i], threshold))
-    is_flagged = demo.trial.scores[i] < demo.detector.offset_
+    result = demo.results[i]
+    heat = _enlarge(heat_map_image(tile, result.anomaly_map, threshold))
     if demo.surfaces.y_test[i] == 1:
-        verdict = "false alarm" if is_flagged else "passed"
+        verdict = "false alarm" if result.is_anomaly else "passed"
     else:
-        verdict = "found" if is_flagged else "missed"
+        verdict = "found" if result.is_anomaly else "missed"
     width = truth.shape[1]
     gap = np.full((_MARGIN, width, 3), 255, dtype=np.uint8)
     kind = _text(str(demo.surfaces.kinds[i]), width)

@@ -194,9 +194,9 @@ class AnomalyMapDisplay:
         return rgb, values, mask
 
     def _draw_image(self, rgb: NDArray, found: NDArray, mask: NDArray | None) -> None:
-        axes = self.axes_[0]
+        axes, threshold = self.axes_[0], float(self.threshold)
         verdict = "anomalous" if self.is_anomaly else "good"
-        axes.set_title(f"{verdict}, score {self.score:.3g}")
+        axes.set_title(f"{verdict}: peak {-self.score:.3g}, threshold {threshold:.3g}")
         self.image_ = axes.imshow(rgb)
         self.outline_ = outline(axes, found, color=_VERMILION, linestyle="solid")
         self.mask_outline_ = None
@@ -213,16 +213,13 @@ class AnomalyMapDisplay:
         axes, threshold = self.axes_[1], float(self.threshold)
         low = min(0.0, threshold, values.min())
         high = max(hottest_value(threshold), values.max())
-        axes.set_title(f"anomaly map, peak {values.max():.3g}")
+        axes.set_title("anomaly map")
         self.map_ = axes.imshow(values, cmap=cmap, vmin=low, vmax=high)
         # An inset keeps the bar at the map's height in whatever axes were given.
         bar = axes.inset_axes([1.03, 0.0, 0.05, 1.0])
         self.colorbar_ = self.figure_.colorbar(self.map_, cax=bar)
-        numbers = [
-            number
-            for number in (low, high)
-            if abs(number - threshold) > _CROWDED * (high - low)
-        ]
+        apart = _CROWDED * (high - low)
+        numbers = [end for end in (low, high) if abs(end - threshold) > apart]
         self.colorbar_.set_ticks(
             [*numbers, threshold],
             labels=[*(f"{number:.3g}" for number in numbers), "threshold"],
@@ -231,10 +228,10 @@ class AnomalyMapDisplay:
 
 
 class ScoreDisplay:
-    """Histograms of the scores of good and of anomalous images, with the threshold.
+    """Histograms of good and of anomalous images' scores, with the threshold.
 
-    One edge of the bars is the threshold itself, so that what is drawn left of it is
-    exactly what is flagged.
+    Drawn is minus the score, as all that is anomalous: higher = worse. One edge of the
+    bars is the threshold itself, so that exactly what is flagged is drawn right of it.
 
     Parameters
     ----------
@@ -260,7 +257,7 @@ class ScoreDisplay:
     --------
     >>> display = ScoreDisplay([-0.1, -0.2, -0.9], [1, 1, -1], offset=-0.5)
     >>> [int(bar.get_height()) for bar in display.plot(bins=2).anomalous_]
-    [1, 0, 0]
+    [0, 0, 1]
     """
 
     def __init__(self, scores: ArrayLike, y: ArrayLike, offset: float):
@@ -376,23 +373,24 @@ class ScoreDisplay:
         edges = edges_with_one_at(offset, scores, bins)
 
         def bars(kind: str, chosen: NDArray, color: str, hatch: str | None):
-            _, _, drawn = ax.hist(
-                scores[chosen],
-                bins=edges.tolist(),
+            return ax.bar(
+                -edges[:0:-1],  # not ax.hist: a score at the threshold counts as good
+                np.histogram(scores[chosen], edges)[0][::-1],
+                np.diff(edges)[::-1],
+                align="edge",
                 color=color,
                 hatch=hatch,
                 alpha=0.65,
                 edgecolor="white",
                 label=f"{kind} ({chosen.sum()})",
             )
-            return drawn
 
         self.good_ = bars("good", y == 1, _BLUE, None)
         self.anomalous_ = bars("anomalous", y == -1, _VERMILION, "//")
         self.threshold_line_ = ax.axvline(
-            offset, color="black", linestyle="dashed", label="threshold"
+            -offset, color="black", linestyle="dashed", label="threshold"
         )
-        ax.set(xlabel="score (higher = more normal)", ylabel="images")
+        ax.set(xlabel="anomaly score (higher = worse)", ylabel="images")
         ax.locator_params(axis="y", integer=True)
         ax.legend()
         self.ax_ = ax

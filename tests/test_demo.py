@@ -9,6 +9,7 @@ from sklearn.utils import Bunch
 
 from skad._demo import Demo, picture, report, scores_csv
 from skad._evaluation import Trial, figures_of_images, figures_of_pixels
+from skad._inspection import judge
 
 KINDS = ["good", "hole", "good", "scratch", "hole", "good"]
 SIZE = 64
@@ -42,7 +43,7 @@ def demo():
         ),
         detector,
         Trial(scores, 12.3, 45.6),
-        maps,
+        [judge(one, -0.5, detector.calibration_scores_) for one in maps],
         figures_of_images(y, scores, -0.5) | figures_of_pixels(masks, maps),
     )
 

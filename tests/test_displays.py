@@ -124,7 +124,7 @@ def test_the_verdict_goes_by_the_threshold_strictly():
     at = AnomalyMapDisplay(np.zeros((1, 2)), values, peak).plot()
     assert not at.is_anomaly
     assert at.outline_ is None
-    assert at.axes_[0].get_title() == "good, score -0.3"
+    assert at.axes_[0].get_title() == "good: peak 0.3, threshold 0.3"
     below = np.nextafter(peak, 0)  # nearer than float32 can tell
     under = AnomalyMapDisplay(np.zeros((1, 2)), values, below).plot()
     assert under.is_anomaly
@@ -206,17 +206,17 @@ def heights(bars):
 
 @pytest.mark.parametrize("offset", [-9.0, -1.0, -0.33, 0.0, 4.0])
 @pytest.mark.parametrize("bins", [1, 7, 30])
-def test_bars_left_of_the_line_are_what_is_flagged(offset, bins):
+def test_bars_right_of_the_line_are_what_is_flagged(offset, bins):
     rng = np.random.default_rng(0)
     y = np.repeat([1, -1], [60, 25])
     scores = rng.normal(size=85) - (y == -1)
     scores[3] = offset  # a tie is good
     display = ScoreDisplay.from_predictions(y, scores, offset, bins=bins)
     for label, bars in ((1, display.good_), (-1, display.anomalous_)):
-        left = np.array([bar.get_x() + bar.get_width() / 2 < offset for bar in bars])
-        assert heights(bars)[left].sum() == (scores[y == label] < offset).sum()
+        right = np.array([bar.get_x() + bar.get_width() / 2 > -offset for bar in bars])
+        assert heights(bars)[right].sum() == (scores[y == label] < offset).sum()
         assert heights(bars).sum() == (y == label).sum()
-    assert set(display.threshold_line_.get_xdata()) == {offset}
+    assert set(display.threshold_line_.get_xdata()) == {-offset}
 
 
 def test_scores_come_from_the_detector_and_are_explained(image):
@@ -224,7 +224,7 @@ def test_scores_come_from_the_detector_and_are_explained(image):
     display = ScoreDisplay.from_estimator(FakeDetector(), X, [-1, 1, 1])
     assert display.scores.tolist() == pytest.approx([-200 / 255, -25 / 255, -50 / 255])
     assert display.offset == -0.5
-    assert display.ax_.get_xlabel() == "score (higher = more normal)"
+    assert display.ax_.get_xlabel() == "anomaly score (higher = worse)"
     assert display.ax_.get_ylabel() == "images"
     texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert sorted(texts) == ["anomalous (1)", "good (2)", "threshold"]
