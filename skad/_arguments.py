@@ -12,6 +12,7 @@ from skad._options import (
     add_sizes,
     add_target_fpr,
     auto_or_share,
+    not_negative,
     whole,
 )
 
@@ -29,6 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_fit(commands)
     _add_score(commands)
+    _add_calibrate(commands)
+    _add_info(commands)
     _add_convert(commands)
     _add_benchmark(commands)
     for command in commands.choices.values():
@@ -115,7 +118,7 @@ def _add_score(commands: Any) -> None:
         "training images were: gray or colour, and resized to their size. The exit "
         "code is 1 if a file could not be read.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file of a model")
+    _add_model(parser)
     parser.add_argument(
         "paths",
         type=Path,
@@ -141,6 +144,70 @@ def _add_score(commands: Any) -> None:
         action="store_true",
         help="go on with the table of a stopped call; otherwise it is started over",
     )
+    moved = parser.add_mutually_exclusive_group()
+    moved.add_argument(
+        "--threshold",
+        type=not_negative,
+        metavar="VALUE",
+        help="of the map and its maximum, above which is anomalous (default: the "
+        "model's)",
+    )
+    add_target_fpr(moved, default=None)
+    add_device(parser, shown="the model's")
+
+
+def _add_calibrate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "calibrate",
+        help="set the threshold of a model anew",
+        description="Set the threshold of a model anew, without training: for a "
+        "promised rate of false alarms from good images, or, with --labels, where it "
+        "tells good and anomalous images apart best. Training must not have seen them.",
+    )
+    _add_model(parser)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of images")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where the model goes (default: it replaces MODEL)",
+    )
+    add_target_fpr(parser, default=None)
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="table with the columns path or name, and label: +1 or good, -1 or "
+        "anomalous (without it all images are good)",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=("balanced_accuracy", "f1", "cost"),
+        default="balanced_accuracy",
+        help="what the threshold is best by, with --labels (default: %(default)s)",
+    )
+    for name, what in (("miss", "a missed defect"), ("false-alarm", "a false alarm")):
+        parser.add_argument(
+            f"--cost-{name}",
+            type=not_negative,
+            default=1,
+            metavar="COST",
+            help=f"what {what} costs, with --metric cost (default: %(default)s)",
+        )
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="say what a model is",
+        description="Say what a model is: what it learned from and when, its "
+        "parameters, its threshold and what that promises.",
+    )
+    _add_model(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="file of a model")
 
 
 def _add_convert(commands: Any) -> None:
@@ -201,7 +268,7 @@ def _add_benchmark(commands: Any) -> None:
     )
     add_sizes(parser, patch_size=None)
     add_epochs(parser, default=None)
-    add_device(parser, default=None)
+    add_device(parser)
     parser.add_argument(
         "--output",
         type=Path,

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skad._commands import check_not_read, print_threshold
+from skad._commands import check_not_read, images_for, print_threshold
 from skad._dense_detector import DenseAutoencoderDetector
 from skad._files import make_room_for
 from skad._keras import find_pair
 from skad._locks import locked
 from skad._persistence import save
-from skad.images import ImageFolder, find_images
+from skad.images import find_images
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,14 +29,12 @@ def _convert(args: argparse.Namespace, good: Sequence[Path]) -> int:
     if args.good is None:
         print(
             "skad: warning: the model has no threshold, so it gives scores and maps "
-            "but no verdicts; name good images with --good FOLDER",
+            "but no verdicts; name good images with --good FOLDER, "
+            "or later with skad calibrate",
             file=sys.stderr,
         )
     else:
-        height, width, *colours = detector.image_shape_in_
-        size = (height, width)
-        images = ImageFolder(good, image_size=size, gray=not colours)
-        detector.calibrate(images)
+        detector.calibrate(images_for(detector, good))
         print_threshold(detector)
     save(detector, args.output)
     print(f"model          {args.output}")

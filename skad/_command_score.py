@@ -1,7 +1,9 @@
 """`skad score`: score image files with a learned model."""
 
 import argparse
+from typing import Any
 
+from skad._commands import print_threshold
 from skad._persistence import load
 from skad._score_table import TABLE
 from skad._scoring import HEAT_MAPS, score_files
@@ -9,8 +11,11 @@ from skad._scoring import HEAT_MAPS, score_files
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    detector = load(args.model)
+    if args.threshold is not None or args.target_fpr is not None:
+        _move(detector, args.threshold, args.target_fpr)
     verdicts = score_files(
-        load(args.model),
+        detector,
         args.paths,
         args.output,
         heat_maps=args.heat_maps,
@@ -19,7 +24,23 @@ def run(args: argparse.Namespace) -> int:
     )
     kinds = ("good", "anomalous", "unreadable")
     print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
+    print_threshold(detector)
     print(f"scores         {args.output / TABLE}")
     if args.heat_maps:
         print(f"heat maps      {args.output / HEAT_MAPS}")
     return 1 if verdicts["unreadable"] else 0
+
+
+def _move(detector: Any, threshold: float | None, target_fpr: float | None) -> None:
+    """Set the threshold by hand, or anew from the calibration images of the model."""
+    if not hasattr(detector, "offset_"):
+        raise ValueError(
+            "the model has no threshold yet that could be moved: set one from good "
+            "images with skad calibrate MODEL FOLDER"
+        )
+    detector.set_params(contamination="auto")  # what it had set holds no more
+    if threshold is not None:
+        detector.offset_ = -threshold
+    else:
+        detector.set_params(target_fpr=target_fpr)
+        detector._retarget()

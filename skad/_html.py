@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from skad._threshold import promise_in_words
+from skad._promise import promise_in_words
 
 
 def fitted_html(detector: Any) -> str:

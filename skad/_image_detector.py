@@ -285,6 +285,13 @@ class ImageDetector(
         promised = promised_fpr(len(scores), self.target_fpr)
         return _threshold(offset, promised, scores, means)
 
+    def _retarget(self) -> None:
+        """Set the threshold by `target_fpr` anew, on the same calibration images."""
+        fitted = self._fitted
+        old = self._threshold_of(fitted)
+        threshold = self._promising(old.calibration_scores, old.mean_map)
+        self._fitted = fitted.with_threshold(threshold)
+
     def _images_to_fit(self, X: Any) -> Images:
         _get_feature_names(X)  # raises where `_take_over` would, after all the training
         return as_images(X, self.image_shape)

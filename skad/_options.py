@@ -38,24 +38,32 @@ def add_epochs(parser: argparse.ArgumentParser, *, default: int | None) -> None:
     )
 
 
-def add_target_fpr(parser: argparse.ArgumentParser) -> None:
-    """Add --target-fpr."""
+def add_target_fpr(
+    parser: argparse._ActionsContainer, *, default: float | None = 0.05
+) -> None:
+    """Add --target-fpr; without a default, that of the model."""
+    shown = "the model's" if default is None else default
     parser.add_argument(
         "--target-fpr",
         type=rate,
-        default=0.05,
+        default=default,
         metavar="RATE",
-        help="promised rate of false alarms on good images (default: %(default)s)",
+        help=f"promised rate of false alarms on good images (default: {shown})",
     )
 
 
-def add_device(parser: argparse.ArgumentParser, *, default: str | None) -> None:
-    """Add --device."""
+def add_device(
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = None,
+    shown: str = "auto",
+) -> None:
+    """Add --device; `shown` tells the default."""
     parser.add_argument(
         "--device",
         default=default,
         metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 and so on (default: auto)",
+        help=f"auto, cpu, cuda, cuda:1 and so on (default: {shown})",
     )
 
 
@@ -106,6 +114,14 @@ def auto_or_share(text: str) -> str | float:
         raise argparse.ArgumentTypeError(
             f"must be auto or a number above 0 and up to 0.5; got {text}"
         )
+    return number
+
+
+def not_negative(text: str) -> float:
+    """Return a finite number of at least 0."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0; got {text}")
     return number
 
 

@@ -95,8 +95,8 @@ def score_files(
     detector = copy(detector)  # stays as it is now, whatever another thread does
     if not hasattr(detector, "offset_"):
         raise ValueError(
-            "the model has no threshold yet, and so no verdicts: convert it with "
-            "--good FOLDER, or call its calibrate with good images and save it"
+            "the model has no threshold yet, and so no verdicts: set one from good "
+            "images with skad calibrate MODEL FOLDER, or with its calibrate in Python"
         )
     paths = list_files(sources)
     reader = _reader(detector)

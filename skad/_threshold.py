@@ -7,7 +7,6 @@ exactly when its score is below the offset; a score equal to it counts as good.
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +14,7 @@ from scipy.stats import binomtest
 
 from skad._labels import check_labels
 from skad._masked import refuse_mask
+from skad._promise import images
 from skad._warnings import warn
 
 _METRICS = ("balanced_accuracy", "f1", "cost")
@@ -72,7 +72,7 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     if k == 0:
         needed = math.ceil(1 / target_fpr - 1e-9) - 1
         warn(
-            f"target_fpr={target_fpr:g} cannot be promised: {_images(m)} can promise "
+            f"target_fpr={target_fpr:g} cannot be promised: {images(m)} can promise "
             f"{100 / (m + 1):.3g} % at best, and that is used. Calibrate with at least "
             f"{needed} good images that training has not seen, or raise target_fpr."
         )
@@ -93,23 +93,6 @@ def promised_fpr(m: int, target_fpr: float) -> float:
     It is `target_fpr`, or `1 / (m + 1)` where `m` scores are too few for that.
     """
     return max(float(target_fpr), 1 / (m + 1))
-
-
-def promise_in_words(detector: Any) -> str:
-    """Say what the threshold of a fitted detector of skad's promises."""
-    rate = detector.promised_fpr_
-    if not math.isnan(rate):
-        words = f"at most {100 * rate:.3g} % of good images are flagged"
-        m = len(detector.calibration_scores_)
-        few = math.isclose(rate, 1 / (m + 1))
-        return f"{words}; {_images(m)} can promise no less" if few else words
-    by_labels = hasattr(detector, "labelled_threshold_")
-    what = "labels" if by_labels else "contamination, a share of the images,"
-    return f"none: {what} set the threshold"
-
-
-def _images(m: int) -> str:
-    return "1 good image" if m == 1 else f"{m} good images"
 
 
 def conformal_p_value(

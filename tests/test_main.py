@@ -303,6 +303,127 @@ def test_score_ends_with_1_where_a_file_is_unreadable(model, good, tmp_path, cap
     assert not (tmp_path / "out" / "heat_maps").exists()
 
 
+def test_score_moves_the_threshold_and_says_what_holds(model, good, tmp_path, capsys):
+    scores = skad.load(model).calibration_scores_
+    arguments = ["score", str(model), str(good), "--no-heat-maps", "--output"]
+    least = 1 / (len(scores) + 1)
+    out = tmp_path / "rate"
+    assert main([*arguments, str(out), "--target-fpr", f"{least + 1e-6}"]) == 0
+    assert "promise        at most " in capsys.readouterr().out
+    row = rows_of(out)[0]
+    assert float(row["decision"]) == float(row["score"]) - scores[0]
+    out = tmp_path / "hand"
+    assert main([*arguments, str(out), "--threshold", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "0 good, 12 anomalous" in said
+    assert "none: the threshold was set by hand; it flags " in said
+    assert rows_of(out)[0]["decision"] == rows_of(out)[0]["score"]
+
+
+# --- calibrate and info -----------------------------------------------------------
+
+
+def test_calibrate_sets_the_threshold_from_good_images(model, good, tmp_path, capsys):
+    new = tmp_path / "new"
+    options = ["--output", str(new), "--target-fpr", "0.4"]
+    assert main(["calibrate", str(model), str(good), *options]) == 0
+    assert "promise        at most 40 % of good images" in capsys.readouterr().out
+    images = skad.ImageFolder(good)
+    expected = skad.load(model).set_params(target_fpr=0.4).calibrate(images)
+    found = skad.load(new)
+    assert found.offset_ == expected.offset_
+    assert found.target_fpr == 0.4
+
+
+def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, capsys):
+    images = tmp_path / "images"
+    lines = ["name,LABEL"]
+    for i in range(6):
+        pixels = noise(50 + i)
+        pixels[4:14, 6:18] = 255 if i < 3 else pixels[4:14, 6:18]
+        write(images / f"{i}.png", pixels)
+        lines.append(f"{i}.png,{'anomalous' if i < 3 else '+1'}")
+    write(images / "unknown.png", noise(1))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    new = tmp_path / "m"
+    new.write_bytes(model.read_bytes())
+    options = ["--labels", str(tmp_path / "labels.csv"), "--metric", "f1"]
+    assert main(["calibrate", str(new), str(images), *options]) == 0
+    said = capsys.readouterr()
+    assert "1 of 7 images have no label" in said.err
+    assert "chosen for     f1, here 1\n" in said.out
+    assert "detected       3 of 3 = 100.0 %" in said.out
+    assert skad.load(new).labelled_threshold_.metric == "f1"
+    assert "none: labels set the threshold" in said.out
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (
+            "a,b\n1,2\n",
+            "must have a column path or name, and a column label; it has a, b",
+        ),
+        ("name,label\n0.png,ok\n", "line 2: a label must be +1 or good, -1 or"),
+        ("path,label\nno.png,good\n", "line 2: there is no image 'no.png' in "),
+        ("path,label\n0.png,1\n0.png,-1\n", "line 3: 0.png has another label above"),
+    ],
+)
+def test_a_table_that_is_none_of_labels_is_told(
+    model, good, tmp_path, capsys, table, words
+):
+    (tmp_path / "labels.csv").write_text(table)
+    options = [
+        "--labels",
+        str(tmp_path / "labels.csv"),
+        "--output",
+        str(tmp_path / "m"),
+    ]
+    assert main(["calibrate", str(model), str(good), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--metric", "f1"], "--metric needs labels"),
+        (["--cost-miss", "3"], "need --metric cost"),
+        (["--labels", "l", "--target-fpr", "0.1"], "either --labels or --target-fpr"),
+    ],
+)
+def test_options_of_calibrate_that_go_unheard_are_refused(options, words, capsys):
+    assert main(["calibrate", "absent", "absent", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_info_says_what_a_model_is(model, capsys):
+    assert main(["info", str(model)]) == 0
+    said = capsys.readouterr().out
+    detector = skad.load(model)
+    assert f"threshold      {detector.pixel_threshold_:.6g}\n" in said
+    assert "promise        at most 30 % of good images are flagged\n" in said
+    assert "images         24 x 24 (height x width), gray, integer\n" in said
+    assert "training       1 epoch, loss" in said
+    assert "\n               epochs = 1\n" in said
+    assert f"versions       skad {skad.__version__}, " in said
+
+
+def test_info_loads_nothing_heavy(model):
+    program = (
+        f"import sys; from skad.__main__ import main; main(['info', {str(model)!r}])"
+    )
+    loaded = run_python("-c", f"{program}; print('MODULES', *sys.modules)")
+    modules = loaded.partition("MODULES")[2].split()
+    assert not {"torch", "sklearn", "skimage", "scipy", "PIL", "tqdm"} & set(modules)
+
+
+def test_what_is_no_model_has_no_info(tmp_path, capsys):
+    (tmp_path / "a").write_bytes(b"no model")
+    assert main(["info", str(tmp_path / "a")]) == 2
+    assert "a is not a model file of skad: " in capsys.readouterr().err
+
+
 # --- benchmark --------------------------------------------------------------------
 
 

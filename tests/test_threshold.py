@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
+from skad._promise import promise_in_words
 from skad._threshold import (
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
-    promise_in_words,
     promised_fpr,
 )
 
@@ -230,8 +230,22 @@ def test_few_calibration_images_promise_less(m, expected):
 
 
 def test_a_promise_in_words():
-    promises = SimpleNamespace(promised_fpr_=0.125, calibration_scores_=np.arange(19))
+    detector = SimpleNamespace(
+        promised_fpr_=0.125,
+        calibration_scores_=-np.arange(19.0),
+        offset_=-16.0,
+        contamination=0.1,
+    )
     words = "at most 12.5 % of good images are flagged"
-    assert promise_in_words(promises) == words
-    promises.calibration_scores_ = np.arange(7)
-    assert promise_in_words(promises) == f"{words}; 7 good images can promise no less"
+    assert promise_in_words(detector) == words
+    detector.calibration_scores_ = -np.arange(7.0)
+    assert promise_in_words(detector) == f"{words}; 7 good images can promise no less"
+    detector.promised_fpr_, detector.offset_ = np.nan, -4.0
+    flags = "set the threshold; it flags 2 of 7 good images"
+    share = f"none: contamination, a share of the images, {flags}"
+    assert promise_in_words(detector) == share
+    detector.contamination = "auto"
+    by_hand = "none: the threshold was set by hand; it flags 2 of 7 good images"
+    assert promise_in_words(detector) == by_hand
+    detector.labelled_threshold_ = ...
+    assert promise_in_words(detector) == f"none: labels {flags}"

@@ -1,0 +1,85 @@
+"""`skad calibrate`: set the threshold of a model anew."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skad._commands import check_not_read, images_for, print_threshold
+from skad._files import make_room_for
+from skad._label_table import read_labels
+from skad._locks import locked
+from skad._persistence import load, save
+from skad.images import find_images
+
+_Labelled = tuple[list[Path], list[int] | None]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    _check(args)
+    output = args.model if args.output is None else args.output
+    files, y = _files_and_labels(args)
+    check_not_read(output, [*files, *filter(None, [args.labels])])
+    make_room_for(output)
+    with locked(output):
+        detector = load(args.model)
+        if args.target_fpr is not None:
+            detector.set_params(target_fpr=args.target_fpr)
+        costs = {"cost_miss": args.cost_miss, "cost_false_alarm": args.cost_false_alarm}
+        detector.calibrate(images_for(detector, files), y, metric=args.metric, **costs)
+        save(detector, output)
+    print_threshold(detector)
+    if y is None:
+        print(f"calibration    {len(detector.calibration_scores_)} good images")
+    else:
+        _print_rates(detector, y)
+    print(f"model          {output}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that would go unheard."""
+    if args.labels is None and args.metric != "balanced_accuracy":
+        raise ValueError("--metric needs labels: name a table with --labels CSV")
+    if args.labels is not None and args.target_fpr is not None:
+        raise ValueError("either --labels or --target-fpr can set the threshold")
+    if args.metric != "cost" and (args.cost_miss, args.cost_false_alarm) != (1, 1):
+        raise ValueError("--cost-miss and --cost-false-alarm need --metric cost")
+
+
+def _files_and_labels(args: argparse.Namespace) -> _Labelled:
+    """Return the images of the folder that count, and their labels."""
+    files = find_images(args.folder)
+    if args.labels is None:
+        return files, None
+    labels = read_labels(args.labels, args.folder, files)
+    known = [pair for pair in zip(files, labels, strict=True) if pair[1] is not None]
+    n_unknown = len(files) - len(known)
+    if n_unknown:
+        print(
+            f"skad: warning: {n_unknown} of {len(files)} images have no label in "
+            f"{args.labels}, and are left out",
+            file=sys.stderr,
+        )
+    return [file for file, _ in known], [label for _, label in known if label]
+
+
+def _print_rates(detector: Any, y: Sequence[int]) -> None:
+    found = detector.labelled_threshold_
+    metric = found.metric.replace("_", " ")
+    rates = {
+        "detected": (found.detection_rate, found.detection_interval, y.count(-1)),
+        "false alarms": (
+            found.false_alarm_rate,
+            found.false_alarm_interval,
+            y.count(1),
+        ),
+    }
+    print(f"chosen for     {metric}, here {found.value:.3g}")
+    for name, (rate, (low, high), n) in rates.items():
+        print(
+            f"{name:14} {round(rate * n)} of {n} = {100 * rate:.1f} % (95 % interval "
+            f"{100 * low:.1f} % to {100 * high:.1f} %)"
+        )
