@@ -51,7 +51,7 @@ def _learned(provenance: dict[str, Any]) -> str:
     counts = {
         "n_images": "{} good images",
         "n_training": "{} of them trained it",
-        "n_calibration": "{} set the threshold",
+        "n_calibration": "{} held out",
         "source": "from {}",
         "fitted_at": "at {}",
     }

@@ -11,7 +11,7 @@ from skad._scoring import HEAT_MAPS, score_files
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    detector = load(args.model)
+    detector = load(args.model, args.device)
     if args.threshold is not None or args.target_fpr is not None:
         _move(detector, args.threshold, args.target_fpr)
     verdicts = score_files(

@@ -313,7 +313,8 @@ def test_score_moves_the_threshold_and_says_what_holds(model, good, tmp_path, ca
     row = rows_of(out)[0]
     assert float(row["decision"]) == float(row["score"]) - scores[0]
     out = tmp_path / "hand"
-    assert main([*arguments, str(out), "--threshold", "0"]) == 0
+    options = ["--threshold", "0", "--device", "cpu"]
+    assert main([*arguments, str(out), *options]) == 0
     said = capsys.readouterr().out
     assert "0 good, 12 anomalous" in said
     assert "none: the threshold was set by hand; it flags " in said
@@ -406,7 +407,8 @@ def test_info_says_what_a_model_is(model, capsys):
     assert "images         24 x 24 (height x width), gray, integer\n" in said
     assert "training       1 epoch, loss" in said
     assert "\n               epochs = 1\n" in said
-    assert f"versions       skad {skad.__version__}, " in said
+    assert "learned        12 good images" in said
+    assert f"versions       skad {skad.__version__}, torch " in said
 
 
 def test_info_loads_nothing_heavy(model):

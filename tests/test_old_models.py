@@ -216,7 +216,6 @@ def test_convert_without_good_images_says_what_is_missing(root, capsys):
         (["none", "--output", "m"], "looked for its two files, .json and .h5"),
         (["Models/model", "--output", "."], "is a folder"),
         (["Models/model", "--output", "m", "--good", "none"], "none"),
-        (["Models/model", "--output", "m", "--target-fpr", "2"], "target_fpr"),
     ],
 )
 def test_errors_of_convert_are_one_line(root, capsys, arguments, words):
