@@ -285,7 +285,7 @@ def test_score_reads_files_as_the_model_was_fitted(model, tmp_path):
     write(tmp_path / "in" / "large.png", colour)
     out = tmp_path / "out"
     assert main(["score", str(model), str(tmp_path / "in"), "--output", str(out)]) == 0
-    assert size_of(out / "heat_maps" / "large.png") == (24, 24)
+    assert size_of(out / "heat_maps" / "large.png") == (60, 48)  # as the file
 
 
 def test_score_ends_with_1_where_a_file_is_unreadable(model, good, tmp_path, capsys):
