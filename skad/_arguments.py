@@ -8,6 +8,7 @@ from skad import __version__
 from skad._options import (
     add_device,
     add_epochs,
+    add_recursive,
     add_seed,
     add_sizes,
     add_target_fpr,
@@ -73,7 +74,13 @@ def _add_fit(commands: Any) -> None:
         "reads and resizes images likewise. What was stopped goes on when the same is "
         "called again: FILE.unfinished holds it.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of good images")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="of good images, or a pattern of their files in quotes",
+    )
+    add_recursive(parser)
     parser.add_argument(
         "--model",
         type=Path,
@@ -124,8 +131,9 @@ def _add_score(commands: Any) -> None:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="image files, and folders of them (not searched recursively)",
+        help="image files, folders of them, and patterns in quotes",
     )
+    add_recursive(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -237,6 +245,7 @@ def _add_convert(commands: Any) -> None:
         metavar="FOLDER",
         help="of good images that the model was not trained on, for the threshold",
     )
+    add_recursive(parser)
     add_target_fpr(parser)
 
 

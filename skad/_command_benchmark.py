@@ -7,13 +7,13 @@ from skad import _benchmark
 from skad._benchmark_table import defects_table, table
 from skad._commands import check_not_read, one_or_several
 from skad._files import make_room_for, write_atomically
-from skad._finding import SUFFIXES
+from skad._finding import is_image_name
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     files = args.root.rglob("*")
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    images = [file for file in files if is_image_name(file)]
     for path in filter(None, (args.output, args.table)):
         check_not_read(path, images)
     if args.table is not None:

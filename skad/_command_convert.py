@@ -16,7 +16,9 @@ from skad.images import find_images
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    good = [] if args.good is None else find_images(args.good)
+    good = []
+    if args.good is not None:
+        good = find_images(args.good, recursive=args.recursive)
     check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
     make_room_for(args.output)
     with locked(args.output):

@@ -13,7 +13,7 @@ from skad._files import make_room_for
 from skad._locks import locked
 from skad._persistence import save
 from skad._roi import check_roi
-from skad.images import ImageFolder, ImageReader, find_images
+from skad.images import ImageFolder, find_images
 
 _BYTES_IN_MEMORY = 2**30  # of training images, at most
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     masks = [] if args.roi is None else find_images(args.roi)
     no_good_images = set(map(os.path.realpath, masks))  # they may lie among them
-    files = find_images(args.folder)
+    files = find_images(args.folder, recursive=args.recursive)
     files = [file for file in files if os.path.realpath(file) not in no_good_images]
     check_not_read(args.model, [*files, *masks])
     make_room_for(args.model)
@@ -67,5 +67,4 @@ def _in_memory_if_small(images: ImageFolder) -> Any:
     """Hold images decoded where they fit, not to decode them in every epoch."""
     if math.prod(images.shape) * images.dtype.itemsize > _BYTES_IN_MEMORY:
         return images
-    reader = ImageReader(image_size=images.image_size, gray=images.gray)
-    return reader.transform(images.paths)
+    return images.in_memory()

@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         heat_maps=args.heat_maps,
         resume=args.resume,
+        recursive=args.recursive,
         verbose=1,
     )
     kinds = ("good", "anomalous", "unreadable")

@@ -1,63 +1,69 @@
 """One image file in, one array out; or a reason why not."""
 
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from skad._masked import refuse_mask
-from skad._whole_numbers import whole_numbers
+from skad._formats import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    UnreadableError,
+    check_claim,
+    check_depth,
+    check_one_picture,
+    find_plug_in,
+    quiet,
+    refuse_several,
+)
+from skad._loading import load
+from skad._png import START, tidy_png
+from skad._resizing import Size, check_options, resize
+from skad._tiff import check_page, decode_page, ink
+from skad._warnings import warn
 
 PathLike = str | os.PathLike[str]
-Size = tuple[int, int]  # (height, width), pixels
 
-MAX_PIXELS = 2**28  # 16384 x 16384: far above any camera, 1 GiB as Pillow holds colour
-
-_DTYPES = (np.uint8, np.uint16, np.float32)  # of all that is read
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, as Pillow's mode "L"
-_TIFF_DTYPES = {  # in the file: as read
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "float16": np.float32,
-    "float32": np.float32,
-    "float64": np.float32,
-}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# The plug-ins are called themselves, because Image.open warns or raises at a size
-# that only the global Image.MAX_IMAGE_PIXELS could move, and tries every format.
-_PLUGINS: tuple[tuple[bytes, Callable[[BinaryIO], Image.Image]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-)
+_LISTED = 10  # files that one warning or error spells out
 
 
 def read_image(
-    path: PathLike, image_size: int | Size | None = None, gray: bool = False
+    path: PathLike,
+    image_size: int | Size | None = None,
+    gray: bool = False,
+    *,
+    truncated: str = "error",
 ) -> NDArray[Any]:
     """Read one image file.
 
     Parameters
     ----------
     path : path
-        A PNG, JPEG, BMP or TIFF file; its contents decide, not its name. Of a file
-        with several frames or pages, the first is read.
+        A file of any format that Pillow reads here, PNG, JPEG, TIFF, BMP, WebP, GIF,
+        JPEG 2000 and AVIF among them, but no documents, drawings, movies and icons.
+        Its contents decide, not its name.
     image_size : int or (height, width), default=None
         Resize to this many pixels, an int meaning a square; shrinking averages, so
         that it does not alias. None keeps the size of the file.
     gray : bool, default=False
         Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B [1]_.
+    truncated : {"error", "warn"}, default="error"
+        What to do with a file that ends early, or whose data do. "warn" reads what its
+        decoder gives, the rest black or gray, and says so in a warning; some decoders
+        give nothing, and then it is an error all the same.
 
     Returns
     -------
     ndarray of shape (height, width) or (height, width, 3)
         Gray or RGB: uint8 in 0..255, uint16 in 0..65535 for 16-bit files, float32
-        as stored for TIFF files of floating-point numbers.
+        as stored for files of floating-point numbers.
 
     Raises
     ------
@@ -65,14 +71,16 @@ def read_image(
         If there is no such file.
     ValueError
         If the file cannot be read; the message names the file and the reason. That
-        includes claims of more than 2**28 pixels, and 16-bit PNG files with colour or
-        alpha, which Pillow would silently cut to 8 bits.
+        includes claims of more than 2**28 pixels, files of several frames or pages,
+        pixels that are NaN or infinite, and more than 8 bits where Pillow would
+        silently cut to 8, as in 16-bit PNG files with colour or alpha.
 
     Notes
     -----
-    The EXIF orientation is applied. An alpha channel is dropped and the colours under
-    it are kept as stored. Palette and CMYK images become RGB, 1-bit images become
-    gray with 0 and 255.
+    The EXIF orientation is applied, unless the EXIF block is broken. Previews beside an
+    image, as in a camera's MPO or TIFF file, are no further frames or pages. An alpha
+    channel is dropped and the colours under it are kept as stored. Palette and CMYK
+    images become RGB, 1-bit images become gray with 0 and 255.
 
     References
     ----------
@@ -89,24 +97,53 @@ def read_image(
     ...     read_image(f"{folder}/part.png", image_size=(15, 20), gray=True).shape
     (15, 20)
     """
-    return read_frame(path, check_options(image_size, gray), gray).image
+    size = check_options(image_size, gray)
+    frame = read_frame(path, size, gray, check_truncated(truncated))
+    if frame.lack:
+        warn_truncated([(path, frame.lack)])
+    return frame.image
 
 
 class Frame(NamedTuple):
-    """An image as it was asked for, and its size before it was resized."""
+    """An image as it was asked for, and what its file says of it."""
 
     image: NDArray[Any]  # (height, width) or (height, width, 3)
-    size: Size  # of the file, upright
+    size: Size  # of the file, upright, before it was resized
+    lack: str  # what is wrong with it, if that does not matter; mostly ""
 
 
-def read_frame(path: PathLike, size: Size | None, gray: bool) -> Frame:
+def read_frame(
+    path: PathLike, size: Size | None, gray: bool, truncated: str = "error"
+) -> Frame:
     """Read one image file as `read_image` does; the options are checked already."""
     try:
-        return _decode(Path(path), size, gray)
+        return _decode(Path(path), size, gray, truncated)
     except FileNotFoundError:
         raise
     except Exception as error:
         raise ValueError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+def check_truncated(value: Any) -> str:
+    """Check what to do with files that end early."""
+    if value not in ("error", "warn"):
+        raise ValueError(f"truncated must be 'error' or 'warn'; got {value!r}")
+    return value
+
+
+def warn_truncated(files: Sequence[tuple[PathLike, str]]) -> None:
+    """Name files that were read although they end early."""
+    warn(f"read without what is missing, {list_files('truncated', files)}")
+
+
+def list_files(what: str, files: Sequence[tuple[PathLike, str]]) -> str:
+    """Name some files with a reason each."""
+    lines = [f"  {path}: {why}" for path, why in files[:_LISTED]]
+    if len(files) > _LISTED:
+        lines.append(f"  and {len(files) - _LISTED} more")
+    return "\n".join(
+        [" ".join((f"{len(files)}", *what.split(), "image file(s):")), *lines]
+    )
 
 
 class Seen(NamedTuple):
@@ -133,90 +170,88 @@ def check_fits(first: Seen, other: Seen) -> None:
         )
 
 
-def check_options(image_size: Any, gray: Any) -> Size | None:
-    """Check both; return image_size as (height, width) or None."""
-    check_bool("gray", gray)
-    if image_size is None:
-        return None
-    sides = whole_numbers(image_size, alone=2)
-    if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(
-            "image_size must be None, an int or (height, width), in whole pixels of at "
-            f"least 1; got {image_size!r}"
-        )
-    height, width = sides
-    if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"image_size may hold at most {MAX_PIXELS} pixels; got {image_size!r}"
-        )
-    return height, width
-
-
-def check_bool(name: str, value: Any) -> bool:
-    """Return a flag as a Python bool."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False; got {value!r}")
-    return bool(value)
-
-
 def as_colour(image: NDArray[Any]) -> NDArray[Any]:
     """Return a gray image (H, W) as one of three equal channels; colour stays."""
     return np.repeat(image[:, :, np.newaxis], 3, axis=2) if image.ndim == 2 else image
 
 
-def decode_or_say_why(path: Path, size: Size | None, gray: bool) -> Frame | str:
+def decode_or_say_why(
+    path: Path, size: Size | None, gray: bool, truncated: str
+) -> Frame | str:
     """Return the image and the size of its file, or the reason why there is none."""
     try:
-        return _decode(path, size, gray)
+        return _decode(path, size, gray, truncated)
     except Exception as error:
         return _reason(error)
 
 
 def _reason(error: Exception) -> str:
-    plain = isinstance(error, OSError | ValueError) and str(error)
-    return str(error) if plain else repr(error)
+    """Say what went wrong in words."""
+    if isinstance(error, UnreadableError | FileNotFoundError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it (MemoryError)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    own = str(error) if isinstance(error, OSError | ValueError) else ""
+    detail = own or f"{type(error).__name__}: {error}".removesuffix(": ")
+    return (
+        "it is damaged, ends early or is of a kind that is not supported; its decoder "
+        f"says: {detail}"
+    )
 
 
-def _decode(path: Path, size: Size | None, gray: bool) -> Frame:
+def _decode(path: Path, size: Size | None, gray: bool, truncated: str) -> Frame:
     """Decode and resize; a bad file may raise any exception that a decoder has."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such image file: {path}")
     if not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise ValueError("it is a folder or a device, not a file")
-    with path.open("rb") as file:
-        start = file.read(26)  # up to colour type in a PNG header
+        raise UnreadableError("it is a folder or a device, not a file")
+    with path.open("rb") as file, quiet():
+        start = file.read(16)
         file.seek(0)
         if not start:
-            raise ValueError("the file is empty")
-        if start[:4] in _TIFF_STARTS:
-            image = _decode_tiff(file, gray)
-        else:
-            image = _decode_plain(file, start, gray)
-    resized = image if size is None else _resize(image, size)
-    return Frame(resized, (image.shape[0], image.shape[1]))
+            raise UnreadableError("the file is empty")
+        decode = _decode_tiff if start[:4] in _TIFF_STARTS else _decode_plain
+        image, lack = decode(file, start, path, gray)
+    if lack and truncated == "error":
+        raise UnreadableError(lack)
+    if image.dtype == np.float32 and not np.isfinite(image).all():
+        row, column = np.argwhere(~np.isfinite(image))[0][:2]
+        raise UnreadableError(
+            f"pixels must be finite numbers; the one in row {row}, column {column} is "
+            "NaN or infinite"
+        )
+    resized = image if size is None else resize(image, size)
+    return Frame(resized, (image.shape[0], image.shape[1]), lack)
 
 
-def _decode_plain(file: BinaryIO, start: bytes, gray: bool) -> NDArray[Any]:
-    for magic, plugin in _PLUGINS:
-        if start.startswith(magic):
-            # PNG specification, 11.2.2: bit depth, then colour type; 0 is gray.
-            if magic[1:4] == b"PNG" and start[24:25] == b"\x10" and start[25:] > b"\0":
-                raise ValueError(
-                    "a 16-bit PNG with colour or alpha would be cut to 8 bits; save it "
-                    "as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
-                )
-            with plugin(file) as image:
-                return _to_array(image, gray)
-    raise ValueError("its contents are not PNG, JPEG, BMP or TIFF")
+def _decode_plain(
+    file: BinaryIO, start: bytes, path: Path, gray: bool
+) -> tuple[NDArray[Any], str]:
+    """Decode what is no TIFF; also say what is wrong with it."""
+    plug_in = find_plug_in(start, path)
+    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        raise UnreadableError(f"it is larger than {MAX_BYTES} bytes, as no image is")
+    data = file.read()
+    if start.startswith(START):
+        data, frames = tidy_png(data)
+        refuse_several(frames, "frames")
+    with plug_in(io.BytesIO(data)) as image:
+        check_claim(*image.size)
+        check_one_picture(image)
+        check_depth(image, data)
+        lack = load(image, data, lambda: plug_in(io.BytesIO(data)))
+        return _to_array(image, gray), lack
 
 
 def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
-    """Load an opened image: upright, without alpha or palette."""
-    _check_claim(*image.size)
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # "I;16"; "I" in older Pillow
+    """Turn a decoded image upright, without alpha or palette, into an array."""
+    _turn(image)
+    if image.mode.startswith("I"):  # "I;16"; "I" in older Pillow and of PPM files
         return np.array(image).astype(np.uint16)
+    if image.mode == "F":
+        return np.array(image)
     image.info.pop("transparency", None)  # or conversion would warn about it
     if image.mode in ("1", "L", "LA", "La"):
         return np.array(image.convert("L"))
@@ -224,29 +259,34 @@ def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
     return np.array(colour.convert("L") if gray else colour)
 
 
-def _check_claim(width: int, height: int) -> None:
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(
-            f"its header claims {width} x {height} pixels (width x height); allowed "
-            f"are 1 to {MAX_PIXELS} pixels"
-        )
+def _turn(image: Image.Image) -> None:
+    """Turn an image as its EXIF block says; if that is broken, leave it as stored."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # whatever Pillow stumbles over in these bytes
+        return
 
 
-def _decode_tiff(file: BinaryIO, gray: bool) -> NDArray[Any]:
+def _decode_tiff(
+    file: BinaryIO, start: bytes, path: Path, gray: bool
+) -> tuple[NDArray[Any], str]:
+    """Decode a TIFF file; also say what is wrong with it."""
     import tifffile  # comes with scikit-image
 
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        _check_claim(page.imagewidth, page.imagelength)
+        page = check_page(tiff, os.fstat(file.fileno()).st_size)
         if not _suits_pillow(page):
-            return _decode_page(page, gray)
+            return decode_page(page, file, gray), ""
         file.seek(0)
         with TiffImageFile(file) as image:  # has more decompressors than tifffile
+            check_claim(*image.size)
+            lack = load(image, b"", lambda: TiffImageFile(file))
             array = _to_array(image, gray)
         # Pillow inverts 8 bits only.
-        return (
-            ~array if array.dtype == np.uint16 and _ink(page) == "MINISWHITE" else array
-        )
+        inverted = array.dtype == np.uint16 and ink(page) == "MINISWHITE"
+        return ~array if inverted else array, lack
 
 
 def _suits_pillow(page: Any) -> bool:
@@ -257,113 +297,3 @@ def _suits_pillow(page: Any) -> bool:
     return largest <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) and (
         dtype in ("bool", "uint8") or (dtype, page.samplesperpixel) == ("uint16", 1)
     )
-
-
-def _ink(page: Any) -> str:
-    return getattr(page.photometric, "name", str(page.photometric))
-
-
-def _decode_page(page: Any, gray: bool) -> NDArray[Any]:
-    """Decode deep colour, floating point and what is above Pillow's own limit."""
-    dtype, channels, ink = str(page.dtype), page.samplesperpixel, _ink(page)
-    if (
-        dtype not in _TIFF_DTYPES
-        or page.axes not in ("YX", "YXS", "SYX")
-        or ink not in ("RGB", "MINISBLACK")
-        or channels > 4
-    ):
-        raise ValueError(
-            f"a TIFF page of {channels} channel(s) of {dtype}, {ink}, with axes "
-            f"{page.axes}, is not supported; save it as uint8, uint16 or float32, gray "
-            "(MINISBLACK) or RGB"
-        )
-    _check_claim(page.tilewidth or 1, page.tilelength or 1)
-    array = page.asarray()
-    array = np.moveaxis(array, 0, -1) if page.axes == "SYX" else array  # (H, W[, C])
-    if array.ndim == 3:  # gray + alpha has two channels, RGB + alpha four
-        array = array[..., 0] if channels < 3 else array[..., :3]
-    turn = page.tags.valueof("Orientation", 1)
-    array = _orient(array.astype(_TIFF_DTYPES[dtype]), turn)
-    if gray and array.ndim == 3:
-        return _as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)
-    return array
-
-
-def _orient(array: NDArray[Any], turn: int) -> NDArray[Any]:
-    """Undo the orientation of TIFF tag 274 (TIFF 6.0, page 36)."""
-    if turn in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if turn in (3, 4, 7, 8):
-        array = array[::-1]
-    if turn in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
-
-
-def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
-    """Resize an image in memory, as `read_image` resizes one that it reads.
-
-    For frames of a camera, and a detector that was fitted on files: another way to
-    resize moves scores, and sometimes verdicts.
-
-    Parameters
-    ----------
-    image : array-like of shape (height, width) or (height, width, 3)
-        uint8, uint16 or float32.
-    image_size : int or (height, width)
-        An int means a square.
-
-    Returns
-    -------
-    ndarray of shape image_size or (*image_size, 3), of the same dtype
-
-    Raises
-    ------
-    ValueError
-        If `image` has another shape or dtype, or `image_size` is none.
-
-    Examples
-    --------
-    >>> frame = np.arange(12, dtype=np.uint8).reshape(2, 6)
-    >>> resize_image(frame, (1, 3))
-    array([[4, 6, 7]], dtype=uint8)
-    """
-    refuse_mask(image, "image")
-    array = np.array(image)  # a copy: a camera may use its frame again
-    dtype = array.dtype.newbyteorder("=")
-    has_size = array.size and array.ndim > 1 and array.shape[2:] in ((), (3,))
-    if dtype not in _DTYPES or not has_size or getattr(image, "mode", "")[:1] == "P":
-        raise ValueError(
-            "image must be an array (height, width) or (height, width, 3) of uint8, "
-            f"uint16 or float32, and no palette image; got {type(image).__name__} of "
-            f"{array.dtype} and shape {array.shape}"
-        )
-    size = check_options(image_size, gray=False)
-    if size is None:
-        raise ValueError("image_size must be an int or (height, width); got None")
-    return _resize(np.ascontiguousarray(array, dtype), size)
-
-
-def _resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Resize with a triangle filter as wide as the shrinking, so that none aliases."""
-    if array.shape[:2] == size:
-        return array
-
-    def resize(plane: NDArray[Any]) -> NDArray[Any]:
-        # A gap of 3 is quicker and "almost indistinguishable" (Pillow's manual).
-        image = Image.fromarray(plane)
-        shape = (size[1], size[0])
-        return np.array(image.resize(shape, Image.Resampling.BILINEAR, reducing_gap=3))
-
-    if array.dtype == np.uint8:
-        return resize(array)
-    if array.ndim == 2:
-        return _as_type(resize(array.astype(np.float32)), array.dtype)
-    planes = [_resize(np.ascontiguousarray(array[..., c]), size) for c in range(3)]
-    return np.stack(planes, axis=-1)  # (H, W, 3)
-
-
-def _as_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype == np.float32:
-        return array.astype(dtype)
-    return np.clip(np.rint(array), 0, np.iinfo(dtype).max).astype(dtype)

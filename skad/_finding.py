@@ -1,51 +1,92 @@
 """Which files are meant: those of a folder, one, or some that are named."""
 
+import glob
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skad._decoding import PathLike
+from skad._formats import suffixes
+from skad._resizing import check_bool
+from skad._warnings import warn
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_LISTED = 5  # names that one message spells out
+_MOST_SEARCHED = 10_000  # files below a folder, for a hint
+# What systems and editors leave in folders; other such names begin with a dot.
+_LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
 
-def find_images(path: PathLike | Iterable[PathLike]) -> list[Path]:
+def find_images(
+    path: PathLike | Iterable[PathLike], *, recursive: bool = False
+) -> list[Path]:
     """List the image files of a folder.
 
     Parameters
     ----------
     path : path or iterable of paths
-        A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png``, ``*.bmp``, ``*.tif``
-        and ``*.tiff`` in any case, not recursively; or one file; or the files
-        themselves, kept in their order, which may be a table of one column. A file
-        that is named need not have one of these suffixes.
+        A folder, searched for files with the suffixes of the formats that `read_image`
+        reads, in any case; or one file; or a pattern such as ``"parts/*.png"``, where
+        ``**`` stands for folders in folders; or the files themselves, kept in their
+        order, which may be a table of one column. ``~`` is your home. A file that is
+        named need not have one of these suffixes.
+    recursive : bool, default=False
+        Search the folders in a folder, too. Links to folders are not followed.
 
     Returns
     -------
     list of pathlib.Path
         The files of a folder in plain string order of their names, on every system
-        the same: ``"10.png"`` comes before ``"2.png"``.
+        the same: ``"10.png"`` comes before ``"2.png"``. Files in the folder that are no
+        images are named in a warning, except hidden ones and those that systems leave
+        there, such as ``Thumbs.db``.
 
     Raises
     ------
     FileNotFoundError
-        If the folder or a named file does not exist.
+        If the folder or a named file does not exist, or nothing matches the pattern.
     ValueError
         If there is no image in the folder, no path in the iterable, or what is no path.
     """
+    check_bool("recursive", recursive)
     if not isinstance(path, str | os.PathLike):
         paths = _named(path)
-    elif os.path.isdir(path):
-        return _search(Path(path))
     else:
-        paths = [Path(path)]
+        one = Path(path).expanduser()
+        if os.path.isdir(one):
+            return _search([one], recursive)
+        if glob.has_magic(str(one)) and not os.path.lexists(one):
+            return _search(_matches(one), recursive)
+        paths = [one]
     for item in paths:
         if not os.path.lexists(item):
             raise FileNotFoundError(f"no such image file or folder: {item}")
     return paths
+
+
+def list_files(sources: Iterable[PathLike], recursive: bool = False) -> list[Path]:
+    """List the image files of files and folders, each once, in the order given.
+
+    By absolute paths: the table is to say the same from every working directory.
+    """
+    found = [find_images(source, recursive=recursive) for source in sources]
+    paths = (path for files in found for path in files)
+    return list(dict.fromkeys(map(_absolute, paths)))
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root on; links stay, unless ".." may cross one."""
+    if os.pardir in path.parts:
+        return Path(os.path.realpath(path.parent)) / path.name
+    return path.absolute()
+
+
+def is_image_name(path: Path) -> bool:
+    """Tell whether a file of this name is looked for in a folder."""
+    return path.suffix.lower() in suffixes() and not _is_litter(path.name)
 
 
 def is_shape_of_files(shape: tuple[int, ...]) -> bool:
@@ -67,19 +108,81 @@ def _named(items: Any) -> list[Path]:
             raise ValueError(f"{rule}; item {i} is {item!r}")
     if not items:
         raise ValueError("no image paths: the sequence of paths is empty")
-    return [Path(item) for item in items]
+    return [Path(item).expanduser() for item in items]
 
 
-def _search(folder: Path) -> list[Path]:
-    # Not is_file: a broken link must be named later as unreadable, not vanish.
-    found = [
-        item
-        for item in folder.iterdir()
-        if item.suffix.lower() in SUFFIXES and not item.is_dir()
-    ]
+def _matches(pattern: Path) -> list[Path]:
+    found = sorted(map(Path, glob.glob(str(pattern), recursive=True)), key=_order)
     if not found:
-        raise ValueError(
-            f"no image in the folder {folder}: looked for *{', *'.join(SUFFIXES)} "
-            "(any case, not in subfolders)"
-        )
-    return sorted(found, key=lambda item: item.name)
+        raise FileNotFoundError(f"no image file or folder matches {pattern}")
+    return found
+
+
+def _search(places: list[Path], recursive: bool) -> list[Path]:
+    """List the images among files and in folders, and name what is none."""
+    files: list[Path] = []
+    for place in places:
+        if os.path.isdir(place):
+            files += sorted(_walk(place, recursive), key=_order)
+        else:
+            files.append(place)
+    files = [file for file in dict.fromkeys(files) if not _is_litter(file.name)]
+    images = [file for file in files if is_image_name(file)]
+    if not images:
+        raise ValueError(_say_none(places, recursive, files))
+    others = [file for file in files if file not in set(images)]
+    if others:
+        warn(_say_others(others))
+    return images
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the files of a folder; broken links, too, to be named as unreadable."""
+    for here, folders, names in os.walk(folder, onerror=_raise):
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden)) if recursive else []
+        yield from (Path(here, name) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _order(path: Path) -> tuple[str, ...]:
+    return path.parts
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _say_others(others: list[Path]) -> str:
+    names = ", ".join(file.name for file in others[:_LISTED])
+    more = ", ..." if len(others) > _LISTED else ""
+    are = (
+        "1 file is no image"
+        if len(others) == 1
+        else f"{len(others)} files are no images"
+    )
+    return f"{are} and not taken: {names}{more}, in {others[0].parent}"
+
+
+def _say_none(places: list[Path], recursive: bool, files: list[Path]) -> str:
+    """Say that there is no image, what there is instead, and where there are some."""
+    where = f"the folder {places[0]}" if len(places) == 1 else f"{places[0]} and others"
+    text = f"no image in {where}"
+    below: Counter[Path] = Counter()
+    for place in () if recursive else filter(os.path.isdir, places):
+        found = _walk(place, recursive=True)
+        for _, file in zip(range(_MOST_SEARCHED), found, strict=False):
+            below[file.parent] += is_image_name(file)
+    hints = [f"{count} in {folder}" for folder, count in sorted(below.items()) if count]
+    if hints:
+        more = ", ..." if len(hints) > _LISTED else ""
+        text += f", but {', '.join(hints[:_LISTED])}{more}: pass that, or "
+        return text + "recursive=True (on the command line --recursive)"
+    if files:
+        text += f"; {_say_others(files)}"
+    kinds = ", *".join(sorted(suffixes()))
+    below_too = "" if recursive else ", not in folders below it"
+    return f"{text}; looked for *{kinds} (any case{below_too})"

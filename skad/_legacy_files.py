@@ -44,10 +44,18 @@ def find_stored_model(name: str, presets: Iterable[str]) -> Path | Pair | None:
 
 def image_files(path: PathLike) -> list[Path]:
     """List the images of a folder that the old script read, or one file."""
-    files = [file for file in find_images(path) if file.suffix.lower() in _FORMATS]
+    found = find_images(path)
+    files = [file for file in found if file.suffix.lower() in _FORMATS]
+    kinds = ", *".join(_FORMATS)
     if not files:
-        kinds = ", *".join(_FORMATS)
         raise ValueError(f"No image in {path}: looked for *{kinds}. Convert others.")
+    others = [file.name for file in found if file not in files]
+    if others:
+        names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+        message = (
+            f"{len(others)} image files are not taken, for AD reads *{kinds}: {names}"
+        )
+        warn(message)
     return files
 
 

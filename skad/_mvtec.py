@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skad._decoding import PathLike
-from skad._finding import SUFFIXES, find_images
+from skad._finding import find_images, is_image_name
 from skad._masks import as_mask, has_more_than_two_values
 from skad._warnings import warn
 from skad.images import ImageReader, read_image
@@ -135,7 +135,7 @@ def load_category(path: PathLike) -> Category:
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and file.is_file()
+    return is_image_name(file) and file.is_file()
 
 
 def _find_mask(folder: Path, stem: str) -> Path | None:
@@ -159,7 +159,7 @@ def fingerprint(path: Path) -> str:
     """Sum up the names and contents of a category's images in 16 hex digits."""
     digest = hashlib.sha256()
     for file in sorted(path.glob("*/*/*")):
-        if file.suffix.lower() in SUFFIXES:
+        if is_image_name(file):
             digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
         if _is_image(file):
             with suppress(OSError), file.open("rb") as opened:  # the run will name it

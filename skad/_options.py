@@ -67,6 +67,13 @@ def add_device(
     )
 
 
+def add_recursive(parser: argparse.ArgumentParser) -> None:
+    """Add --recursive."""
+    parser.add_argument(
+        "--recursive", action="store_true", help="search folders in folders, too"
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
     parser.add_argument(

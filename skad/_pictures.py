@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from skad._decoding import PathLike, Size
+from skad._decoding import PathLike
 from skad._regions import Box, scaled_box
+from skad._resizing import Size
 from skad.images import read_image, resize_image
 from skad.overlays import boxes_image, heat_map_image, to_rgb_uint8
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skad._decoding import Size, read_image, resize_image
+from skad._decoding import read_image
 from skad._masked import refuse_mask
 from skad._masks import as_mask, has_more_than_two_values
+from skad._resizing import Size, resize_image
 from skad._warnings import warn
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from skad._bars import bar, say
 from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._files import make_room_for, write_atomically
-from skad._finding import find_images, is_shape_of_files
+from skad._finding import is_shape_of_files, list_files
 from skad._locks import locked
 from skad._pictures import heat_picture, read_picture
 from skad._prefetch import read_ahead
@@ -50,6 +50,7 @@ def score_files(
     *,
     heat_maps: bool = True,
     resume: bool = False,
+    recursive: bool = False,
     verbose: int = 0,
 ) -> Counter[str]:
     """Score files one batch after the other, and write down each at once.
@@ -59,7 +60,7 @@ def score_files(
     detector : fitted detector of skad's
         Files are read as it was fitted: gray or colour, resized to its images' size.
     sources : iterable of paths
-        Image files, and folders of them (not searched recursively).
+        Image files, folders of them, and patterns, as `find_images` takes.
     output : path
         A folder, made if absent: the table ``scores.csv`` and the folder
         ``heat_maps`` are written into it.
@@ -71,6 +72,8 @@ def score_files(
         not named now, and score the rest; files that could not be read, and those
         whose heat map is wanted and gone, are tried again. False starts over: an
         earlier table is replaced, and the heat maps that it names are removed.
+    recursive : bool, default=False
+        Search the folders in a folder, too.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -98,7 +101,7 @@ def score_files(
             "the model has no threshold yet, and so no verdicts: set one from good "
             "images with skad calibrate MODEL FOLDER, or with its calibrate in Python"
         )
-    paths = list_files(sources)
+    paths = list_files(sources, recursive)
     reader = _reader(detector)
     table = make_room_for(Path(output) / TABLE)
     with locked(table.parent):
@@ -146,22 +149,6 @@ def _score_into(
                 verdicts[finding.row["verdict"]] += 1
                 progress.update()
     return verdicts
-
-
-def list_files(sources: Iterable[PathLike]) -> list[Path]:
-    """List the image files of files and folders, each once, in the order given.
-
-    By absolute paths: the table is to say the same from every working directory.
-    """
-    paths = (path for source in sources for path in find_images(source))
-    return list(dict.fromkeys(map(_absolute, paths)))
-
-
-def _absolute(path: Path) -> Path:
-    """Return the path from the root on; links stay, unless ".." may cross one."""
-    if os.pardir in path.parts:
-        return Path(os.path.realpath(path.parent)) / path.name
-    return path.absolute()
 
 
 def heat_map_files(

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from skad._decoding import Size, resize_image
 from skad._inputs import Format, Images, as_array, as_given, as_images, is_lazy
 from skad._layout import as_image, refuse_channels_first, refuse_single_image
+from skad._resizing import Size, resize_image
 
 
 class Resized:

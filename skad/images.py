@@ -2,11 +2,9 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +15,15 @@ from skad._decoding import (
     Frame,
     PathLike,
     Seen,
-    Size,
-    check_bool,
     check_fits,
-    check_options,
-    decode_or_say_why,
+    check_truncated,
     read_frame,
     read_image,
-    resize_image,
+    warn_truncated,
 )
 from skad._finding import find_images
-from skad._warnings import warn
+from skad._resizing import Size, check_bool, check_options, resize_image
+from skad._survey import list_unreadable, stamp, survey_files, warn_of
 
 __all__ = [
     "ImageFolder",
@@ -38,15 +34,14 @@ __all__ = [
     "resize_image",
 ]
 
-_WORKERS = min(4, os.cpu_count() or 1)
-_AT_ONCE = 4 * _WORKERS  # decoded images that wait in memory, at most
-_LISTED = 10  # files that one warning or error spells out
-
 
 def read_images(
     path: PathLike | Iterable[PathLike],
     image_size: int | Size | None = None,
     gray: bool = False,
+    *,
+    recursive: bool = False,
+    truncated: str = "error",
 ) -> NDArray[Any]:
     """Read a folder of images, or a list of files, into one array.
 
@@ -58,6 +53,10 @@ def read_images(
         As in `read_image`.
     gray : bool, default=False
         As in `read_image`.
+    recursive : bool, default=False
+        As in `find_images`.
+    truncated : {"error", "warn"}, default="error"
+        As in `read_image`; such files are left out, or read and named in a warning.
 
     Returns
     -------
@@ -73,8 +72,10 @@ def read_images(
         If no file can be read, or the images differ in size, colour or bit depth.
     """
     size = check_options(image_size, gray)
-    survey = _survey(find_images(path), size, gray, keep=True)
-    _warn_left_out(survey.left_out)
+    check_truncated(truncated)
+    paths = find_images(path, recursive=recursive)
+    survey = survey_files(paths, size, gray, truncated, keep=True)
+    warn_of(survey)
     return survey.images
 
 
@@ -99,6 +100,10 @@ class ImageFolder:
         and left out, and images that do not fit together are an error. False trusts
         the first image; a file that cannot be read or differs from it is then an
         error when it is asked for.
+    recursive : bool, default=False
+        As in `find_images`.
+    truncated : {"error", "warn"}, default="error"
+        As in `read_image`; such files are left out, or named in a warning once.
 
     Attributes
     ----------
@@ -143,21 +148,41 @@ class ImageFolder:
         image_size: int | Size | None = None,
         gray: bool = False,
         check: bool = True,
+        recursive: bool = False,
+        truncated: str = "error",
     ) -> None:
         self.image_size = check_options(image_size, gray)
         self.gray = bool(gray)
-        paths = find_images(source)
+        self.truncated = check_truncated(truncated)
+        paths = find_images(source, recursive=recursive)
         self.folder: Path | None = None
-        if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-            self.folder = Path(source)
-        check = check_bool("check", check)
-        survey = _survey(paths if check else paths[:1], self.image_size, self.gray)
+        if isinstance(source, (str, os.PathLike)):
+            folder = Path(source).expanduser()
+            self.folder = folder if folder.is_dir() else None
+        self._is_checked = check = check_bool("check", check)
+        survey = survey_files(
+            paths if check else paths[:1], self.image_size, self.gray, truncated
+        )
         self.paths = survey.paths if check else paths
         self.left_out = survey.left_out
         self._first = survey.first
         self._sizes = survey.sizes  # and of each file that is read later
-        _warn_left_out(self.left_out)
-        self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
+        warn_of(survey)
+        self._stamps = [stamp(path) for path in self.paths]  # for joblib.hash
+
+    def in_memory(self) -> NDArray[Any]:
+        """Read all images into one array; files that are gone now are left out.
+
+        Returns
+        -------
+        ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
+            Files that cannot be read any more are named in a warning.
+        """
+        survey = survey_files(
+            self.paths, self.image_size, self.gray, self.truncated, keep=True
+        )
+        warn_of(survey._replace(truncated=[]))  # of these the user knows
+        return survey.images
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -184,7 +209,9 @@ class ImageFolder:
         return [self._sizes.get(path) or self._read(path).size for path in self.paths]
 
     def _read(self, path: Path) -> Frame:
-        frame = read_frame(path, self.image_size, self.gray)
+        frame = read_frame(path, self.image_size, self.gray, self.truncated)
+        if frame.lack and not self._is_checked:
+            warn_truncated([(path, frame.lack)])
         self._sizes[path] = frame.size
         return frame
 
@@ -283,9 +310,9 @@ class ImageReader(TransformerMixin, BaseEstimator):
                 f"X must be a sequence of paths; got the single path {X!r}: pass "
                 "[path], or skad.images.find_images(folder)"
             )
-        survey = _survey(find_images(X), size, self.gray, keep=True)
+        survey = survey_files(find_images(X), size, self.gray, "error", keep=True)
         if survey.left_out:
-            raise ValueError(_list_unreadable(survey.left_out))
+            raise ValueError(list_unreadable(survey.left_out))
         return survey.images
 
     def __sklearn_tags__(self) -> Tags:
@@ -296,70 +323,3 @@ class ImageReader(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-
-class _Survey(NamedTuple):
-    paths: list[Path]  # of the files that could be read
-    first: Seen  # of these
-    left_out: list[tuple[Path, str]]  # the others, with the reasons
-    images: NDArray[Any]  # empty unless they are kept
-    sizes: dict[Path, Size]  # of the files that could be read
-
-
-def _survey(
-    paths: list[Path], size: Size | None, gray: bool, keep: bool = False
-) -> _Survey:
-    """Decode every file once, and see that the images fit together."""
-    good: list[Path] = []
-    left_out: list[tuple[Path, str]] = []
-    sizes: dict[Path, Size] = {}
-    images = np.empty(0)
-    first = None
-    for path, frame in zip(paths, _decode_all(paths, size, gray), strict=True):
-        if isinstance(frame, str):
-            left_out.append((path, frame))
-            continue
-        image, sizes[path] = frame
-        seen = Seen(path, image.shape, image.dtype)
-        first = first or seen
-        check_fits(first, seen)
-        if keep and not good:
-            images = np.empty((len(paths), *image.shape), image.dtype)
-        if keep:
-            images[len(good)] = image
-        good.append(path)
-    if first is None:
-        raise ValueError(f"no image can be read; {_list_unreadable(left_out)}")
-    return _Survey(good, first, left_out, images[: len(good)], sizes)
-
-
-def _decode_all(
-    paths: list[Path], size: Size | None, gray: bool
-) -> Iterator[Frame | str]:
-    """Decode in parallel, in order; of a file that cannot be read, say why."""
-    decode = partial(decode_or_say_why, size=size, gray=gray)
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            yield from pool.map(decode, paths[start : start + _AT_ONCE])
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of last change in ns; None where there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _list_unreadable(left_out: list[tuple[Path, str]]) -> str:
-    lines = [f"  {path}: {why}" for path, why in left_out[:_LISTED]]
-    if len(left_out) > _LISTED:
-        lines.append(f"  and {len(left_out) - _LISTED} more")
-    return "\n".join([f"cannot read {len(left_out)} image file(s):", *lines])
-
-
-def _warn_left_out(left_out: list[tuple[Path, str]]) -> None:
-    if left_out:
-        message = f"left out, {_list_unreadable(left_out)}"
-        warn(message)

@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skad import images
+from skad import _survey, images
 from skad.images import (
     ImageFolder,
     ImageReader,
@@ -64,12 +64,49 @@ def bad_files(tmp_path):
 
 def test_find_images_in_a_folder(tmp_path):
     names = ["10.PNG", "2.png", "a.JPG", "b.jpeg", "c.Bmp", "d.tif", "e.TIFF"]
-    for name in [*reversed(names), "notes.txt", "png", "f.gif"]:
+    names += ["f.gif", "g.WebP", "h.jp2", "i.avif"]
+    for name in reversed(names):
         (tmp_path / name).touch()
     (tmp_path / "sub.png").mkdir()
     (tmp_path / "sub.png" / "deeper.png").touch()
     assert find_images(tmp_path) == [tmp_path / name for name in names]
     assert find_images(str(tmp_path)) == find_images(tmp_path)
+
+
+def test_what_is_no_image_in_a_folder_is_named_once(folder):
+    for name in ("._0.png", ".hidden.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).touch()
+    assert len(find_images(folder)) == 8  # without a warning
+    for name in ("notes.txt", "model.safetensors", "png"):
+        (folder / name).touch()
+    words = r"^3 files are no images and not taken: model\.safetensors, notes\.txt, png"
+    for read in (find_images, read_images, ImageFolder):
+        with pytest.warns(UserWarning, match=words) as record:
+            assert len(read(folder)) == 8
+        assert len(record) == 1
+
+
+def test_folders_in_a_folder_are_searched_where_asked_for(folder, monkeypatch):
+    for name in ("b/good/1.png", "b/good/0.png", "b.png", "a/2.png", ".trash/3.png"):
+        (folder / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        save(folder / "all" / name, np.zeros((6, 5), np.uint8))
+    found = find_images(folder / "all", recursive=True)
+    names = ["a/2.png", "b/good/0.png", "b/good/1.png", "b.png"]
+    assert [file.relative_to(folder / "all").as_posix() for file in found] == names
+    assert ImageFolder(folder / "all", recursive=True).paths == found
+    assert len(read_images(folder / "all", recursive=True)) == 4
+    hint = r"no image in the folder .*b, but 2 in .*good: pass that, or recursive=True"
+    with pytest.raises(ValueError, match=hint):
+        find_images(folder / "all" / "b")
+    with pytest.raises(ValueError, match="recursive must be True or False; got 1"):
+        find_images(folder, recursive=1)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))  # on Windows
+    assert find_images("~/all/b/good/*.png") == found[1:3]
+    assert find_images("~/all/b*/**/[01].png") == found[1:3]
+    assert find_images(["~/all/b.png"]) == found[3:]
+    with pytest.raises(FileNotFoundError, match=r"no image .* matches .*\*\.jpg"):
+        find_images(folder / "*.jpg")
 
 
 def test_find_images_takes_files_in_order(tmp_path):
@@ -83,7 +120,8 @@ def test_find_images_takes_files_in_order(tmp_path):
 
 def test_find_images_errors(tmp_path):
     with pytest.raises(
-        ValueError, match=r"no image in the folder.*\*\.jpg, .*\*\.tiff"
+        ValueError,
+        match=r"no image in the folder.*\*\.jpg, .*\*\.tiff.*any case, not in",
     ):
         find_images(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no such image file or folder.*gone"):
@@ -138,19 +176,19 @@ def test_read_images_and_folder_agree_on_colour(tmp_path):
 
 def test_read_images_decodes_each_file_once(folder, monkeypatch):
     seen = []
-    inner = images.decode_or_say_why
+    inner = _survey.decode_or_say_why
 
     def decode(path, **options):
         seen.append(path)
         return inner(path, **options)
 
-    monkeypatch.setattr(images, "decode_or_say_why", decode)
+    monkeypatch.setattr(_survey, "decode_or_say_why", decode)
     read_images(folder)
     assert sorted(seen) == find_images(folder)
 
 
 def test_more_files_than_wait_in_memory(folder, monkeypatch):
-    monkeypatch.setattr(images, "_AT_ONCE", 3)
+    monkeypatch.setattr(_survey, "_AT_ONCE", 3)
     assert_array_equal(read_images(folder)[:, 0, 0], np.arange(8))
 
 
@@ -334,7 +372,7 @@ def test_wrong_index(folder, key, words):
 
 def test_subsets_are_not_checked_again(folder, monkeypatch):
     lazy = ImageFolder(folder)
-    monkeypatch.setattr(images, "decode_or_say_why", None)
+    monkeypatch.setattr(_survey, "decode_or_say_why", None)
     assert len(lazy[2:6][[0, 1]]) == 2
 
 

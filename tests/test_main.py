@@ -230,6 +230,47 @@ def test_fit_learns_the_same_from_images_that_do_not_fit_into_memory(
     np.testing.assert_equal(load_file(path), load_file(model))
 
 
+def test_fit_and_score_search_folders_in_folders_and_name_what_is_no_image(
+    good, tmp_path, monkeypatch, capsys
+):
+    for file in sorted(good.iterdir()):
+        write(tmp_path / "all" / "good" / file.name, np.asarray(Image.open(file)))
+    Image.fromarray(np.full((24, 24), np.nan, np.float32)).save(
+        tmp_path / "all" / "good" / "lost.tif"
+    )
+    for name in ("notes.txt", "._0.png", "Thumbs.db"):
+        (tmp_path / "all" / "good" / name).touch()
+    output = tmp_path / "part.safetensors"
+    fit = ["fit", str(tmp_path / "all"), "--model", str(output), *QUICK]
+    assert main(fit) == 2
+    assert "but 13 in" in (text := capsys.readouterr().err)
+    assert "--recursive" in text
+    in_memory = _command_fit.ImageFolder.in_memory
+
+    def vanish(images):
+        images.paths[3].unlink()
+        return in_memory(images)
+
+    monkeypatch.setattr(_command_fit.ImageFolder, "in_memory", vanish)
+    warnings.simplefilter("default")  # pytest sets it back
+    assert main([*fit, "--recursive"]) == 0
+    said = capsys.readouterr()
+    assert "learning from 12 images" in said.out
+    assert "1 file is no image and not taken: notes.txt" in said.err
+    assert "lost.tif: pixels must be finite numbers" in said.err
+    assert "11.png: no such image file" in said.err
+    scores = ["--output", str(tmp_path / "scores"), "--no-heat-maps"]
+    pattern = str(tmp_path / "a*" / "**" / "1*.png")
+    assert main(["score", str(output), pattern, *scores]) == 0
+    assert [Path(row["path"]).name for row in rows_of(tmp_path / "scores")] == [
+        "1.png",
+        "10.png",
+    ]
+    assert main(["score", str(output), str(tmp_path), "--recursive", *scores]) == 1
+    assert len(rows_of(tmp_path / "scores")) == 12
+    assert capsys.readouterr().err.count("notes.txt") == 1
+
+
 def test_fit_looks_at_the_models_place_before_it_learns(good, tmp_path, capsys):
     assert main(["fit", str(good), "--model", str(tmp_path)]) == 2
     said = capsys.readouterr()
