@@ -174,6 +174,7 @@ def _add_calibrate(commands: Any) -> None:
     )
     _add_model(parser)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of images")
+    add_recursive(parser)
     parser.add_argument(
         "--output",
         type=Path,

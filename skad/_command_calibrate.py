@@ -51,7 +51,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _files_and_labels(args: argparse.Namespace) -> _Labelled:
     """Return the images of the folder that count, and their labels."""
-    files = find_images(args.folder)
+    files = find_images(args.folder, recursive=args.recursive)
     if args.labels is None:
         return files, None
     labels = read_labels(args.labels, args.folder, files)
