@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad._random import choose, log_uniform, normal, randint, uniform, with_chance
+from skad._threads import one_thread
 from skad._windows import Windows, cut, pixels_at, pixelwise, place, what_is_shown
 
 _FEWEST_ROUNDS = 2  # of every size; in each, half of the images get a defect
@@ -42,6 +43,7 @@ _BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
 _LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
 
 
+@one_thread()
 def simulate(
     images: Tensor,
     patch_sizes: tuple[int, ...],

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skad._threads import one_thread
+
 _SHARE = 0.75  # of what is to be expected; a defect changes its surroundings, too
 _RIDGE = 1e-3  # of the mean square
 _FARTHEST = 10.0  # standard deviations from the mean; farther, none is like it
@@ -58,6 +60,7 @@ def fit_expectation(images: Iterable[tuple[Tensor, Tensor]]) -> Expectation:
     return Expectation(*(each.float().contiguous() for each in state))
 
 
+@one_thread()
 def _sums(coarsest: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return x' x and x' y: x features and a one, y evidence, in rows for places."""
     h, w = coarsest.shape[2:]

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skad._threads import one_thread
+
 MOST_PLACES = 1024  # in larger images, neighbouring positions share a Gaussian
 N_COMPONENTS = 32  # of the features
 N_FOLDS = 3
@@ -39,6 +41,7 @@ class Moments(NamedTuple):
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         return Moments(*(a + b for a, b in zip(self, other, strict=True)))
 
+    @one_thread()
     def __iadd__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         for a, b in zip(self, other, strict=True):
             a += b  # in place: there may be many places
@@ -109,6 +112,7 @@ def fit_gaussians(
     return [_fit_level(*level) for level in zip(projections, folds, strict=True)]
 
 
+@one_thread()
 def _fit_level(
     projection: Tensor, folds: list[Moments]
 ) -> tuple[Gaussians, list[Gaussians]]:
@@ -151,6 +155,7 @@ def _principal_components(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     return [_directions(torch.stack(level).sum(0)) for level in zip(*sums, strict=True)]
 
 
+@one_thread()
 def _first_two(x: Tensor) -> Tensor:
     """Return sums (1 + 1 + c, c) over features (n, c, h, w): of one, x and x x'."""
     rows = x.movedim(1, 3).flatten(0, 2).double()  # n h w, c
@@ -180,6 +185,7 @@ def _moments(
     return levels
 
 
+@one_thread()
 def _moments_of(z: Tensor) -> Moments:
     cell = _cell(z.shape[1:3])
     x = _by_place(z, cell).double()  # P, m, k

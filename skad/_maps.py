@@ -3,10 +3,9 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +25,12 @@ from skad._fusion import (
 from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
 from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
-from skad._prefetch import batchwise, one_by_one
+from skad._prefetch import batchwise, imagewise
 from skad._preparation import Preparation
 from skad._tiles import in_tiles
 from skad._torch_state import inference
+
+T = TypeVar("T")
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
 # and the reconstruction. The decoder alone was trained to find defects; the coarsest
@@ -356,44 +357,42 @@ def fit_mapper(
         The Gaussians see every image flipped along each of these sets of axes.
     """
     folded, device = fold(network), next(network.parameters()).device
+    pixels = math.prod(preparation.working_size) * len(looks)
+    at_a_time = _PIXELS_AT_A_TIME // pixels if device.type == "cpu" else 1
 
-    def prepared() -> Iterator[Tensor]:
-        with closing(one_by_one(images, places)) as read:
-            for image in read:
-                yield preparation(image, device)
+    def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
+        @inference()  # in every thread
+        def prepare_and_compute(i: int, image: np.ndarray) -> T:
+            return compute(i, preparation(image, device))
 
-    def seen() -> Iterator[tuple[Tensor, ...]]:
-        for x in prepared():
-            flipped = [preparation.flipped(x, axes) for axes in looks]
-            yield folded.encode(torch.cat(flipped))
+        return imagewise(images, places, prepare_and_compute, at_a_time)
 
-    fitted = fit_gaussians(seen)
+    def features(_: int, x: Tensor) -> tuple[Tensor, ...]:
+        return folded.encode(
+            torch.cat([preparation.flipped(x, axes) for axes in looks])
+        )
+
+    fitted = fit_gaussians(lambda: each(features))
     gaussians = tuple(level for level, _ in fitted)
     without = list(zip(*(levels for _, levels in fitted), strict=True))
     inside = preparation.inside(MAP_STRIDE).to(device)
     every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
 
-    def pairs() -> Iterator[tuple[Tensor, tuple[Gaussians, ...]]]:
-        for i, x in enumerate(prepared()):
-            yield x, without[i % len(without)]
+    def unseen(i: int, x: Tensor, expectation: Expectation | None) -> Tensor:
+        return evidence(folded, x, without[i % len(without)], expectation)
 
     expectation = fit_expectation(
-        (folded.encode(x)[-1], evidence(folded, x, others, None)[:, 1:])
-        for x, others in pairs()
+        each(lambda i, x: (folded.encode(x)[-1], unseen(i, x, None)[:, 1:]))
     )
 
-    def unseen() -> Iterator[Tensor]:
-        for x, others in pairs():
-            yield evidence(folded, x, others, expectation)  # 1, kinds, h/2, w/2
+    def sampled(view: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        def sample(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+            counts = view(unseen(i, x, expectation))[0, :, inside]
+            return counts[:, i % every :: every], counts.amax(1)
 
-    def sampled(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        pixels, peaks = [], []  # (kinds, m) in all, and (kinds, n) of the images
-        for i, found in enumerate(maps):
-            counts = found[0, :, inside]
-            pixels.append(counts[:, i % every :: every])
-            peaks.append(counts.amax(1))
-        return torch.cat(pixels, 1), torch.stack(peaks, 1)
+        some, peaks = zip(*each(sample), strict=True)
+        return torch.cat(some, 1), torch.stack(peaks, 1)  # (kinds, m), (kinds, n)
 
-    tails = fit_tails(*sampled(unseen()), int(inside.sum()))
-    lines = fit_view_lines(*sampled(combine(one, tails, VIEWS) for one in unseen()))
+    tails = fit_tails(*sampled(lambda found: found), int(inside.sum()))
+    lines = fit_view_lines(*sampled(lambda found: combine(found, tails, VIEWS)))
     return AnomalyMapper(network, preparation, gaussians, expectation, tails, lines)

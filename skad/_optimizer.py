@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Muon
 from torch.optim.lr_scheduler import OneCycleLR
 
+from skad._threads import one_thread
+
 _OTHERS_RATE = 0.3  # of the kernels': with it, 0.003 is what AdamW alone does best with
 _RISE = 0.1  # of the steps, up to the peak
 
@@ -74,7 +76,8 @@ class Optimizer:
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             if kernel.grad is not None:
                 matrix.grad = _channels_last(kernel.grad).flatten(1)
-        self._muon.step()
+        with one_thread():
+            self._muon.step()
         self._adam.step()
         for schedule in self._schedules:
             schedule.step()

@@ -74,3 +74,18 @@ def batchwise(
     at_a_time = min(at_a_time, len(starts))
     with closing(batches_of(images, places)) as batches:
         yield from side_by_side(compute_full, batches, at_a_time)
+
+
+def imagewise(
+    images: Any,
+    places: np.ndarray,
+    compute: Callable[[int, np.ndarray], T],
+    at_a_time: int,
+) -> Iterator[T]:
+    """Apply a function to the images (1, H, W, C) at some places (k,), in order.
+
+    It is given the number of the image among these, and the image; up to so many are
+    computed with at a time.
+    """
+    with closing(one_by_one(images, places)) as read:
+        yield from side_by_side(lambda item: compute(*item), enumerate(read), at_a_time)

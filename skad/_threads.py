@@ -35,6 +35,22 @@ def within_quota() -> Iterator[None]:
         torch.set_num_threads(wanted)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone: for many small matrices.
+
+    Several threads share each of them, and meet at its end. That takes longer than the
+    matrix itself, and far longer where another process keeps a core busy: all wait,
+    spinning, for the thread that is not running.
+    """
+    wanted = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(wanted)
+
+
 def side_by_side(
     compute: Callable[[T], U], items: Iterable[T], most: int
 ) -> Iterator[U]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 
-from skad import PatchAutoencoderDetector, _threads
+from skad import PatchAutoencoderDetector, _defects, _threads
 from skad._threads import side_by_side, within_quota
 
 
@@ -38,22 +38,37 @@ def test_threads_are_given_back_after_an_error(monkeypatch, three_threads):
 
 
 def test_training_and_scoring_keep_within_the_quota(monkeypatch, three_threads):
+    """What consists of many small steps has one thread: several wait at each end."""
+    small = (
+        (torch.linalg, "cholesky"),
+        (torch, "cholesky_solve"),
+        (_defects, "place"),
+        (torch.optim.Muon, "step"),
+    )
     monkeypatch.setattr(_threads, "_usable", lambda: 2)
     images = np.random.default_rng(0).integers(0, 255, (6, 16, 16), dtype=np.uint8)
-    seen = set()
-    count = torch.nn.Conv2d.forward
+    seen = {}
 
-    def spy(self, x):
-        seen.add(torch.get_num_threads())
-        return count(self, x)
+    def spy(owner, name):
+        call = getattr(owner, name)
 
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", spy)
+        def counted(*args, **kwargs):
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    spy(torch.nn.Conv2d, "forward")
+    for owner, name in small:
+        spy(owner, name)
     detector = PatchAutoencoderDetector(4, epochs=1, target_fpr=0.5, random_state=0)
     detector.fit(images)
-    assert seen == {2}
+    # Training shares a batch; what is learned from the maps has an image a thread.
+    assert seen.pop("forward") == {1, 2}
+    assert seen == {name: {1} for _, name in small}
     seen.clear()
     detector.anomaly_map(images[:1])
-    assert seen == {2}
+    assert seen["forward"] == {2}
     assert torch.get_num_threads() == 3
 
 
