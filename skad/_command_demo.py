@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from skad import _demo
 from skad._files import make_room_for, write_atomically
+from skad._locks import locked
 from skad.displays import ScoreDisplay
 
 
@@ -18,6 +20,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     picture = make_room_for(args.output / "demo.png")
     scores = make_room_for(args.output / "scores.csv")
+    with locked(args.output):
+        return _run(args, picture, scores)
+
+
+def _run(args: argparse.Namespace, picture: Path, scores: Path) -> int:
     demo = _demo.run(args.surface, epochs=args.epochs, seed=args.seed)
     write_atomically(scores, _demo.scores_csv(demo))
     try:

@@ -20,6 +20,7 @@ _OPTION_OF = {  # parameters that options set, also under another name
     "resume": "--resume",
     "roi": "--roi",
     "target_fpr": "--target-fpr",
+    "y": "--labels",
 }
 _VALUE = r"\((?:[^()]*)\)|\"[^\"]*\"|'[^']*'|[\w.+-]*\w"
 _ASSIGNED = re.compile(rf"\b(?P<name>[a-z_]+)=(?P<value>{_VALUE})")

@@ -38,6 +38,7 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("target", "arguments"),
     [
+        ("out", ["demo", "--output", "out"]),
         ("out", ["score", "model", "good", "--output", "out"]),
         ("out", ["score", "model", "good", "--output", "out", "--resume"]),
         ("m", ["fit", "good", "--model", "m", "--epochs", "1"]),

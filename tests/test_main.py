@@ -409,6 +409,7 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
         ("name,label\n0.png,ok\n", "line 2: a label must be +1 or good, -1 or"),
         ("path,label\nno.png,good\n", "line 2: there is no image 'no.png' in "),
         ("path,label\n0.png,1\n0.png,-1\n", "line 3: 0.png has another label above"),
+        ("path,label\n0.png,1\n", "--labels must hold both labels, +1 (good) and"),
     ],
 )
 def test_a_table_that_is_none_of_labels_is_told(
