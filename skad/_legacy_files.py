@@ -76,5 +76,6 @@ def output_folder(save_path: PathLike, images: list[Path]) -> Path:
 def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
     """Write a picture in the format that its suffix names."""
     kind, content = _FORMATS[path.suffix.lower()], io.BytesIO()
-    Image.fromarray(picture).save(content, kind, quality=95, subsampling=0)
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 1}}
+    Image.fromarray(picture).save(content, kind, **options.get(kind, {}))
     write_atomically(path, content.getvalue())

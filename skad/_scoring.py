@@ -1,6 +1,5 @@
 """Score image files with a fitted detector: a table, and heat maps beside it."""
 
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,14 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from skad._bars import bar, say
-from skad._decoding import Frame, PathLike, as_colour, read_frame
+from skad._decoding import Frame, PathLike, Size, as_colour, read_frame
 from skad._files import make_room_for, write_atomically
 from skad._finding import is_shape_of_files, list_files
 from skad._locks import locked
-from skad._pictures import heat_picture, read_picture
+from skad._pictures import as_png, draw, read_picture
 from skad._prefetch import read_ahead
 from skad._score_table import (
     COLUMNS,
@@ -40,6 +38,7 @@ _PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into me
 class _Finding(NamedTuple):
     row: Row
     anomaly_map: NDArray | None = None  # (h, w); None where the file is unreadable
+    size: Size = (0, 0)  # of the file
     reason: str = ""
 
 
@@ -242,14 +241,12 @@ def _drawn(
         return finding
     path = Path(finding.row["path"])
     try:
-        rgb = read_picture(path, detector._mapper.value_range)
+        rgb = read_picture(path, finding.size, detector._mapper.value_range)
     except (OSError, ValueError) as error:
         return _unreadable(path, error)
-    rgb = heat_picture(rgb, finding.anomaly_map, detector.pixel_threshold_)
-    png = io.BytesIO()
-    Image.fromarray(rgb).save(png, "PNG")
+    rgb = draw(rgb, finding.anomaly_map, detector.pixel_threshold_)
     picture = pictures[str(path)]
-    write_atomically(picture, png.getvalue())
+    write_atomically(picture, as_png(rgb))
     drawn = picture.relative_to(table.parent).as_posix()
     return finding._replace(row={**finding.row, "heat_map": drawn})
 
@@ -293,7 +290,7 @@ def _judge(detector: Any, frames: dict[Path, Frame]) -> dict[Path, _Finding]:
         single = [_judge(detector, {path: frame}) for path, frame in frames.items()]
         return {path: finding for one in single for path, finding in one.items()}
     return {
-        path: _Finding(row_of(path, result, frame.size), result.anomaly_map)
+        path: _Finding(row_of(path, result, frame.size), result.anomaly_map, frame.size)
         for (path, frame), result in zip(frames.items(), results, strict=True)
     }
 

@@ -30,8 +30,8 @@ from skad._legacy_files import (
     write_picture,
 )
 from skad._parameters import patch_sizes
-from skad._pictures import Picture, boxes_picture, heat_picture, read_picture
-from skad._regions import Region, above, marked_patches
+from skad._pictures import draw, read_picture
+from skad._regions import Region
 from skad._warnings import warn
 from skad._whole_numbers import is_whole, whole_numbers
 from skad.overlays import to_rgb_uint8
@@ -309,22 +309,13 @@ class AD:
                 results.append(Result(file, found.is_anomaly, found.score, regions))
                 if folder is None and not show:
                     continue
-                picture = self._draw(file, values, threshold, hardcore * side)
+                rgb = read_picture(file, frame.size, self.detector._mapper.value_range)
+                picture = draw(rgb, values, threshold, box_side=hardcore * side)
                 if folder is not None:
                     write_picture(picture, folder / file.name)
                 if show:
                     show_picture(picture, file.name, feature="AD")
         return results
-
-    def _draw(
-        self, file: Path, values: np.ndarray, threshold: float, side: int
-    ) -> Picture:
-        """Draw heat on a file, or, where `side` is not 0, boxes of that side."""
-        rgb = read_picture(file, self.detector._mapper.value_range)
-        if not side:
-            return heat_picture(rgb, values, threshold)
-        boxes = marked_patches(above(values, threshold), side)
-        return boxes_picture(rgb, boxes, (values.shape[0], values.shape[1]))
 
     def _load(self, stored: Path | Pair) -> None:
         if isinstance(stored, Pair):
