@@ -145,7 +145,7 @@ def _add_score(commands: Any) -> None:
         "--heat-maps",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write a picture for each image (default: yes)",
+        help="write a picture for each image, as large as the file (default: yes)",
     )
     parser.add_argument(
         "--resume",
