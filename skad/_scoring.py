@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skad._bars import bar, say
-from skad._decoding import Frame, PathLike, Size, as_colour, read_frame
+from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._files import make_room_for, write_atomically
 from skad._finding import is_shape_of_files, list_files
 from skad._locks import locked
 from skad._pictures import as_png, draw, read_picture
 from skad._prefetch import read_ahead
+from skad._resizing import Size
 from skad._score_table import (
     COLUMNS,
     TABLE,
