@@ -72,7 +72,7 @@ def _add_fit(commands: Any) -> None:
         help="learn from a folder of good images",
         description="Learn from a folder of good images and store the model; score "
         "reads and resizes images likewise. What was stopped goes on when the same is "
-        "called again: FILE.unfinished holds it.",
+        "called again: FILE.unfinished holds it, until --restart begins anew.",
     )
     parser.add_argument(
         "folder",
@@ -115,6 +115,11 @@ def _add_fit(commands: Any) -> None:
     )
     add_device(parser, default="auto")
     add_seed(parser)
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="delete the unfinished training, if there is one, and begin anew",
+    )
 
 
 def _add_score(commands: Any) -> None:

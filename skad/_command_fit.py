@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skad._checkpoint import forget
 from skad._commands import check_not_read, one_or_several, print_threshold
 from skad._detector import PatchAutoencoderDetector
 from skad._files import make_room_for
@@ -37,8 +38,8 @@ def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> i
     height, width = images.shape[1:3]
     roi = check_roi(args.roi, (height, width), images)
     print(f"learning from {len(images)} images in {args.folder}")
-    if unfinished.exists():
-        print(f"going on with  {unfinished}")
+    if args.restart:
+        forget(unfinished)
     detector = PatchAutoencoderDetector(
         one_or_several(args.patch_size),
         epochs=args.epochs,
@@ -52,7 +53,11 @@ def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> i
     )
     # What the training can go on from stays until the model is stored.
     kept: Any = detector._fit(
-        _in_memory_if_small(images), None, unfinished, source=args.folder
+        _in_memory_if_small(images),
+        None,
+        unfinished,
+        source=args.folder,
+        say_resumed=lambda path: print(f"going on with  {path}"),
     )
     save(detector, args.model)
     kept.remove()

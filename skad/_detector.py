@@ -1,8 +1,11 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
 import pickle
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
 
 from skad._checkpoint import Checkpoint
@@ -191,7 +194,8 @@ class PatchAutoencoderDetector(ImageDetector):
         checkpoint : path, default=None
             A file to write the unfinished training to, every half minute. After a
             stop, the same call goes on from there and comes to the same end, where the
-            file is deleted. Needs an int `random_state`.
+            file is deleted. The one before it lies beside it, as "….previous", and
+            takes its place where it is damaged. Needs an int `random_state`.
 
         Returns
         -------
@@ -229,11 +233,18 @@ class PatchAutoencoderDetector(ImageDetector):
         return self
 
     def _fit(
-        self, X: Any, y: Any, checkpoint: Any, source: Any = None
+        self,
+        X: Any,
+        y: Any,
+        checkpoint: Any,
+        *,
+        source: Any = None,
+        say_resumed: Callable[[Path], None] | None = None,
     ) -> Checkpoint | None:
         """Do as `fit`, and return what can go once the detector is safe elsewhere.
 
-        `source` is the folder of the images, where X does not know it.
+        `source` is the folder of the images, where X does not know it; `say_resumed` is
+        told the file that training goes on from.
         """
         self._validate_params()
         if checkpoint is not None and not is_whole(self.random_state):
@@ -267,7 +278,11 @@ class PatchAutoencoderDetector(ImageDetector):
             "calibration": division.calibration,
             "seed": rng.randint(2**31 - 1),
         }
-        kept = None if checkpoint is None else Checkpoint(checkpoint, what)
+        kept = None
+        if checkpoint is not None:
+            kept = Checkpoint(checkpoint, *self._told(what))
+            if kept.found_at is not None and say_resumed is not None:
+                say_resumed(kept.found_at)
         with within_quota(), as_at_start(), following(self, X, y) as progress:
             learned = self._learn(what, progress, kept)
             self._take_over(X, images, good, learned, before, division, source)
@@ -288,6 +303,30 @@ class PatchAutoencoderDetector(ImageDetector):
             learning_rate=float(self.learning_rate),
             device=resolve_device(self.device),
         )
+
+    def _told(self, what: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what decides a training: plain values, and digests of the rest."""
+        settings: Settings = what["settings"]
+        sizes = settings.patch_sizes
+        parameters = {
+            "patch_size": sizes[0] if len(sizes) == 1 else sizes,
+            "image_size": settings.working_size,
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "validation_fraction": float(self.validation_fraction),
+            "device": settings.device,
+            "random_state": int(self.random_state),
+            "n_images": len(what["images"]),
+            "skad_version": settings.version,
+        }
+        digests = {
+            "images": joblib.hash(what["images"]),
+            "roi": joblib.hash(what["roi"]),
+            "weights to begin with": joblib.hash(what["start"]),
+            "labels": joblib.hash([what[name] for name in ("training", "calibration")]),
+        }
+        return parameters, digests
 
     def _learn(
         self, what: dict[str, Any], progress: Progress, kept: Checkpoint | None

@@ -90,6 +90,10 @@ class Optimizer:
         """Go on from there."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for optimizer in (self._muon, self._adam):
+            for weights, held in optimizer.state.items():
+                if any(v.ndim and v.shape != weights.shape for v in held.values()):
+                    raise ValueError("a momentum has another shape than its weights")
 
     def _parts(self) -> dict[str, Any]:
         schedules = dict(zip(("muon_rate", "adam_rate"), self._schedules, strict=True))

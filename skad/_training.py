@@ -222,8 +222,12 @@ class Order:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
+        drawn = state["drawn"]
+        are_places = ((drawn >= 0) & (drawn < self._n_images)).all()
+        if not (0 <= state["n_left"] <= self._n_left and are_places):
+            raise ValueError("it is the order of another training")
         self._n_left, self._n_given = state["n_left"], 0
-        self._drawn = state["drawn"]
+        self._drawn = drawn
         self._generator.set_state(state["generator"])
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad import _persistence
 from skad._bars import bar
-from skad._checkpoint import OtherTrainingError
+from skad._checkpoint import OtherTrainingError, forget
 from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
@@ -207,8 +207,8 @@ class AD:
         try:
             detector.fit(self.images, **options)
         except OtherTrainingError as error:
-            warn(f"{error}: it is replaced by this one")
-            options["checkpoint"].unlink()
+            warn(f"{error.reason}: it is replaced by this one")
+            forget(options["checkpoint"])
             detector.fit(self.images, **options)
         _persistence.save(detector, target)
         print(f"Saved the model as {target}")

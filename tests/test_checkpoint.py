@@ -1,7 +1,9 @@
 """Trainings that were stopped go on and come to the same end."""
 
+import io
 import pickle
 import warnings
+from hashlib import sha256
 from unittest.mock import Mock
 
 import numpy as np
@@ -118,10 +120,10 @@ def test_a_folder_and_a_further_training_go_on(good, stop_after, tmp_path):
     with pytest.raises(Stopped):
         again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
     made = stop_after(N_STEPS)
-    with pytest.raises(ValueError, match="unfinished training of other images"):
+    with pytest.raises(ValueError, match="with other weights to begin with"):
         detector().set_params(epochs=2).fit(
             ImageFolder(tmp_path), checkpoint=tmp_path / "c"
-        )  # from another network
+        )
     trained_on = again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
     assert 0 < len(made) < len(whole.history_) * 6
     assert_equal(whole, trained_on, good)
@@ -138,26 +140,33 @@ def test_the_bar_and_the_epochs_go_on(good, stop_after, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "was", "now"),
     [
-        {"epochs": 5},
-        {"patch_size": 9},
-        {"random_state": 1},
-        {"learning_rate": 0.02},
-        {"validation_fraction": 0.5},
+        ({"epochs": 5}, "epochs=4", "epochs=5"),
+        ({"patch_size": (9, 4)}, "patch_size=8", r"patch_size=\(9, 4\)"),
+        ({"random_state": 1}, "random_state=0", "random_state=1"),
+        ({"learning_rate": 0.02}, "learning_rate=0.01", "learning_rate=0.02"),
+        ({"validation_fraction": 0.5}, "n_fraction=0.3", "n_fraction=0.5"),
     ],
 )
-def test_another_training_is_not_gone_on_with(good, change, stop_after, tmp_path):
+def test_another_training_is_not_gone_on_with(
+    good, change, was, now, stop_after, tmp_path
+):
     path = tmp_path / "c"
     stop_after(3)
     with pytest.raises(Stopped):
         detector().fit(good, checkpoint=path)
     kept = path.read_bytes()
     stop_after(N_STEPS)
-    with pytest.raises(ValueError, match="delete the file"):
+    differs = f"with [a-z_]*{was}; this call has [a-z_]*{now}.*to start anew, delete"
+    with pytest.raises(ValueError, match=differs):
         detector().set_params(**change).fit(good, checkpoint=path)
-    with pytest.raises(ValueError, match="of other images"):
+    with pytest.raises(ValueError, match="with other images"):
         detector().fit(good[::-1].copy(), checkpoint=path)
+    with pytest.raises(ValueError, match="with n_images=13; this call has n_images=12"):
+        detector().fit(good[1:], checkpoint=path)
+    with pytest.raises(ValueError, match="with other labels"):
+        detector().fit(good, [-1] + 12 * [1], checkpoint=path)
     assert path.read_bytes() == kept
     detector(target_fpr=0.45, verbose=1).fit(good, checkpoint=path)  # the same training
     assert not path.exists()
@@ -170,12 +179,27 @@ class Hostile:
         return (exec, ("raise SystemExit('code was run')",))
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "cut", "pickle", "torch", "list"])
-def test_what_is_no_checkpoint_is_refused(good, kind, stop_after, tmp_path):
+@pytest.fixture(scope="module")
+def whole(good):
+    """A training that was not stopped."""
+    return detector().fit(good)
+
+
+@pytest.fixture
+def stopped(good, stop_after, tmp_path):
+    """The newest file of an unfinished training."""
     path = tmp_path / "c"
-    stop_after(2)
+    stop_after(3)
     with pytest.raises(Stopped):
         detector().fit(good, checkpoint=path)
+    stop_after(N_STEPS)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "pickle", "torch", "list"])
+def test_what_is_no_checkpoint_is_refused(good, kind, stopped):
+    path = stopped
+    path.with_name("c.previous").unlink()
     if kind == "torch":
         torch.save({"training": Hostile()}, path)
     elif kind == "list":
@@ -184,14 +208,93 @@ def test_what_is_no_checkpoint_is_refused(good, kind, stop_after, tmp_path):
         content = {
             "empty": b"",
             "text": b"notes of mine",
-            "cut": path.read_bytes()[:-1000],
             "pickle": pickle.dumps(Hostile()),
         }
         path.write_bytes(content[kind])
     there = path.read_bytes()
-    with pytest.raises(ValueError, match=r"c holds no unfinished training of skad"):
+    with pytest.raises(ValueError, match=r"c holds no unfinished training that"):
         detector().fit(good, checkpoint=path)
     assert path.read_bytes() == there
+
+
+def flip_bits(path, rng):
+    content = bytearray(path.read_bytes())
+    for place in rng.integers(len(content), size=rng.integers(1, 5)):
+        content[place] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied"])
+def test_a_damaged_file_is_told_of_and_the_one_before_it_gone_on_from(
+    good, damage, stopped, whole
+):
+    path = stopped
+    if damage == "flipped":
+        flip_bits(path, np.random.default_rng(0))
+    else:
+        path.write_bytes(path.read_bytes()[: -1000 if damage == "cut" else 0])
+    with pytest.warns(UserWarning, match=r"goes on from the file before it, .*c\.prev"):
+        again = detector().fit(good, checkpoint=path)
+    assert_equal(whole, again, good)
+    assert not list(path.parent.iterdir())
+
+
+def test_flipped_bits_are_refused(good, stopped):
+    path = stopped
+    path.with_name("c.previous").unlink()
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(20):
+        path.write_bytes(content)
+        flip_bits(path, rng)
+        with pytest.raises(ValueError, match=r"is damaged|no unfinished training"):
+            detector().fit(good, checkpoint=path)
+
+
+def without(name):
+    return lambda state: state.pop(name)
+
+
+def reshaped(name, *keys):
+    def change(state):
+        place = state[name]
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = place[keys[-1]][None]
+
+    return change
+
+
+FORGED = {
+    "no network": without("network"),
+    "no average": without("average"),
+    "no optimizer": without("optimizer"),
+    "no order": without("order"),
+    "no history": without("history"),
+    "no training": without("training"),
+    "weights": reshaped("network", "down2.0.0.weight"),
+    "momentum": reshaped("optimizer", "muon", "state", 0, "momentum_buffer"),
+    "moments": reshaped("optimizer", "adam", "state", 0, "exp_avg"),
+    "steps": lambda state: state["order"].update(n_left=10**9),
+    "places": lambda state: state["order"]["drawn"].add_(99),
+    "a random state": lambda state: state["order"].update(generator=torch.zeros(3)),
+    "text": lambda state: state.update(network="text"),
+    "parameters": lambda state: state["training"].update(parameters=[1]),
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED.keys())
+def test_a_file_that_contradicts_itself_is_refused(good, change, stopped):
+    path = stopped
+    path.with_name("c.previous").unlink()
+    magic = skad._checkpoint._MAGIC
+    state = torch.load(io.BytesIO(path.read_bytes()[len(magic) + 32 :]))
+    change(state)
+    forged = io.BytesIO()
+    torch.save(state, forged)
+    digest = sha256(forged.getvalue()).digest()
+    path.write_bytes(magic + digest + forged.getvalue())
+    with pytest.raises(ValueError, match=r"is damaged|though it says so"):
+        detector().fit(good, checkpoint=path)
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
@@ -234,7 +337,7 @@ def test_a_checkpoint_is_written_every_half_minute(good, monkeypatch, tmp_path):
 
     monkeypatch.setattr(skad._training, "step", slow)
     detector().fit(good, checkpoint=tmp_path / "c")
-    assert written == [35.0, 70.0, 105.0, 140.0]
+    assert written == [35.0, *2 * [70.0], *2 * [105.0], *2 * [140.0]]
 
 
 def test_an_order_goes_on_where_it_was():
@@ -281,8 +384,12 @@ def test_the_command_line_goes_on(call, stop_after, tmp_path, capsys):
         main(call)
     unfinished = tmp_path / "part.safetensors.unfinished"
     assert unfinished.exists()
+    capsys.readouterr()
     assert main([*call, "--seed", "1"]) == 2
-    assert "delete the file" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "with --seed 0; this call has --seed 1. To go on" in said.err
+    assert "--restart" in said.err
+    assert "going on" not in said.out
     made = stop_after(N_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -291,6 +398,18 @@ def test_the_command_line_goes_on(call, stop_after, tmp_path, capsys):
     assert len(made) == 1
     assert model.exists()
     assert not unfinished.exists()
+
+
+def test_the_command_line_begins_anew(call, stop_after, tmp_path, capsys):
+    stop_after(1)
+    with pytest.raises(Stopped):
+        main(call)
+    made = stop_after(N_STEPS)
+    assert main([*call, "--seed", "1", "--restart"]) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert len(made) == 2
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"good", "part.safetensors"}
 
 
 def test_a_model_that_cannot_be_stored_loses_no_training(

@@ -1,12 +1,14 @@
 """The old script's calls: what they promise, and that its known faults are gone."""
 
 import inspect
+import io
 import os
 import random
 import runpy
 import shutil
 import sys
 import threading
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +25,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from skad import AD, PatchAutoencoderDetector, read_image, save
-from skad._checkpoint import Checkpoint
+from skad._checkpoint import _MAGIC, Checkpoint
 from skad.legacy import Result
 from skad.overlays import VERMILION
 
@@ -401,9 +403,13 @@ def test_an_unfinished_training_of_others_is_replaced(root, tmp_path):
     shutil.copytree(root / "Train", tmp_path / "Train")
     other = tmp_path / "Models" / "model.safetensors.unfinished"
     other.parent.mkdir()
-    torch.save({"training": "another"}, other)
+    training = {"parameters": {"epochs": 7}, "digests": {}}
+    state = io.BytesIO()
+    torch.save({"training": training}, state)
+    digest = sha256(state.getvalue()).digest()
+    other.write_bytes(_MAGIC + digest + state.getvalue())
     ad = new_model(tmp_path)
-    with pytest.warns(UserWarning, match="unfinished training of other images.*is rep"):
+    with pytest.warns(UserWarning, match="unfinished training with epochs=7.*is repl"):
         ad.train(1)
     assert os.listdir(other.parent) == ["model.safetensors"]
 
