@@ -1,26 +1,27 @@
 """`skad calibrate`: set the threshold of a model anew."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skad._commands import check_not_read, images_for, print_threshold
+from skad._as_fitted import FilesAsFitted
+from skad._commands import check_not_read, print_threshold
 from skad._files import make_room_for
 from skad._label_table import read_labels
 from skad._locks import locked
 from skad._persistence import load, save
+from skad._warnings import warn
 from skad.images import find_images
-
-_Labelled = tuple[list[Path], list[int] | None]
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     _check(args)
     output = args.model if args.output is None else args.output
-    files, y = _files_and_labels(args)
+    files = find_images(args.folder, recursive=args.recursive)
+    labels = None if args.labels is None else _labels_of(files, args)
+    files = files if labels is None else list(labels)
     check_not_read(output, [*files, *filter(None, [args.labels])])
     make_room_for(output)
     with locked(output):
@@ -28,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
         if args.target_fpr is not None:
             detector.set_params(target_fpr=args.target_fpr)
         costs = {"cost_miss": args.cost_miss, "cost_false_alarm": args.cost_false_alarm}
-        detector.calibrate(images_for(detector, files), y, metric=args.metric, **costs)
+        images = FilesAsFitted(detector, files)
+        y = None if labels is None else [labels[path] for path in images.paths]
+        detector.calibrate(images, y, metric=args.metric, **costs)
         save(detector, output)
     print_threshold(detector)
     if y is None:
@@ -49,21 +52,18 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--cost-miss and --cost-false-alarm need --metric cost")
 
 
-def _files_and_labels(args: argparse.Namespace) -> _Labelled:
-    """Return the images of the folder that count, and their labels."""
-    files = find_images(args.folder, recursive=args.recursive)
-    if args.labels is None:
-        return files, None
+def _labels_of(files: Sequence[Path], args: argparse.Namespace) -> dict[Path, int]:
+    """Return the labels of those images that have one."""
     labels = read_labels(args.labels, args.folder, files)
-    known = [pair for pair in zip(files, labels, strict=True) if pair[1] is not None]
-    n_unknown = len(files) - len(known)
+    if not labels:
+        raise ValueError(f"no image in {args.folder} has a label in {args.labels}")
+    n_unknown = len(files) - len(labels)
     if n_unknown:
-        print(
-            f"skad: warning: {n_unknown} of {len(files)} images have no label in "
-            f"{args.labels}, and are left out",
-            file=sys.stderr,
+        warn(
+            f"{n_unknown} of {len(files)} images have no label in {args.labels}, and "
+            "are left out"
         )
-    return [file for file, _ in known], [label for _, label in known if label]
+    return labels
 
 
 def _print_rates(detector: Any, y: Sequence[int]) -> None:

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skad._commands import check_not_read, images_for, print_threshold
+from skad._as_fitted import FilesAsFitted
+from skad._commands import check_not_read, print_threshold
 from skad._dense_detector import DenseAutoencoderDetector
 from skad._files import make_room_for
 from skad._keras import find_pair
@@ -36,7 +37,7 @@ def _convert(args: argparse.Namespace, good: Sequence[Path]) -> int:
             file=sys.stderr,
         )
     else:
-        detector.calibrate(images_for(detector, good))
+        detector.calibrate(FilesAsFitted(detector, good))
         print_threshold(detector)
     save(detector, args.output)
     print(f"model          {args.output}")

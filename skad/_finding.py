@@ -180,7 +180,7 @@ def _say_none(places: list[Path], recursive: bool, files: list[Path]) -> str:
     if hints:
         more = ", ..." if len(hints) > _LISTED else ""
         text += f", but {', '.join(hints[:_LISTED])}{more}: pass that, or "
-        return text + "recursive=True (on the command line --recursive)"
+        return f"{text}recursive=True"
     if files:
         text += f"; {_say_others(files)}"
     kinds = ", *".join(sorted(suffixes()))

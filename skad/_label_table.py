@@ -11,7 +11,7 @@ _LABELS = {
 }
 
 
-def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> list[int | None]:
+def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> dict[Path, int]:
     """Read the labels of image files.
 
     Parameters
@@ -27,8 +27,8 @@ def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> list[int | 
 
     Returns
     -------
-    labels : list of 1, -1 or None
-        Of each image; None where the table does not name it.
+    labels : dict of int by pathlib.Path
+        1 or -1 of each image that the table names, in the order of `files`.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> list[int | 
         images, or several, or an image has two labels.
     """
     places = _places(files)
-    labels: list[int | None] = [None] * len(files)
+    found: dict[int, int] = {}
     for line, name, text in _rows(table):
         where = f"{table}, line {line}"
         label = _LABELS.get(text.strip().lower())
@@ -48,10 +48,9 @@ def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> list[int | 
                 f"{where}: a label must be +1 or good, -1 or anomalous; got {text!r}"
             )
         i = _find(name, [folder, table.parent, Path()], places, where)
-        if labels[i] not in (None, label):
+        if found.setdefault(i, label) != label:
             raise ValueError(f"{where}: {name} has another label above; keep one")
-        labels[i] = label
-    return labels
+    return {files[i]: found[i] for i in sorted(found)}
 
 
 def _places(files: Sequence[Path]) -> dict[str, list[int]]:

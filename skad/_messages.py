@@ -17,6 +17,7 @@ _OPTION_OF = {  # parameters that options set, also under another name
     "metric": "--metric",
     "patch_size": "--patch-size",
     "random_state": "--seed",
+    "recursive": "--recursive",
     "resume": "--resume",
     "roi": "--roi",
     "target_fpr": "--target-fpr",

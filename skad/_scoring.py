@@ -1,21 +1,22 @@
 """Score image files with a fitted detector: a table, and heat maps beside it."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skad._as_fitted import AsFitted
 from skad._bars import bar, say
-from skad._decoding import Frame, PathLike, as_colour, read_frame
+from skad._decoding import Frame, PathLike
 from skad._files import make_room_for, write_atomically
-from skad._finding import is_shape_of_files, list_files
+from skad._finding import list_files
 from skad._locks import locked
 from skad._pictures import as_png, draw, read_picture
 from skad._prefetch import read_ahead
@@ -206,21 +207,9 @@ def heat_map_files(
 
 def _reader(detector: Any) -> tuple[Callable[[Path], Frame], int]:
     """How to read a file for a detector, and how many files at a time."""
-    shape = tuple(detector.image_shape_in_)
-    if not is_shape_of_files(shape):
-        raise ValueError(
-            f"the model was fitted on images of shape {shape}, but files are gray "
-            "(height, width) or colour (height, width, 3); score arrays in Python "
-            "instead: skad.load(model).score_samples(X)"
-        )
-    read = partial(_read, size=shape[:2], colour=shape[2:] == (3,))
-    at_once = _PIXELS_AT_ONCE // (shape[0] * shape[1])
-    return read, max(1, min(_AT_ONCE, at_once))
-
-
-def _read(path: Path, size: tuple[int, int], colour: bool) -> Frame:
-    frame = read_frame(path, size, gray=not colour)
-    return frame._replace(image=as_colour(frame.image)) if colour else frame
+    reader = AsFitted(detector)
+    at_once = _PIXELS_AT_ONCE // math.prod(reader.size)
+    return reader.read, max(1, min(_AT_ONCE, at_once))
 
 
 def _remove_heat_maps(table: Path, paths: Iterable[Path]) -> None:

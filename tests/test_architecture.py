@@ -65,6 +65,7 @@ LEVELS = {
     "_inputs": 2,
     "_finding": 4,
     "_survey": 4,
+    "_as_fitted": 5,
     "_progress": 2,
     "_threshold": 2,
     "_arguments": 1,

@@ -377,6 +377,7 @@ def test_calibrate_sets_the_threshold_from_good_images(model, good, tmp_path, ca
     assert found.target_fpr == 0.4
 
 
+@pytest.mark.filterwarnings("default")
 def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, capsys):
     images = tmp_path / "images"
     lines = ["name,LABEL"]
@@ -386,13 +387,16 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
         write(images / f"{i}.png", pixels)
         lines.append(f"{i}.png,{'anomalous' if i < 3 else '+1'}")
     write(images / "unknown.png", noise(1))
+    (images / "broken.png").write_bytes(b"no image")
+    lines.append("broken.png,good")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     new = tmp_path / "m"
     new.write_bytes(model.read_bytes())
     options = ["--labels", str(tmp_path / "labels.csv"), "--metric", "f1"]
     assert main(["calibrate", str(new), str(images), *options]) == 0
     said = capsys.readouterr()
-    assert "1 of 7 images have no label" in said.err
+    assert "1 of 8 images have no label" in said.err
+    assert "1 of 7 files are left out; the first: cannot read the image " in said.err
     assert "chosen for     f1, here 1\n" in said.out
     assert "detected       3 of 3 = 100.0 %" in said.out
     assert skad.load(new).labelled_threshold_.metric == "f1"
@@ -412,6 +416,7 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
         ("path,label\n0.png,1\n", "--labels must hold both labels, +1 (good) and"),
     ],
 )
+@pytest.mark.filterwarnings("default:.* have no label")
 def test_a_table_that_is_none_of_labels_is_told(
     model, good, tmp_path, capsys, table, words
 ):
