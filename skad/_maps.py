@@ -27,6 +27,7 @@ from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._prefetch import batchwise, imagewise
 from skad._preparation import Preparation
+from skad._threads import check_not_lost
 from skad._tiles import in_tiles
 from skad._torch_state import inference
 
@@ -94,6 +95,7 @@ class Mapper(ABC):
         self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to images of so many pixels in the network."""
+        check_not_lost(self.device)
         if self.device.type == "cpu":
             size = max(1, _PIXELS_A_PASS // pixels)
             at_a_time = max(1, _PIXELS_AT_A_TIME // (size * pixels))

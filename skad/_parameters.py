@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from skad._threads import check_not_lost
 from skad._whole_numbers import whole_numbers
 
 CONSTRAINTS: dict[str, list] = {
@@ -59,7 +60,7 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 def resolve_device(device: str) -> str:
     """Turn "auto" into a device; refuse what this machine does not have."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device)
     except RuntimeError:
@@ -68,6 +69,7 @@ def resolve_device(device: str) -> str:
         raise ValueError(
             f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
         )
+    check_not_lost(kind)
     if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "

@@ -1,5 +1,6 @@
 """Threads of torch: no more than pay, and each with work of its own."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,36 @@ import torch
 
 T = TypeVar("T")
 U = TypeVar("U")
-_usable = cache(joblib.cpu_count)  # which asks the system each time
+_processors = cache(joblib.cpu_count)  # which asks the system each time
+_forked = False
+
+
+def _after_fork() -> None:
+    """Compute with one thread in a forked process.
+
+    OpenMP counts on threads that only the parent has, and would wait for them for ever.
+    """
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _usable() -> int:
+    return 1 if _forked else _processors()
+
+
+def check_not_lost(device: torch.device) -> None:
+    """Raise a RuntimeError where a fork has lost a GPU that the parent used."""
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise RuntimeError(
+            f"device {device} cannot be used in this process: it was forked from one "
+            "that had used the GPU already. Start processes by the method 'spawn' or "
+            "'forkserver', or use the GPU only in them: see docs/processes.md."
+        )
 
 
 @contextmanager
