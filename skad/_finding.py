@@ -130,7 +130,8 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
     images = [file for file in files if is_image_name(file)]
     if not images:
         raise ValueError(_say_none(places, recursive, files))
-    others = [file for file in files if file not in set(images)]
+    known = set(images)
+    others = [file for file in files if file not in known]
     if others:
         warn(_say_others(others))
     return images

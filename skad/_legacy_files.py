@@ -53,7 +53,7 @@ def image_files(path: PathLike) -> list[Path]:
     if others:
         names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
         message = (
-            f"{len(others)} image files are not taken, for AD reads *{kinds}: {names}"
+            f"{len(others)} image file(s) not taken, for AD reads *{kinds}: {names}"
         )
         warn(message)
     return files

@@ -2,6 +2,7 @@
 
 import lzma
 import math
+import os
 import zlib
 from importlib.util import find_spec
 from typing import Any, BinaryIO
@@ -151,6 +152,8 @@ def _decode_segments(page: Any, file: BinaryIO) -> NDArray[Any]:
     """Decode strip by strip, or tile by tile, none beyond its size."""
     compression = int(page.compression)
     if compression == _PLAIN:
+        if page.nbytes > file.seek(0, os.SEEK_END):
+            raise UnreadableError("the image data are truncated: the file is too short")
         return page.asarray()
     known = compression in (_PACKBITS, _LZMA, *_DEFLATE)
     if not known and find_spec("imagecodecs") is None:

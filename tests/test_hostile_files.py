@@ -81,11 +81,12 @@ def samples():
     }
     for suffix, name, feature in (
         ("webp", "WEBP", "webp"),
-        ("avif", "AVIF", "avif"),
         ("jp2", "JPEG2000", "jpg_2000"),
     ):
         if name in Image.SAVE and features.check(feature):
             found[suffix] = encoded(name)
+    if "AVIF" in Image.SAVE:
+        found["avif"] = encoded("AVIF")
     return found
 
 

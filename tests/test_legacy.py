@@ -203,7 +203,12 @@ def test_all_four_kinds_in_any_case_are_read_in_order(tmp_path, capsys):
     write(good_image(0), tmp_path / "data" / "not_read.tif")
     (tmp_path / "data" / "notes.txt").write_text("not read")
     ad = AD("AD1", img_size=(16, 24))
-    ad.load_data("data/")
+    with pytest.warns(UserWarning) as caught:
+        ad.load_data("data/")
+    named = [str(warning.message) for warning in caught]
+    assert "not taken: notes.txt" in named[0]
+    assert "1 image file(s) not taken, for AD reads" in named[1]
+    assert "not_read.tif" in named[1]
     assert ad.images.shape == (5, 16, 24)
     assert ad.images.dtype == np.uint8
     np.testing.assert_array_equal(ad.images[:, 0, 0], [0, 10, 20, 30, 40])
