@@ -44,6 +44,9 @@ class Threshold:
     promised_fpr: float
     labelled: LabelledThreshold | None = None
 
+    def __post_init__(self) -> None:
+        self.calibration_scores.flags.writeable = False
+
     def moved_to(self, offset: float) -> Self:
         """Return a threshold that somebody chose: it promises nothing."""
         return replace(self, offset=float(offset), promised_fpr=math.nan, labelled=None)

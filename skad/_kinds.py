@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad import _dense_maps, _maps
+from skad._agreement import check_working_size
 from skad._dense_detector import DenseAutoencoderDetector
 from skad._detector import PatchAutoencoderDetector
 from skad._header import (
@@ -20,8 +21,9 @@ from skad._header import (
     tupled,
 )
 from skad._image_detector import ImageDetector
+from skad._inputs import Format
 from skad._keras import is_input_shape
-from skad._parameters import image_size, patch_sizes
+from skad._parameters import patch_sizes
 
 Arrays = dict[str, np.ndarray]
 Description = dict[str, Any]  # what the header of a file holds
@@ -40,6 +42,8 @@ class Kind(NamedTuple):
     parameters: Callable[[Arrays], dict[str, Any]]  # those that are arrays
     check: Callable[[Any, Description], None]  # of a detector; raises ValueError
     from_arrays: Callable[[Arrays, Description], Any]  # the mapper, on the CPU
+    # Of the network's input, and of the least that it takes.
+    sizes: Callable[[Description], tuple[tuple[int, int], tuple[int, int]]]
 
     def check_header(self, description: Description) -> None:
         """Raise Unfit where a header is not as this kind of file has it."""
@@ -53,6 +57,11 @@ class Kind(NamedTuple):
         for name in ("labelled_threshold", "promised_fpr"):
             if unset and description[name] is not None:
                 raise Unfit(f"{name} in its header is of no threshold")
+
+
+def format_in(description: Description) -> Format:
+    """Return what the images look like."""
+    return Format(**{k: tupled(v) for k, v in description["format"].items()})
 
 
 def kind_of(description: Description) -> Kind:
@@ -88,7 +97,10 @@ def _check_patch_arrays(arrays: Arrays) -> None:
     for name in ("tails", "view_lines"):
         if (np.diff(arrays[name], axis=1) <= 0).any():
             raise Unfit(f"{name} has values that do not rise")
-    if "roi" in arrays and not (arrays["roi"] > 0).any():
+    roi = arrays.get("roi", np.ones(1))
+    if not np.isin(roi, (0, 1)).all():
+        raise Unfit("roi has values other than 0 and 1")
+    if not roi.any():
         raise Unfit("roi leaves nothing to look at")
 
 
@@ -98,7 +110,12 @@ def _patch_parameters(arrays: Arrays) -> dict[str, Any]:
 
 def _check_patch(detector: Any, description: Description) -> None:
     patch_sizes(detector.patch_size)
-    image_size(detector.image_size, tuple(description["format"]["image_shape"][:2]))
+    check_working_size(
+        format_in(description),
+        detector.image_size,
+        tuple(description["working_size"]),
+        has_roi=detector.roi is not None,
+    )
 
 
 def _patch_mapper(arrays: Arrays, description: Description) -> Any:
@@ -124,6 +141,8 @@ def _dense_shapes(
 
 
 def _check_dense(detector: Any, description: Description) -> None:
+    if format_in(description).any_size:
+        raise ValueError("images of any size are not for this kind of detector")
     shape, images = description["network_shape"], description["format"]["image_shape"]
     if shape[2] != images[2]:
         raise ValueError(
@@ -162,6 +181,7 @@ KINDS = {
         parameters=_patch_parameters,
         check=_check_patch,
         from_arrays=_patch_mapper,
+        sizes=lambda description: (tupled(description["working_size"]), (64, 64)),
     ),
     "DenseAutoencoderDetector": Kind(
         detector=DenseAutoencoderDetector,
@@ -180,5 +200,6 @@ KINDS = {
         parameters=lambda arrays: {},
         check=_check_dense,
         from_arrays=_dense_mapper,
+        sizes=lambda description: 2 * (tuple(description["network_shape"][:2]),),
     ),
 }

@@ -23,15 +23,22 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
+from skad._agreement import (
+    check_finite_maps,
+    check_format,
+    check_history,
+    check_threshold,
+)
 from skad._files import write_atomically
 from skad._fitted import Fitted, Threshold
 from skad._header import FORMAT_VERSION, Unfit, parse, plain, tupled
 from skad._image_detector import ImageDetector
-from skad._inputs import Format, format_of
-from skad._kinds import KINDS, Kind, kind_of
+from skad._kinds import KINDS, Kind, format_in, kind_of
 from skad._parameters import device_at_hand, resolve_device
 from skad._threshold import LabelledThreshold
 
+_LARGEST_WEIGHT = 1e6  # far above what training gives
+_LARGEST = 1e12  # of other numbers of a network: those of constant images reach 1e6
 _OF_A_THRESHOLD = ("offset", "mean_map", "promised_fpr", "labelled_threshold")
 
 
@@ -56,7 +63,8 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         If it is another kind of estimator.
     sklearn.exceptions.NotFittedError
     ValueError
-        If a parameter was set to something out of its range after the fit.
+        If a parameter was set after the fit to something out of its range, or to what
+        contradicts the fit.
     OSError
         If the file cannot be written; nothing is left behind then.
     """
@@ -71,12 +79,11 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     check_is_fitted(detector)
     fitted = detector._fitted  # once: another thread may calibrate meanwhile
     description = _describe(detector, fitted, kind)
-    _check_consistent(detector, kind, description)
-    arrays = kind.to_arrays(fitted.mapper)
     threshold = fitted.threshold
-    arrays["calibration_scores"] = (
-        np.empty(0) if threshold is None else threshold.calibration_scores
-    )
+    scores = np.empty(0) if threshold is None else threshold.calibration_scores
+    _check_consistent(detector, kind, description, scores)
+    arrays = kind.to_arrays(fitted.mapper)
+    arrays["calibration_scores"] = scores
     arrays["trained_on"] = fitted.trained_on
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
@@ -224,6 +231,9 @@ def _check_numbers(
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise Unfit(f"{name} has values that are not finite")
+        most = _LARGEST_WEIGHT if name.endswith((".weight", ".bias")) else _LARGEST
+        if _type_of(name) == "F32" and abs(array).max() > most:
+            raise Unfit(f"{name} has values above {most:g}, as no training gives")
     scores = arrays["calibration_scores"]
     if not len(scores) and description["offset"] is None:  # no threshold yet
         pass
@@ -245,20 +255,22 @@ def _build(
 ) -> ImageDetector:
     parameters = {k: tupled(v) for k, v in description["parameters"].items()}
     detector = kind.detector(**parameters, **kind.parameters(arrays))
-    try:
-        _check_consistent(detector, kind, description)
-    except ValueError as error:
-        raise Unfit(str(error)) from None
     calibration_scores = arrays.pop("calibration_scores")
     trained_on = arrays.pop("trained_on")
+    format = format_in(description)
+    try:
+        _check_consistent(detector, kind, description, calibration_scores)
+        mapper = kind.from_arrays(arrays, description)
+        check_finite_maps(mapper, format, *kind.sizes(description))
+    except ValueError as error:
+        raise Unfit(str(error)) from None
     if device is not None:
         detector.set_params(device=device)
-    mapper = kind.from_arrays(arrays, description)
     mapper.to(device_at_hand(detector.device))
     names = description["feature_names"]
     detector._fitted = Fitted(
         mapper,
-        _format_in(description),
+        format,
         description["history"],
         trained_on,
         provenance=description.get("provenance", {}),
@@ -285,16 +297,19 @@ def _threshold_in(
     )
 
 
-def _check_consistent(detector: Any, kind: Kind, description: dict[str, Any]) -> None:
+def _check_consistent(
+    detector: Any,
+    kind: Kind,
+    description: dict[str, Any],
+    calibration_scores: np.ndarray,
+) -> None:
     """Raise a ValueError where values are out of their ranges or contradict others."""
     detector._validate_params()
+    check_format(
+        format_in(description),
+        detector.image_shape,
+        description["feature_names"],
+    )
     kind.check(detector, description)
-    format = _format_in(description)
-    image_shape = format.image_shape if format.is_row else None
-    seen = format_of(format.shape, np.dtype(float), image_shape)
-    if seen.image_shape != format.image_shape:
-        raise ValueError(f"images of shape {format.shape} are not {format.image_shape}")
-
-
-def _format_in(description: dict[str, Any]) -> Format:
-    return Format(**{k: tupled(v) for k, v in description["format"].items()})
+    check_history(description["history"])
+    check_threshold(description, calibration_scores)

@@ -37,6 +37,7 @@ LEVELS = {
     "_mvtec": 7,
     "_scoring": 7,
     "displays": 7,
+    "_agreement": 6,
     "_dense_detector": 6,
     "_detector": 6,
     "_dense_training": 5,
@@ -120,6 +121,7 @@ LEVELS = {
     "_whole_numbers": 0,
 }
 MAY_IMPORT_TORCH = {
+    "_agreement",
     "_checkpoint",
     "_defects",
     "_dense_maps",

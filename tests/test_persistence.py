@@ -803,6 +803,81 @@ def test_missing_arrays_are_named(stored, path):
         )
 
 
+NO_LABELS = {"labelled_threshold": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (NO_LABELS | {"promised_fpr": 1e-9}, "does not promise promised_fpr=1e-09"),
+        (NO_LABELS | {"promised_fpr": 0.3, "offset": 5.0}, "offset=5.0 does not prom"),
+        ({"offset": 5.0}, "contradict the labelled_threshold"),
+        ({"promised_fpr": 0.3}, "contradict the labelled_threshold"),
+        ({"labelled_threshold.metric": "accuracy"}, "metric must be one of"),
+        ({"labelled_threshold.detection_rate": 1.5}, "detection_rate=1.5 between"),
+        ({"labelled_threshold.false_alarm_interval": [0.9, 0.1]}, "false_alarm_rate"),
+        ({"mean_map": -1.0}, "mean_map=-1.0 cannot be"),
+        ({"mean_map": 1e6}, "mean_map=1000000.0 cannot be"),
+        ({"parameters.image_size": 7}, r"image_size=7 means .*\(7, 7\).*\(16, 16\)"),
+        ({"working_size": [15, 16]}, r"image_size=None means .* \(16, 16\)"),
+        ({"format.any_size": True}, "need an image_size and no roi"),
+        ({"format.shape": [256]}, r"are images of shape \(1, 256, 1\)"),
+        ({"feature_names": ["a", "b"]}, "2 feature names are not for"),
+        ({"history": [{"epoch": 3, "loss": 1.0}]}, "history has epoch 3 as number 1"),
+    ],
+)
+def test_fields_that_contradict_others(stored, path, changes, match):
+    arrays, description = opened(stored)
+    for name, value in changes.items():
+        description = put(description, name, value)
+    write(path, arrays, description)
+    refused(path, match)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("calibration_scores", 1.0, "must be <= 0"),
+        ("roi", 0.5, "roi has values other than 0 and 1"),
+        ("network.down2.0.0.weight", 1e30, r"has values above 1e\+06, as no"),
+        ("network.down2.0.1.running_mean", 1e38, r"above 1e\+12, as"),
+        ("gaussians4.whitening", 1e38, r"above 1e\+12, as"),
+    ],
+)
+def test_numbers_that_lead_nowhere(stored, path, name, value, match):
+    arrays, description = opened(stored)
+    write(path, arrays | {name: np.full_like(arrays[name], value)}, description)
+    refused(path, match)
+
+
+def test_weights_that_lead_nowhere_at_large_images(path, monkeypatch):
+    monkeypatch.setattr("skad._agreement._MOST_PIXELS", 0)
+    detector = fit((16, 16), np.uint8, {})
+    save(detector, path)
+    load(path)
+    with torch.no_grad():
+        for weights in detector.network_.parameters():
+            weights.fill_(1e6)
+    save(detector, path)
+    refused(path, "no finite numbers")
+
+
+def test_what_is_set_after_the_fit_and_contradicts_it_is_not_stored(fitted, path):
+    detector = copy.deepcopy(fitted).set_params(image_size=7)
+    with pytest.raises(ValueError, match=r"image_size=7 .* Set it back, or fit again"):
+        save(detector, path)
+
+
+def test_an_offset_of_ones_own_is_kept_and_promises_nothing(fitted, path):
+    detector = copy.deepcopy(fitted)
+    detector.offset_ = -0.25
+    save(detector, path)
+    loaded = load(path)
+    assert loaded.offset_ == -0.25
+    assert np.isnan(loaded.promised_fpr_)
+    assert not hasattr(loaded, "labelled_threshold_")
+
+
 @pytest.mark.parametrize("name", ["surplus", "network.surplus", "gaussians4.", "", "é"])
 def test_surplus_arrays_are_named(stored, path, name):
     arrays, description = opened(stored)
