@@ -206,7 +206,8 @@ class DenseAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
         seed = rng.randint(2**31 - 1)
-        with within_quota(), as_at_start(), following(self, X, y) as progress:
+        told = following(self, X, y, self.epochs)
+        with within_quota(), as_at_start(), told as progress:
             learned = learn(network, images, division, settings, seed, progress)
             self._take_over(X, images, good, learned, before, division)
         return self

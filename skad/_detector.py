@@ -21,6 +21,7 @@ from skad._parameters import (
     CONSTRAINTS,
     generator,
     image_size,
+    n_epochs,
     open_memory,
     patch_sizes,
     resolve_device,
@@ -62,6 +63,8 @@ class PatchAutoencoderDetector(ImageDetector):
     epochs : int, default=75
         Passes over the training images. An epoch shows at least 64 images (fewer, if
         images have less than 16,384 pixels), so that few images are shown more often.
+        Images of fewer than 256 pixels, such as rows of a few features, get fewer
+        epochs: `epochs` x pixels / 256, and at least one.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.01
@@ -264,9 +267,10 @@ class PatchAutoencoderDetector(ImageDetector):
             )
         size = images.format.image_shape[:2]
         before = self._before()
+        settings = self._settings(size)
         what = {
             "images": images,
-            "settings": self._settings(size),
+            "settings": settings,
             "roi": check_roi(self.roi, size, images.source),
             "start": _start(images.format, before),
         }
@@ -283,7 +287,8 @@ class PatchAutoencoderDetector(ImageDetector):
             kept = Checkpoint(checkpoint, *self._told(what))
             if kept.found_at is not None and say_resumed is not None:
                 say_resumed(kept.found_at)
-        with within_quota(), as_at_start(), following(self, X, y) as progress:
+        told = following(self, X, y, settings.epochs)
+        with within_quota(), as_at_start(), told as progress:
             learned = self._learn(what, progress, kept)
             self._take_over(X, images, good, learned, before, division, source)
         return kept
@@ -295,10 +300,11 @@ class PatchAutoencoderDetector(ImageDetector):
 
     def _settings(self, size: tuple[int, int]) -> Settings:
         """Return the parameters of a training on images (height, width)."""
-        return Settings(
+        working_size = image_size(self.image_size, size)
+        return Settings(  # of Python's numbers: NumPy's are not torch's
             patch_sizes=patch_sizes(self.patch_size),
-            working_size=image_size(self.image_size, size),
-            epochs=int(self.epochs),  # NumPy's numbers are not torch's
+            working_size=working_size,
+            epochs=n_epochs(self.epochs, working_size),
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             device=resolve_device(self.device),

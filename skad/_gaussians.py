@@ -96,15 +96,15 @@ def fit_gaussians(
     Parameters
     ----------
     features : callable
-        Gives, each time it is called, the same images one after the other: for every
-        level the features (n, c, h, w) of n looks at an image.
+        Gives, each time it is called, the same images one after the other, or several
+        small ones at a time: for every level the features (n, c, h, w) of n looks.
 
     Returns
     -------
     gaussians : Gaussians
     without : list of Gaussians
-        The i-th was fitted without the images i, i + N_FOLDS, i + 2 N_FOLDS, …
-        With a single image there is nothing else to fit: it is not left out.
+        The i-th was fitted without the looks i, i + N_FOLDS, i + 2 N_FOLDS, …
+        If all come at a time there is nothing else to fit: they are not left out.
         Such a pair for every level.
     """
     projections = _principal_components(features())

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from skad import __version__
 from skad._checkpoint import Checkpoint
-from skad._maps import Mapper, fit_mapper
+from skad._map_fitting import fit_mapper
+from skad._maps import Mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
 from skad._preparation import Preparation, to_unit_range

@@ -2,36 +2,32 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad._expectation import Expectation, fit_expectation
+from skad._expectation import Expectation
 from skad._folding import fold
 from skad._fusion import (
     N_KNOTS,
     N_VIEW_KNOTS,
     combine,
-    fit_tails,
-    fit_view_lines,
     on_one_scale,
 )
-from skad._gaussians import Gaussians, fit_gaussians, gaussians_shapes
+from skad._gaussians import Gaussians, gaussians_shapes
 from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
-from skad._prefetch import batchwise, imagewise
+from skad._prefetch import batchwise
 from skad._preparation import Preparation
 from skad._threads import check_not_lost
 from skad._tiles import in_tiles
 from skad._torch_state import inference
-
-T = TypeVar("T")
 
 # What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
 # and the reconstruction. The decoder alone was trained to find defects; the coarsest
@@ -43,12 +39,11 @@ VIEWS = (
 )
 _N_KINDS = len(VIEWS[0])
 _PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …
-_PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
+PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
 _PIXELS_A_PASS_ON_GPU = 64 * 256 * 256
 _PASSES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
 _BIT_DEPTHS = (10, 12, 14)  # of cameras, whose numbers are stored as uint16
 _NEARLY_ALL = 3.0  # standard deviations above the mean
-_MOST_PIXELS = 2**21  # that quantiles are estimated from
 
 
 class Mapper(ABC):
@@ -98,7 +93,7 @@ class Mapper(ABC):
         check_not_lost(self.device)
         if self.device.type == "cpu":
             size = max(1, _PIXELS_A_PASS // pixels)
-            at_a_time = max(1, _PIXELS_AT_A_TIME // (size * pixels))
+            at_a_time = max(1, PIXELS_AT_A_TIME // (size * pixels))
         else:
             size, at_a_time = max(1, _PIXELS_A_PASS_ON_GPU // pixels), _PASSES_ON_GPU
         return batchwise(images, size, compute, at_a_time)
@@ -220,9 +215,8 @@ class AnomalyMapper(Mapper):
         The number depends on the size of an image alone, so that what comes out does
         not depend on what else is in X.
         """
-        height, width = self.preparation.working_size
-        pixels = (height + -height % STRIDE) * (width + -width % STRIDE)
-        return self._batchwise(images, pixels, compute)
+        height, width = self.preparation.padded_size
+        return self._batchwise(images, height * width, compute)
 
 
 def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
@@ -333,68 +327,3 @@ def _cell_means(x: Tensor) -> Tensor:
     shape = (1, x.shape[1], MAP_STRIDE, MAP_STRIDE)
     mean = x.new_full(shape, 1 / math.prod(shape))
     return F.conv2d(x, mean, stride=MAP_STRIDE)
-
-
-@inference()
-def fit_mapper(
-    network: PatchAutoencoder,
-    preparation: Preparation,
-    images,
-    places: np.ndarray,
-    looks: Sequence[tuple[int, ...]],
-) -> AnomalyMapper:
-    """Learn from good images what the evidence on good images looks like.
-
-    Expectation, tails and lines of the views come from Gaussians that were fitted
-    without the image in question.
-
-    Parameters
-    ----------
-    network : PatchAutoencoder
-    preparation : Preparation
-    images : Images
-    places : ndarray of int
-        Which of the images.
-    looks : sequence of tuples of int
-        The Gaussians see every image flipped along each of these sets of axes.
-    """
-    folded, device = fold(network), next(network.parameters()).device
-    pixels = math.prod(preparation.working_size) * len(looks)
-    at_a_time = _PIXELS_AT_A_TIME // pixels if device.type == "cpu" else 1
-
-    def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
-        @inference()  # in every thread
-        def prepare_and_compute(i: int, image: np.ndarray) -> T:
-            return compute(i, preparation(image, device))
-
-        return imagewise(images, places, prepare_and_compute, at_a_time)
-
-    def features(_: int, x: Tensor) -> tuple[Tensor, ...]:
-        return folded.encode(
-            torch.cat([preparation.flipped(x, axes) for axes in looks])
-        )
-
-    fitted = fit_gaussians(lambda: each(features))
-    gaussians = tuple(level for level, _ in fitted)
-    without = list(zip(*(levels for _, levels in fitted), strict=True))
-    inside = preparation.inside(MAP_STRIDE).to(device)
-    every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
-
-    def unseen(i: int, x: Tensor, expectation: Expectation | None) -> Tensor:
-        return evidence(folded, x, without[i % len(without)], expectation)
-
-    expectation = fit_expectation(
-        each(lambda i, x: (folded.encode(x)[-1], unseen(i, x, None)[:, 1:]))
-    )
-
-    def sampled(view: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        def sample(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-            counts = view(unseen(i, x, expectation))[0, :, inside]
-            return counts[:, i % every :: every], counts.amax(1)
-
-        some, peaks = zip(*each(sample), strict=True)
-        return torch.cat(some, 1), torch.stack(peaks, 1)  # (kinds, m), (kinds, n)
-
-    tails = fit_tails(*sampled(lambda found: found), int(inside.sum()))
-    lines = fit_view_lines(*sampled(lambda found: combine(found, tails, VIEWS)))
-    return AnomalyMapper(network, preparation, gaussians, expectation, tails, lines)

@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_memory
 from skad._threads import check_not_lost
 from skad._whole_numbers import whole_numbers
 
+_FEW_PIXELS = 16 * 16  # of an image for which the network has one coarsest feature
+
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
@@ -55,6 +57,16 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
             f"1; got {image_size!r}."
         )
     return sizes[0], sizes[1]
+
+
+def n_epochs(epochs: int, size: tuple[int, int]) -> int:
+    """Return how often images of a working resolution (height, width) are shown.
+
+    Of a few pixels, as of rows of features, there is little to learn: they are shown
+    less often. More steps find their outliers no better, and take time.
+    """
+    pixels = min(size[0] * size[1], _FEW_PIXELS)
+    return max(1, int(epochs) * pixels // _FEW_PIXELS)
 
 
 def resolve_device(device: str) -> str:

@@ -76,16 +76,16 @@ def batchwise(
         yield from side_by_side(compute_full, batches, at_a_time)
 
 
-def imagewise(
+def groupwise(
     images: Any,
-    places: np.ndarray,
+    groups: Iterable[np.ndarray],
     compute: Callable[[int, np.ndarray], T],
     at_a_time: int,
 ) -> Iterator[T]:
-    """Apply a function to the images (1, H, W, C) at some places (k,), in order.
+    """Apply a function to the images (k, H, W, C) at each of some arrays of places.
 
-    It is given the number of the image among these, and the image; up to so many are
+    It is given the number of the array among these, and the images; up to so many are
     computed with at a time.
     """
-    with closing(one_by_one(images, places)) as read:
+    with closing(batches_of(images, groups)) as read:
         yield from side_by_side(lambda item: compute(*item), enumerate(read), at_a_time)

@@ -34,6 +34,12 @@ class Preparation:
     working_size: tuple[int, int]
     roi: Tensor | None = None
 
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees, multiples of 16."""
+        height, width = self.working_size
+        return height + -height % STRIDE, width + -width % STRIDE
+
     def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
         """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
         x = self._standardise(batch, device)  # k, H, W, C

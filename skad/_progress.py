@@ -24,7 +24,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @contextmanager
-def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
+def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progress]:
     """Follow a training; what is yielded is told step, number of steps and losses.
 
     The bar moves with every step. Callbacks are told of every epoch, as a subtask, and
@@ -32,12 +32,14 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
 
     Parameters
     ----------
-    estimator : estimator with `epochs` and `verbose`
+    estimator : estimator with `verbose`
     X, y : what it is fitted on
+    n_epochs : int
+        Of the training; each has as many steps.
     """
     context = None
     if hasattr(estimator, "_init_callback_context"):
-        context = estimator._init_callback_context(max_subtasks=estimator.epochs)
+        context = estimator._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
     shown = bool(estimator.verbose)
@@ -49,7 +51,7 @@ def following(estimator: Any, X: Any, y: Any) -> Iterator[Progress]:
             moving.update(i - moving.n)  # more than one where a training goes on
             if context is None:
                 return
-            n_steps = n // estimator.epochs
+            n_steps = n // n_epochs
             if i % n_steps == 1 % n_steps or not epochs:
                 epochs.append(context.subcontext("epoch"))
                 epochs[-1].call_on_fit_task_begin(estimator=estimator, metadata=losses)

@@ -1103,3 +1103,14 @@ def test_files_and_sequences_give_what_arrays_give(tmp_path, n_channels):
         for method in set(METHODS) - {"calibrate", "inspect"}:
             a, b = getattr(twin, method)(lazy), getattr(detector, method)(X)
             assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+
+
+@pytest.mark.parametrize("n_features", [2, 4, 10])
+def test_rows_of_a_few_features_train_briefly_and_show_gross_outliers(n_features):
+    rng = np.random.default_rng(0)
+    X, new, bad = rng.normal(size=(3, 100, n_features))
+    bad[:, 0] += np.where(bad[:, 0] > 0, 8, -8)
+    detector = PatchAutoencoderDetector(random_state=0, device="cpu").fit(X)
+    assert len(detector.history_) == max(1, 75 * n_features // 256)
+    good, worse = (detector.score_samples(rows) for rows in (new, bad))
+    assert np.mean(worse < np.quantile(good, 0.02)) > 0.95

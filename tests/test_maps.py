@@ -11,11 +11,11 @@ import torch
 from skad import _halos, _maps, _networks
 from skad._fusion import combine, on_one_scale
 from skad._inputs import as_images
+from skad._map_fitting import fit_mapper
 from skad._maps import (
     VIEWS,
     array_shapes,
     evidence,
-    fit_mapper,
     from_arrays,
     to_arrays,
 )

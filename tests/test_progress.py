@@ -177,12 +177,11 @@ def test_without_scikit_learns_callbacks_there_is_the_bar(monkeypatch, capsys):
     spec.loader.exec_module(module)
 
     class Fits(module.CallbackSupportMixin, BaseEstimator):
-        def __init__(self, epochs=2, verbose=1):
-            self.epochs = epochs
+        def __init__(self, verbose=1):
             self.verbose = verbose
 
         def fit(self, X, y=None):
-            with module.following(self, X, y) as progress:
+            with module.following(self, X, y, 2) as progress:
                 for i in range(1, 7):
                     progress(i, 6, {"loss": 0.5})
             return self

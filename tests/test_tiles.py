@@ -13,7 +13,8 @@ from skad import _preparation, _tiles
 from skad._expectation import Expectation
 from skad._gaussians import _cell
 from skad._inputs import as_images
-from skad._maps import AnomalyMapper, fit_mapper
+from skad._map_fitting import fit_mapper
+from skad._maps import AnomalyMapper
 from skad._networks import MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._preparation import Preparation
 from skad._tiles import MARGIN, in_tiles
