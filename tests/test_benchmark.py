@@ -311,7 +311,7 @@ def test_tuples_among_the_parameters_are_known_again(root, calls, tmp_path):
 def test_a_file_of_something_else_is_not_overwritten(root, calls, tmp_path, content):
     output = tmp_path / "results.json"
     output.write_text(content)
-    with pytest.raises(ValueError, match=r"does not hold results .*--fresh"):
+    with pytest.raises(ValueError, match=r"does not hold results .*fresh=True"):
         run(root, output=output)
     assert output.read_text() == content
     assert calls == []
