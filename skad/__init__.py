@@ -1,5 +1,6 @@
 """Visual anomaly detection that learns from good images alone."""
 
+import os
 from importlib import import_module
 
 __version__ = "0.2.0.dev8"
@@ -31,6 +32,11 @@ _SUBMODULES = (
 )
 
 __all__ = ["__version__", *_MODULE_OF]
+
+# Torch's threads wait for each other in a loop, for milliseconds, before they sleep:
+# too long where other programs want the processor. Read when torch is loaded.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
 def __getattr__(name: str) -> object:

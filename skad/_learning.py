@@ -1,5 +1,6 @@
 """From good images to all that a detector knows of them, the threshold aside."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from skad._maps import Mapper
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
 from skad._preparation import Preparation, to_unit_range
+from skad._threads import threads_for
 from skad._training import Appearance, shades, train
 from skad._warnings import warn
 
@@ -125,9 +127,10 @@ def learn(
         generator=generator,
         checkpoint=checkpoint,
     )
-    for step in losses:
-        check_not_astray(step["loss"], settings.learning_rate)
-        history.note(step)
+    with threads_for(batch_size * math.prod(settings.working_size)):
+        for step in losses:
+            check_not_astray(step["loss"], settings.learning_rate)
+            history.note(step)
     try:
         mapper = fit_mapper(
             network, preparation, images, sample, _combined(appearance.flips)

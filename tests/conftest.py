@@ -10,6 +10,9 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # The tensors of the tests are small: threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where a test has several, they do not keep the processors from other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # On a GPU, torch rounds to ten bits in convolutions; the tests compare more of them.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 

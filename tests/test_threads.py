@@ -11,8 +11,8 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 
-from skad import PatchAutoencoderDetector, _defects, _threads
-from skad._threads import side_by_side, within_quota
+from skad import PatchAutoencoderDetector, _defects, _threads, load, save
+from skad._threads import side_by_side, threads_for, within_quota
 
 
 @pytest.fixture
@@ -46,6 +46,7 @@ def test_training_and_scoring_keep_within_the_quota(monkeypatch, three_threads):
         (torch.optim.Muon, "step"),
     )
     monkeypatch.setattr(_threads, "_usable", lambda: 2)
+    monkeypatch.setattr(_threads, "_PIXELS_FOR_THREADS", 0)
     images = np.random.default_rng(0).integers(0, 255, (6, 16, 16), dtype=np.uint8)
     seen = {}
 
@@ -70,6 +71,37 @@ def test_training_and_scoring_keep_within_the_quota(monkeypatch, three_threads):
     detector.anomaly_map(images[:1])
     assert seen["forward"] == {2}
     assert torch.get_num_threads() == 3
+
+
+def test_small_batches_have_one_thread(three_threads):
+    with threads_for(16 * 64 * 64):
+        assert torch.get_num_threads() == 1
+    with threads_for(16 * 128 * 128):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "20000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ""),
+    ],
+)
+def test_threads_wait_without_keeping_a_processor_busy(given, spins):
+    """Unless the environment says how they wait."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    others = {k: v for k, v in os.environ.items() if k not in names}
+    code = "import os, skad; print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**others, **given},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.strip() == spins
 
 
 def test_the_processors_are_those_that_joblib_counts():
@@ -173,10 +205,37 @@ def test_settings_of_numpy_hold_in_every_thread(monkeypatch, three_threads):
         list(side_by_side(lambda item: np.ones(1) / item, [np.zeros(1)] * 2, 2))
 
 
-def test_scores_do_not_depend_on_the_number_of_threads(three_threads):
-    images = np.random.default_rng(0).integers(0, 255, (9, 256, 256), dtype=np.uint8)
-    settings = {"epochs": 1, "batch_size": 2, "target_fpr": 0.5, "random_state": 0}
+def some_images(n, side):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, side, side), dtype=np.uint8)
+
+
+def test_a_loaded_model_gives_equal_verdicts_with_any_number_of_threads(
+    tmp_path, three_threads
+):
+    """Where the decision is not within rounding of 0: 1e-5 of the threshold."""
+    images = some_images(9, 128)
+    settings = {"epochs": 1, "batch_size": 32, "target_fpr": 0.5, "random_state": 0}
     detector = PatchAutoencoderDetector(**settings).fit(images[:4])
-    several = detector.score_samples(images)
-    torch.set_num_threads(1)
-    np.testing.assert_allclose(detector.score_samples(images), several, rtol=1e-5)
+    detector.offset_ = float(np.median(detector.score_samples(images)))
+    save(detector, tmp_path / "model")
+    found = []
+    for n_threads in (3, 2, 1):
+        torch.set_num_threads(n_threads)
+        found.append(load(tmp_path / "model").decision_function(images))
+    scale = abs(detector.offset_)
+    np.testing.assert_allclose(found, found[:1] * 3, rtol=0, atol=1e-5 * scale)
+    far = np.abs(found[0]) > 1e-5 * scale
+    assert 4 < far.sum() < 9
+    assert (np.sign(found)[:, far] == np.sign(found[0])[far]).all()
+
+
+def test_equal_trainings_with_as_many_threads_are_equal_to_the_bit(threads_as_before):
+    torch.set_num_threads(2)
+    settings = {"epochs": 1, "batch_size": 32, "target_fpr": 0.5, "random_state": 0}
+    images = some_images(6, 128)
+    first, second = (PatchAutoencoderDetector(**settings).fit(images) for _ in "ab")
+    np.testing.assert_array_equal(
+        first.anomaly_map(images), second.anomaly_map(images), strict=True
+    )
+    assert first.offset_ == second.offset_
