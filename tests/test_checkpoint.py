@@ -107,24 +107,26 @@ def test_several_batches_at_once_go_on_as_well(good, stop_after, monkeypatch, tm
 
 
 def test_a_folder_and_a_further_training_go_on(good, stop_after, tmp_path):
+    folder = tmp_path / "good"
+    folder.mkdir()
     for i, image in enumerate(good):
-        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+        Image.fromarray(image).save(folder / f"{i:02}.png")
 
     def trained():
         first = detector(warm_start=True).fit(good[:8])
         return first.set_params(epochs=2)
 
-    whole = trained().fit(ImageFolder(tmp_path))
+    whole = trained().fit(ImageFolder(folder))
     again = trained()
     stop_after(4)
     with pytest.raises(Stopped):
-        again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
+        again.fit(ImageFolder(folder), checkpoint=tmp_path / "c")
     made = stop_after(N_STEPS)
     with pytest.raises(ValueError, match="with other weights to begin with"):
         detector().set_params(epochs=2).fit(
-            ImageFolder(tmp_path), checkpoint=tmp_path / "c"
+            ImageFolder(folder), checkpoint=tmp_path / "c"
         )
-    trained_on = again.fit(ImageFolder(tmp_path), checkpoint=tmp_path / "c")
+    trained_on = again.fit(ImageFolder(folder), checkpoint=tmp_path / "c")
     assert 0 < len(made) < len(whole.history_) * 6
     assert_equal(whole, trained_on, good)
 
