@@ -10,6 +10,7 @@ from skad._dense_maps import DenseMapper
 from skad._dense_network import DenseAutoencoder
 from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import divide
+from skad._drift import Watch
 from skad._fitted import Fitted, provenance_now
 from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format
@@ -198,7 +199,9 @@ class DenseAutoencoderDetector(ImageDetector):
         _check_channels(images.format, network)
         rng = generator(self.random_state)
         share = self.validation_fraction if self.epochs else 1
+        images.watch = watch = Watch()
         division = divide(images, good, known_to(before), share, rng)
+        images.watch = None
         settings = Settings(
             epochs=int(self.epochs),
             batch_size=int(self.batch_size),
@@ -209,7 +212,7 @@ class DenseAutoencoderDetector(ImageDetector):
         told = following(self, X, y, self.epochs)
         with within_quota(), as_at_start(), told as progress:
             learned = learn(network, images, division, settings, seed, progress)
-            self._take_over(X, images, good, learned, before, division)
+            self._take_over(X, images, good, learned, before, division, watch.kept())
         return self
 
     def read_model(self):

@@ -105,7 +105,9 @@ def in_unit_range(images: Any) -> Any:
         return images
     if isinstance(images, Subset):
         return Subset(in_unit_range(images.images), images.indices)
-    return _UnitImages(images.source, images.format, images.dtype)
+    unit = _UnitImages(images.source, images.format, images.dtype)
+    unit.watch = images.watch
+    return unit
 
 
 def to_arrays(mapper: DenseMapper) -> dict[str, np.ndarray]:

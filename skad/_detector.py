@@ -10,6 +10,7 @@ import numpy as np
 
 from skad._checkpoint import Checkpoint
 from skad._division import divide
+from skad._drift import Watch
 from skad._files import make_room_for
 from skad._fitted import Fitted
 from skad._image_detector import ImageDetector, known_to
@@ -268,15 +269,18 @@ class PatchAutoencoderDetector(ImageDetector):
         size = images.format.image_shape[:2]
         before = self._before()
         settings = self._settings(size)
+        roi = check_roi(self.roi, size, images.source)
         what = {
             "images": images,
             "settings": settings,
-            "roi": check_roi(self.roi, size, images.source),
+            "roi": roi,
             "start": _start(images.format, before),
         }
         rng = generator(self.random_state)
         share = self.validation_fraction
+        images.watch = watch = Watch(roi)
         division = divide(images, good, known_to(before), share, rng)
+        images.watch = None  # the memory tells trainings apart by the images alone
         what |= {
             "training": division.training,
             "calibration": division.calibration,
@@ -290,7 +294,9 @@ class PatchAutoencoderDetector(ImageDetector):
         told = following(self, X, y, settings.epochs)
         with within_quota(), as_at_start(), told as progress:
             learned = self._learn(what, progress, kept)
-            self._take_over(X, images, good, learned, before, division, source)
+            self._take_over(
+                X, images, good, learned, before, division, watch.kept(), source
+            )
         return kept
 
     def _images_to_fit(self, X: Any) -> Images:

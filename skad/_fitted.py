@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from skad import __version__
 from skad._division import NONE, Digests
+from skad._drift import Statistics
 from skad._inputs import Format
 from skad._maps import Mapper
 from skad._threshold import LabelledThreshold
@@ -36,6 +37,9 @@ class Threshold:
         NaN where nothing is promised.
     labelled : LabelledThreshold or None
         Where labels set the threshold.
+    statistics : ndarray of shape (k, 3, C), float64, or None
+        Of good images, those of the fit or of `calibrate`: what other images are
+        compared with. None where they are not known.
     """
 
     offset: float
@@ -43,6 +47,7 @@ class Threshold:
     mean_map: float
     promised_fpr: float
     labelled: LabelledThreshold | None = None
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         self.calibration_scores.flags.writeable = False

@@ -1,5 +1,6 @@
 """ImageDetector: all that detectors over images share once they are fitted."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.utils.validation import (
 )
 
 from skad._division import NONE, Digests, Division, distinct
+from skad._drift import Statistics, Watch, warn_if_unlike
 from skad._fitted import Fitted, Threshold, provenance_now
 from skad._fitted_attributes import FittedAttributes
 from skad._html import fitted_html
@@ -59,7 +61,9 @@ class ImageDetector(
         """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
 
         Higher = more normal. X is what `fit` takes, here as in the other methods:
-        n images as an array, as rows or as a lazy sequence.
+        n images as an array, as rows or as a lazy sequence. Where most of them are
+        unlike the good images that set the threshold, as from another bit depth,
+        channel order or light, a UserWarning says so, here as in the other methods.
         """
         return _scores(*self._check_images(X))
 
@@ -218,14 +222,17 @@ class ImageDetector(
         -----
         UserWarning
             Where, without labels, the images are too few to promise `target_fpr`, or
-            copies of others.
+            copies of others; where they are unlike those that set the threshold so far,
+            as in another light. From now on, others are compared with these.
         """
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
+        images.watch = watch = Watch(fitted.mapper.roi)
         if labels is None:
             kept = images.subset(distinct(images))
             threshold = self._promising(*score_images(fitted.mapper, kept))
+            good_ones = None
         else:
             scores, means = score_images(fitted.mapper, images)
             found = labelled_threshold(
@@ -235,6 +242,10 @@ class ImageDetector(
             threshold = _threshold(
                 found.offset, np.nan, scores[good], means[good], found
             )
+            good_ones = np.flatnonzero(good)
+        if fitted.threshold is not None:
+            warn_if_unlike(watch.statistics(), fitted.threshold.statistics)
+        threshold = replace(threshold, statistics=watch.kept(good_ones))
         self._fitted = fitted.with_threshold(threshold)
         return self
 
@@ -250,12 +261,14 @@ class ImageDetector(
         learned: Learned,
         before: Fitted | None,
         division: Division,
+        statistics: Statistics | None,
         source: Any = None,
     ) -> None:
         """Keep what was learned, and set the threshold: the end of a fit.
 
         `good` are the places of the images that are not labelled -1, `before` is what
-        it went on from, `source` the folder of the images where X does not know it.
+        it went on from, `statistics` those of the good images, `source` the folder of
+        the images where X does not know it.
         """
         scores, means = learned.calibration_scores, learned.calibration_means
         if self.contamination == "auto":
@@ -276,7 +289,7 @@ class ImageDetector(
                 n_calibration=len(division.calibration),
                 source=source or getattr(X, "folder", None),
             ),
-            threshold=threshold,
+            threshold=replace(threshold, statistics=statistics),
         )
 
     def _promising(self, scores, means) -> Threshold:
@@ -343,11 +356,25 @@ def _threshold(offset, promised, scores, means, labelled=None) -> Threshold:
 
 
 def _scores(fitted: Fitted, images: Images):
-    return score_images(fitted.mapper, images)[0]
+    with _watched(fitted, images):
+        return score_images(fitted.mapper, images)[0]
 
 
 def _maps(fitted: Fitted, images: Images):
-    """Return an iterator over the maps (k, H, W) of some images each."""
-    maps = fitted.mapper.over(images, fitted.mapper)
-    one_size = images.given_shapes is None
-    return maps if one_size else maps_in_given_sizes(maps, images)
+    """Yield the maps (k, H, W) of some images each."""
+    with _watched(fitted, images):
+        maps = fitted.mapper.over(images, fitted.mapper)
+        one_size = images.given_shapes is None
+        yield from maps if one_size else maps_in_given_sizes(maps, images)
+
+
+@contextmanager
+def _watched(fitted: Fitted, images: Images):
+    """Look at the images that are read meanwhile; warn if they are unlike good ones."""
+    good = None if fitted.threshold is None else fitted.threshold.statistics
+    if good is None:
+        yield
+        return
+    images.watch = watch = Watch(fitted.mapper.roi)
+    yield
+    warn_if_unlike(watch.statistics(), good)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +57,11 @@ class Images:
     dtype : dtype
     given_shapes : mapping of int to tuple, default=None
         Shapes that the images had before they were resized to one, if they were.
+
+    Attributes
+    ----------
+    watch : callable or None
+        Shown all images that are taken, with their places.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Images:
         self.format = format
         self.dtype = dtype
         self.given_shapes = given_shapes
+        self.watch: Callable[[np.ndarray, np.ndarray], None] | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -83,7 +89,10 @@ class Images:
         else:
             batch = self.source[indices]
         batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
-        return batch.reshape(-1, *self.format.image_shape)
+        batch = batch.reshape(-1, *self.format.image_shape)
+        if self.watch is not None:
+            self.watch(indices, batch)
+        return batch
 
     def subset(self, indices: np.ndarray) -> "Subset":
         """Return the images at these places, without reading them."""

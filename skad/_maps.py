@@ -76,6 +76,11 @@ class Mapper(ABC):
         """
         return None
 
+    @property
+    def roi(self) -> np.ndarray | None:
+        """Where to look, bool (H, W); None: everywhere."""
+        return None
+
     def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
         self.network.to(device)
@@ -142,6 +147,12 @@ class AnomalyMapper(Mapper):
         self.tails = self.tails.to(device)
         self.view_lines = self.view_lines.to(device)
         return self
+
+    @property
+    def roi(self) -> np.ndarray | None:
+        """Where to look, bool (H, W); None: everywhere."""
+        roi = self.preparation.roi
+        return None if roi is None else roi.numpy(force=True) > 0
 
     def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
         """Return 0 and 2**n - 1, n the bits that nearly all training pixels need."""

@@ -85,6 +85,8 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     arrays = kind.to_arrays(fitted.mapper)
     arrays["calibration_scores"] = scores
     arrays["trained_on"] = fitted.trained_on
+    if threshold is not None and threshold.statistics is not None:
+        arrays["statistics"] = threshold.statistics
     arrays = {
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
@@ -209,6 +211,10 @@ def _check_layout(
     for name in ("calibration_scores", "trained_on"):  # of any length
         length, _ = layout.get(name, ((), ""))
         shapes[name] = length[:1]
+    if "statistics" in layout:  # of any number of images, at least 1
+        n_images = (*layout["statistics"][0], 1)[0]
+        n_channels = description["format"]["image_shape"][2]
+        shapes["statistics"] = (max(1, n_images), 3, n_channels)
     expected = {name: (shape, _type_of(name)) for name, shape in shapes.items()}
     for name in sorted(expected.keys() | layout.keys()):
         found, right = layout.get(name, "missing"), expected.get(name, "nothing")
@@ -222,7 +228,8 @@ def _type_of(name: str) -> str:
         return "I64"
     if name == "trained_on":
         return "U64"
-    return "F64" if name in ("mean", "calibration_scores") else "F32"
+    of_doubles = ("mean", "calibration_scores", "statistics")
+    return "F64" if name in of_doubles else "F32"
 
 
 def _check_numbers(
@@ -257,6 +264,7 @@ def _build(
     detector = kind.detector(**parameters, **kind.parameters(arrays))
     calibration_scores = arrays.pop("calibration_scores")
     trained_on = arrays.pop("trained_on")
+    statistics = arrays.pop("statistics", None)
     format = format_in(description)
     try:
         _check_consistent(detector, kind, description, calibration_scores)
@@ -275,13 +283,15 @@ def _build(
         trained_on,
         provenance=description.get("provenance", {}),
         feature_names=None if names is None else np.array(names, object),
-        threshold=_threshold_in(description, calibration_scores),
+        threshold=_threshold_in(description, calibration_scores, statistics),
     )
     return detector
 
 
 def _threshold_in(
-    description: dict[str, Any], calibration_scores: np.ndarray
+    description: dict[str, Any],
+    calibration_scores: np.ndarray,
+    statistics: np.ndarray | None,
 ) -> Threshold | None:
     if description["offset"] is None:
         return None
@@ -294,6 +304,7 @@ def _threshold_in(
         mean_map=float(description["mean_map"]),
         promised_fpr=math.nan if promised is None else float(promised),
         labelled=labelled,
+        statistics=statistics,
     )
 
 

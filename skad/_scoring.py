@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skad._as_fitted import AsFitted
 from skad._bars import bar, say
 from skad._decoding import Frame, PathLike
+from skad._drift import one_warning
 from skad._files import make_room_for, write_atomically
 from skad._finding import list_files
 from skad._locks import locked
@@ -109,6 +110,7 @@ def score_files(
         return _score_into(table, paths, detector, reader, heat_maps, resume, verbose)
 
 
+@one_warning()
 def _score_into(
     table: Path,
     paths: Sequence[Path],

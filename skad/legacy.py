@@ -18,6 +18,7 @@ from skad._decoding import Frame, PathLike, as_colour, read_frame
 from skad._dense_detector import DenseAutoencoderDetector as Dense
 from skad._detector import PatchAutoencoderDetector
 from skad._drawing import show_picture
+from skad._drift import one_warning
 from skad._files import make_room_for
 from skad._finding import is_shape_of_files
 from skad._image_detector import ImageDetector
@@ -241,6 +242,7 @@ class AD:
         show_picture(to_rgb_uint8(pair), Path(path_to_img).name, feature="AD")
         return pair
 
+    @one_warning()
     def predict(
         self,
         path: PathLike,

@@ -60,6 +60,7 @@ LEVELS = {
     "images": 5,
     "_commands": 9,
     "_defects": 2,
+    "_drift": 2,
     "_division": 2,
     "_keras": 4,
     "_maps": 2,

@@ -104,6 +104,7 @@ def test_16_bits_and_shares_of_one_are_the_same_images(model, fitted, factor):
     np.testing.assert_allclose(floats.score_samples(images / 255), deep, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:These images are unlike those that set")
 @pytest.mark.parametrize("size", [(32, 48), (9, 14), (40, 40)])
 def test_images_of_another_size_are_resized_and_maps_back(model, size):
     detector = DenseAutoencoderDetector(model, target_fpr=0.1).fit(draw(shape=size))

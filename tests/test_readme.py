@@ -15,6 +15,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+# White and red are unlike gray noise, and skad says so.
+UNLIKE = pytest.mark.filterwarnings("ignore:These images are unlike those that set")
+
+
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
     """The folders that the snippets name, with 40 good images and 2 others in each."""
@@ -53,6 +57,7 @@ def test_ten_lines_of_python(parts, capsys):
     assert (parts / "first.png").exists()
 
 
+@UNLIKE
 def test_on_a_line(parts):
     ten_lines, line = {}, {}
     exec(small(SNIPPETS[0]), ten_lines)
@@ -68,6 +73,7 @@ def test_on_a_line(parts):
     assert np.max(boxes, axis=0)[2:].tolist() == [80, 90]
 
 
+@UNLIKE
 def test_the_old_scripts_calls(parts):
     exec(small(SNIPPETS[2]), {})
     assert (parts / "Models/model.safetensors").exists()

@@ -1,0 +1,167 @@
+"""The warning about images unlike the good ones, and when there is none."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skad
+from skad import PatchAutoencoderDetector
+from skad.__main__ import main
+from skad._drift import DriftWarning, Watch, why_unlike
+from skad.legacy import AD
+
+SIZE = (32, 40)
+CHANGES = {  # of 16-bit images
+    "64 times as small, as with another bit depth": lambda X: X // 64,
+    "16 times as small, as with another bit depth": lambda X: X // 16,
+    "darker, as with another exposure": lambda X: X // 2,
+    "brighter, as with another exposure": lambda X: X + 20000,
+}
+
+
+def draw(n, seed=0, part=120, colour=False):
+    """Draw parts on a background, 8 bits, in light that varies by some percent."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(60, 8, (n, *SIZE))
+    images[:, 8:26, 10:32] += part - 60
+    images *= rng.normal(1, 0.03, (n, 1, 1))
+    if colour:
+        images = images[..., None] * [1.2, 1.0, 0.8]
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def deep(images):
+    return images.astype(np.uint16) * 257
+
+
+def with_stain(images):
+    images = images.copy()
+    images[:, 4:18, 4:18] = 255
+    return images
+
+
+def why(X, good):
+    """Compare images with good ones."""
+    seen = []
+    for images in (X, good):
+        watch = Watch()
+        watch(np.arange(len(images)), images.reshape(len(images), *SIZE, -1))
+        seen.append(watch.statistics())
+    return why_unlike(*seen) or ""
+
+
+@pytest.mark.parametrize("n", [1, 4, 30])
+@pytest.mark.parametrize("words", CHANGES)
+def test_what_another_camera_does_is_told(words, n):
+    assert words in why(CHANGES[words](deep(draw(n, seed=1))), deep(draw(20)))
+
+
+@pytest.mark.parametrize("n", [1, 4, 30])
+def test_channels_in_another_order_are_told(n):
+    new, good = draw(n, seed=1, colour=True), draw(20, colour=True)
+    assert "channels come in another order" in why(new[..., ::-1], good)
+
+
+def test_floats_on_another_scale_are_told():
+    new, good = draw(5, seed=1) / 255, draw(20) / 255
+    assert "256 times as large" in why(new * 255, good)
+    assert "256 times as small" in why(new, good * 255)
+    assert why(new - 0.3, good - 0.3) == ""  # with negative values, too
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+@pytest.mark.parametrize("colour", [False, True])
+def test_good_images_and_defects_are_not_told(n, colour):
+    good, new = draw(20, colour=colour), draw(n, seed=1, colour=colour)
+    for X in (new, with_stain(new)):
+        assert why(X, good) == ""
+
+
+def test_missing_parts_among_good_ones_are_not_told():
+    missing, good = draw(5, seed=1, part=60), draw(20)
+    assert why(missing[:1], good) == ""
+    assert why(np.concatenate([missing, draw(2, seed=2)]), good) == ""
+
+
+@pytest.fixture(scope="module")
+def detector():
+    options = {"epochs": 1, "target_fpr": 0.3, "random_state": 0}
+    return PatchAutoencoderDetector(8, **options).fit(deep(draw(20)))
+
+
+def told(call, *arguments):
+    """Return what a call gives, and how often it warns of drift."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call(*arguments)
+    return result, sum(issubclass(w.category, DriftWarning) for w in caught)
+
+
+METHODS = (
+    "score_samples decision_function predict p_value anomaly_map predict_mask "
+    "anomaly_regions inspect calibrate"
+).split()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_warns_once(detector, method, tmp_path):
+    skad.save(detector, tmp_path / "model")
+    loaded = skad.load(tmp_path / "model")
+    new = deep(draw(20, seed=1))
+    assert told(getattr(loaded, method), new)[1] == 0
+    loaded = skad.load(tmp_path / "model")
+    assert told(getattr(loaded, method), new // 16)[1] == 1
+
+
+def test_the_warning_changes_no_result(detector, tmp_path):
+    quiet = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.3, random_state=0)
+    quiet.fit(deep(draw(20)))
+    threshold = vars(quiet._fitted.threshold) | {"statistics": None}
+    quiet._fitted = quiet._fitted.with_threshold(
+        type(quiet._fitted.threshold)(**threshold)
+    )
+    skad.save(quiet, tmp_path / "model")  # as files without statistics are
+    new = deep(draw(5, seed=1)) // 16
+    for one in (quiet, skad.load(tmp_path / "model")):
+        scores, n_warnings = told(one.score_samples, new)
+        assert n_warnings == 0
+        np.testing.assert_array_equal(scores, told(detector.score_samples, new)[0])
+
+
+def test_calibration_sets_what_others_are_compared_with(detector, tmp_path):
+    skad.save(detector, tmp_path / "model")
+    loaded, dark = skad.load(tmp_path / "model"), deep(draw(20, seed=1)) // 2
+    y = np.repeat([1, -1], 10)
+    assert told(loaded.calibrate, dark, y)[1] == 1
+    assert told(loaded.predict, dark)[1] == 0
+    assert told(loaded.predict, deep(draw(4)))[1] == 1
+
+
+def test_what_lies_outside_the_roi_does_not_count():
+    roi = np.zeros(SIZE, bool)
+    roi[:, :20] = True
+    X = draw(20)
+    options = {"epochs": 1, "target_fpr": 0.3, "random_state": 0, "roi": roi}
+    detector = PatchAutoencoderDetector(8, **options).fit(X)
+    assert told(detector.predict, np.where(roi, X, 255).astype(np.uint8))[1] == 0
+
+
+def test_files_are_told_of_once(tmp_path, capsys):
+    for name, images in {"good": draw(20), "new": draw(40, seed=1) // 3}.items():
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    ad = AD(train_path=tmp_path / "good", save_path=tmp_path, img_size=SIZE)
+    ad.detector.set_params(target_fpr=0.3)
+    ad.train(1)
+    new, output = tmp_path / "new", tmp_path / "output"
+    assert told(ad.predict, new, output)[1] == 1
+    command = ["score", str(tmp_path / "model.safetensors"), str(new)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main([*command, "--output", str(tmp_path / "scores")])
+    said = capsys.readouterr().err
+    assert len(re.findall("warning: These images are unlike", said)) == 1
