@@ -18,7 +18,7 @@ _HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames that libjpeg decodes piece by piece
 _EOI = b"\xff\xd9"
 # libjpeg looks up to 8 bytes ahead. Beyond these a scan that is complete takes one byte
 # at a time for junk; one that is not collects at least 6 before it goes on.
-_AHEAD, _SINGLE = bytes(8), 16
+_AHEAD, _SINGLE = bytes(8), 4
 _MOST_SCANS = 500  # no encoder writes a tenth of that
 
 

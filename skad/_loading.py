@@ -11,6 +11,9 @@ from skad._jpeg import load_jpeg
 _SILENT = ("zip", "gif")  # codecs that are content where data end before the last row
 _TRUNCATED = "the image data are truncated: they end before the last pixel"
 
+_BYTES = {"L": 1, "P": 1, "LA": 2, "I;16": 2, "RGB": 3, "RGBA": 4}  # of a pixel
+_MOST_BYTES = 4
+
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 
 _MARK = np.random.default_rng(0).bytes(1024)  # no row of an image looks like that
@@ -91,9 +94,10 @@ def _rows_left(
     def prepare_and_mark() -> None:
         nonlocal marked
         prepare()
+        pattern = mark * ((x1 - x0) * _MOST_BYTES // len(mark) + 1)
         row = Image.new(image.im.mode, (x1 - x0, 1))
-        n_bytes = len(row.tobytes())
-        row.frombytes((mark * (n_bytes // len(mark) + 1))[:n_bytes])
+        n_bytes = (x1 - x0) * _BYTES[row.mode] if row.mode in _BYTES else None
+        row.frombytes(pattern[: n_bytes or len(row.tobytes())])
         marked = row.tobytes()
         for box in boxes:
             image.im.paste(row.im, box)
@@ -106,4 +110,9 @@ def _rows_left(
         failure, image.tile = error, []
         if not marked:
             raise
-    return [box for box in boxes if image.crop(box).tobytes() == marked], failure
+    last = image.crop((x0, boxes[0][1], x1, y1)).tobytes()
+    size = len(marked)
+    left = [
+        box for i, box in enumerate(boxes) if last[i * size : (i + 1) * size] == marked
+    ]
+    return left, failure
