@@ -81,7 +81,8 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         type=whole(at_least=0),
         default=0,
         metavar="N",
-        help="of all randomness: equal seeds, equal results (default: %(default)s)",
+        help="of all randomness: equal seeds and as many threads, equal results "
+        "(default: %(default)s)",
     )
 
 

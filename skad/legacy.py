@@ -88,7 +88,8 @@ class AD:
     Attributes
     ----------
     detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
-        What does the work. A new one's random_state is 0: equal calls, equal models.
+        What does the work. A new one's random_state is 0: equal calls with as many
+        threads give equal models.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read: uint8, or uint16 if any file has 16 bits.
     gray_scale, img_size, patch_size
