@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from skad._dense_network import DenseAutoencoder, from_state, state_shapes
 from skad._inputs import Images, Subset
 from skad._maps import Mapper
+from skad._pickles import HERE, Origin, check_arrays
 from skad._preparation import to_unit_range
 from skad._torch_state import inference
 
@@ -42,7 +43,7 @@ class DenseMapper(Mapper):
             input_shape=self.network.input_shape,
             input_size=self.input_size,
         )
-        return rebuild, (to_arrays(self),)
+        return rebuild, (to_arrays(self), HERE)
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
@@ -123,11 +124,13 @@ def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]
 
 def from_arrays(
     arrays: dict[str, np.ndarray],
+    origin: Origin | None = None,
     *,
     input_shape: tuple[int, int, int],
     input_size: tuple[int, int],
 ) -> DenseMapper:
     """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+    check_arrays(arrays, partial(array_shapes, input_shape), origin)
     state = {
         name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
         for name, array in arrays.items()

@@ -23,6 +23,7 @@ from skad._inputs import Images, as_given, as_images
 from skad._inspection import judge, regions_in_frames
 from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
+from skad._older_states import brought_up_to_date, stamped
 from skad._parameters import device_at_hand
 from skad._progress import CallbackSupportMixin
 from skad._regions import above
@@ -333,8 +334,13 @@ class ImageDetector(
             bundle["text/html"] = self._repr_html_inner()
         return bundle
 
+    def __getstate__(self):
+        """Return what is pickled: it says which version it is of."""
+        return stamped(super().__getstate__())
+
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""
+        state = brought_up_to_date(state, type(self))
         super().__setstate__(state)
         if "_fitted" in state:
             self._mapper.to(device_at_hand(self.device))

@@ -23,6 +23,7 @@ from skad._fusion import (
 from skad._gaussians import Gaussians, gaussians_shapes
 from skad._halos import has_plain_defect, without_halo
 from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad._pickles import HERE, Origin, check_arrays
 from skad._prefetch import batchwise
 from skad._preparation import Preparation
 from skad._threads import check_not_lost
@@ -164,14 +165,11 @@ class AnomalyMapper(Mapper):
 
     def __reduce__(self) -> tuple:
         """Pickle arrays: a machine without the device can read them."""
-        seen = self.preparation
+        p = self.preparation
         rebuild = partial(
-            from_arrays,
-            std=seen.std,
-            input_size=seen.input_size,
-            working_size=seen.working_size,
+            from_arrays, std=p.std, input_size=p.input_size, working_size=p.working_size
         )
-        return rebuild, (to_arrays(self),)
+        return rebuild, (to_arrays(self), HERE)
 
     @inference()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -269,12 +267,15 @@ def array_shapes(
 
 def from_arrays(
     arrays: dict[str, np.ndarray],
+    origin: Origin | None = None,
     *,
     std: float,
     input_size: tuple[int, int],
     working_size: tuple[int, int],
 ) -> AnomalyMapper:
     """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+    shapes = partial(array_shapes, working_size=working_size)
+    check_arrays(arrays, lambda: shapes(len(arrays["mean"])), origin)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     with torch.device("meta"):  # no weights are drawn, only to be overwritten
         network = PatchAutoencoder(len(arrays["mean"]))
