@@ -1,7 +1,7 @@
 """The states of pickled detectors: those of older versions, brought up to date."""
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from typing import Any
 
@@ -47,9 +47,7 @@ def brought_up_to_date(state: dict[str, Any], kind: type) -> dict[str, Any]:
         except KeyError as error:
             raise unreadable(origin, f"it has no {error}") from error
     for part in _parts(state.get("_fitted")):
-        missing = {field.name for field in fields(part)} - vars(part).keys()
-        if missing:
-            raise unreadable(origin, f"{type(part).__name__} has no {min(missing)}")
+        _complete(part, origin)
     for name, parameter in signature(kind).parameters.items():
         if parameter.default is not Parameter.empty:
             state.setdefault(name, parameter.default)
@@ -81,6 +79,20 @@ def _from_attributes(state: dict[str, Any]) -> dict[str, Any]:
         threshold=threshold,
     )
     return {**state, "_fitted": fitted}
+
+
+def _complete(part: Any, origin: Origin) -> None:
+    """Give an object that was unpickled the fields that are new, by their defaults."""
+    for field in fields(part):
+        if field.name in vars(part):
+            continue
+        if field.default is not MISSING:
+            value = field.default
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
+        else:
+            raise unreadable(origin, f"{type(part).__name__} has no {field.name}")
+        object.__setattr__(part, field.name, value)  # it is frozen, and new
 
 
 def _parts(fitted: Any) -> list[Any]:

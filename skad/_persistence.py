@@ -251,6 +251,8 @@ def _check_numbers(
     trained_on = arrays["trained_on"]
     if (trained_on[1:] <= trained_on[:-1]).any():
         raise Unfit("trained_on is not a sorted list of numbers, each once")
+    if "statistics" in arrays and description["offset"] is None:
+        raise Unfit("it has statistics of no threshold")
     kind.check_arrays(arrays)
 
 

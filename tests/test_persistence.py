@@ -1033,7 +1033,7 @@ def test_headers_that_are_no_headers(stored, path, header):
 
 
 def load_or_refuse(path):
-    """Return whether the file was refused; if not, see that it works."""
+    """Return the detector, which works, or None if the file was refused."""
     start = time.monotonic()
     try:
         loaded = load(path)
@@ -1041,23 +1041,33 @@ def load_or_refuse(path):
         assert "is not a model file that skad" in str(error)
         loaded = None
     assert time.monotonic() - start < LOADS_QUICKLY
-    if loaded is None:
-        return True
+    if loaded is not None:
+        assert verdicts(loaded).shape == (1,)
+    return loaded
+
+
+def verdicts(detector):
     dtype = {"integer": np.uint8, "unscaled integer": np.int64, "float": np.float32}
-    image = np.ones((1, *loaded.image_shape_in_), dtype[loaded._format.kind])
-    assert loaded.anomaly_map(image).shape[0] == 1
-    assert loaded.predict(image) in (-1, 1)
-    return False
+    shape = (1, *detector.image_shape_in_)
+    image = (
+        np.arange(np.prod(shape)).reshape(shape).astype(dtype[detector._format.kind])
+    )
+    assert detector.anomaly_map(image).shape[0] == 1
+    assert detector.predict(image) in (-1, 1)
+    return detector.decision_function(image) + detector.p_value(image)
 
 
-def test_a_damaged_bit_is_found(stored, path):
-    start = 8 + struct.unpack("<Q", stored[:8])[0]
+def test_a_damaged_bit_is_found(fitted, stored, path):
     rng = np.random.default_rng(0)
-    for place in rng.integers(start, len(stored), 60):
+    n_header = 8 + struct.unpack("<Q", stored[:8])[0]
+    places = [*rng.integers(0, n_header, 60), *rng.integers(n_header, len(stored), 60)]
+    for place in places:
         changed = bytearray(stored)
         changed[place] ^= 1 << rng.integers(8)
         path.write_bytes(changed)
-        refused(path)
+        loaded = load_or_refuse(path)
+        assert loaded is None or verdicts(loaded) == verdicts(fitted)
+        assert loaded is None or place < n_header
     arrays, description = opened(stored)
     other = description | {"offset": description["offset"] + 1e-9}
     path.write_bytes(to_bytes(arrays, {"skad": json.dumps(other)}))
@@ -1081,7 +1091,7 @@ def test_random_bytes_in_the_header(monkeypatch, stored, path):
             changed[place] = rng.integers(256) if i % 3 else changed[place] ^ 1
         with path.open("r+b") as file:
             file.write(changed)
-        refusals += load_or_refuse(path)
+        refusals += load_or_refuse(path) is None
     assert 200 < refusals < 400  # some are to go deep
 
 
@@ -1092,8 +1102,15 @@ def leaves(description, name=""):
         yield f"{name}{key}"
 
 
-def test_random_values_in_the_header(stored, path):
-    arrays, description = opened(stored)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_random_values_in_the_header(fitted, path, labelled):
+    """One wrong value is refused, or it changes no verdict."""
+    detector = copy.deepcopy(fitted)
+    if not labelled:
+        detector.calibrate(draw((16, 16), n=9))
+    save(detector, path)
+    arrays, description = opened(path.read_bytes())
+    expected = verdicts(detector)
     names = list(leaves(description))
     values = [
         *NO_NUMBERS,
@@ -1114,5 +1131,8 @@ def test_random_values_in_the_header(stored, path):
         name = names[rng.integers(len(names))]
         value = values[rng.integers(len(values))]
         write(path, arrays, put(description, name, value))
-        refusals += load_or_refuse(path)
+        loaded = load_or_refuse(path)
+        refusals += loaded is None
+        if loaded is not None and name != "std":
+            assert verdicts(loaded) == expected, (name, value)
     assert 150 < refusals < 300

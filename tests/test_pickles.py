@@ -1,5 +1,6 @@
 """Pickles of other versions: brought up to date, or refused with both versions."""
 
+import copy
 import pickle
 import re
 
@@ -50,6 +51,12 @@ def test_pickles_of_older_versions_are_brought_up_to_date(fitted, good):
     np.testing.assert_array_equal(back.p_value(good), fitted.p_value(good))
 
 
+def test_fields_that_a_pickle_does_not_have_yet_get_their_defaults(fitted):
+    state = copy.deepcopy(fitted).__getstate__()
+    del vars(state["_fitted"])["provenance"]
+    assert unpickled(state).provenance_ == {}
+
+
 @pytest.mark.parametrize(
     ("version", "change", "match"),
     [
@@ -61,7 +68,7 @@ def test_pickles_of_older_versions_are_brought_up_to_date(fitted, good):
             lambda s: s.update(
                 _fitted=Fitted.__new__(Fitted), _written_by=Origin(2, "0.2.1")
             ),
-            "Fitted has no feature_names",
+            "Fitted has no mapper",
         ),
     ],
 )
