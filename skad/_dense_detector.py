@@ -12,6 +12,7 @@ from skad._dense_training import Settings, copy_of, learn, read_network
 from skad._division import divide
 from skad._drift import Watch
 from skad._fitted import Fitted, provenance_now
+from skad._groups import check_groups
 from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format
 from skad._labels import places_of_good
@@ -63,8 +64,8 @@ class DenseAutoencoderDetector(ImageDetector):
     batch_size : int, default=32
     learning_rate : float, default=0.001
     validation_fraction : float in (0, 1), default=0.3
-        Share of the good images that is held out from training and used for nothing
-        but the threshold. With ``epochs=0`` all are.
+        Share of the good images, or of their groups, that is held out from training
+        and used for nothing but the threshold. With ``epochs=0`` all are.
     contamination : "auto" or float in (0, 0.5], default="auto"
         "auto": the threshold follows from `target_fpr`. A float: this share of the
         images given to `fit` is flagged.
@@ -160,7 +161,7 @@ class DenseAutoencoderDetector(ImageDetector):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, groups=None):
         """Set the threshold from good images, with `epochs` after training on some.
 
         Parameters
@@ -172,6 +173,11 @@ class DenseAutoencoderDetector(ImageDetector):
         y : None or array-like of shape (n,)
             Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
             cannot be labels, such as a continuous target, is ignored.
+        groups : array-like of shape (n,), default=None
+            Labels of any kind: images of one label show one part, and one of them,
+            drawn at random, sets the threshold; as in `PatchAutoencoderDetector.fit`.
+            The promise of `target_fpr` is for an image drawn at random from a new
+            group, if that is exchangeable with those that set the threshold.
 
         Returns
         -------
@@ -185,7 +191,8 @@ class DenseAutoencoderDetector(ImageDetector):
             If h5py is not installed.
         ValueError
             For a parameter out of its range; for files that hold another network; for
-            no good image, and fewer than 2 to train on; for images that the network
+            no good image, and fewer than 2 to train on; for groups that are no labels,
+            missing, or all the same where some train; for images that the network
             cannot take; for labels that are missing, or names.
 
         Warns
@@ -197,13 +204,14 @@ class DenseAutoencoderDetector(ImageDetector):
         self._validate_params()
         images = self._images_to_fit(X)
         good = places_of_good(y, len(images))
+        groups = check_groups(groups, len(images))
         before = self._before()
         network = copy_of(self.network_) if before else self._read_network()
         _check_channels(images.format, network)
         rng = generator(self.random_state)
         share = self.validation_fraction if self.epochs else 1
         images.watch = watch = Watch()
-        division = divide(images, good, known_to(before), share, rng)
+        division = divide(images, good, known_to(before), share, rng, groups=groups)
         images.watch = None
         settings = Settings(
             epochs=int(self.epochs),

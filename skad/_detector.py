@@ -1,6 +1,5 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from skad._division import divide
 from skad._drift import Watch
 from skad._files import make_room_for
 from skad._fitted import Fitted
+from skad._groups import check_groups
 from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format, Images
 from skad._labels import places_of_good
@@ -28,8 +28,9 @@ from skad._parameters import (
     resolve_device,
 )
 from skad._progress import Progress, following, with_callbacks
-from skad._roi import check_roi
+from skad._roi import roi_for
 from skad._several_sizes import as_resized_images, have_several_sizes
+from skad._sources import check_pickles
 from skad._threads import within_quota
 from skad._torch_state import as_at_start
 from skad._whole_numbers import is_whole
@@ -71,8 +72,8 @@ class PatchAutoencoderDetector(ImageDetector):
     learning_rate : float, default=0.01
         Peak of the one-cycle schedule.
     validation_fraction : float in (0, 1), default=0.3
-        Share of the good images that is held out from training and used for nothing
-        but the threshold.
+        Share of the good images, or of their groups, that is held out from training
+        and used for nothing but the threshold.
     contamination : "auto" or float in (0, 0.5], default="auto"
         "auto": the threshold follows from `target_fpr`. A float: this share of the
         images given to `fit` is flagged.
@@ -93,7 +94,7 @@ class PatchAutoencoderDetector(ImageDetector):
         `random_state`.
     warm_start : bool, default=False
         A further `fit` goes on from the fitted network. Images that it was trained on
-        before do not set the threshold.
+        before, and those of their groups, do not set the threshold.
     random_state : int, RandomState instance or None, default=None
         The only source of randomness. On the CPU, equal ints give equal detectors to
         the bit with as many threads of torch. With another number of threads a
@@ -185,7 +186,7 @@ class PatchAutoencoderDetector(ImageDetector):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X, y=None, *, checkpoint=None):
+    def fit(self, X, y=None, *, groups=None, checkpoint=None):
         """Train on good images and set the threshold.
 
         Parameters
@@ -198,6 +199,12 @@ class PatchAutoencoderDetector(ImageDetector):
         y : None or array-like of shape (n,)
             Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
             cannot be labels, such as a continuous target, is ignored.
+        groups : array-like of shape (n,), default=None
+            Labels of any kind: images of one label show one part, as in a burst; all
+            of them train, or one of them, drawn at random, sets the threshold. None:
+            near copies are one group, by a guess. The promise of `target_fpr` is for
+            an image drawn at random from a new group, if that is exchangeable with
+            the groups held out. m is the number of these groups, not of their images.
         checkpoint : path, default=None
             A file to write the unfinished training to, every half minute. After a
             stop, the same call, with as many threads of torch, goes on from there and
@@ -216,7 +223,8 @@ class PatchAutoencoderDetector(ImageDetector):
             BlockingIOError if another fit is writing to it.
         ValueError
             For a parameter out of its range; for fewer than 2 good images, or, with
-            `warm_start`, none that an earlier fit has not trained on; for images with
+            `warm_start`, none that an earlier fit has not trained on; for groups that
+            are no labels, missing, or all the same; for images with
             NaN or infinity, of differing shapes, or without batch axis; for labels that
             are missing, names, or of another number of images; for a lazy sequence that
             cannot be pickled, with `memory` or `checkpoint`; for a `checkpoint` that
@@ -227,15 +235,16 @@ class PatchAutoencoderDetector(ImageDetector):
         -----
         UserWarning
             Where y may be labels and is ignored, as 0 and 1 are; where the held-out
-            images are too few to promise `target_fpr`, images are copies of others,
+            images are too few to promise `target_fpr`; where images are copies of
+            others, many are near copies, or so many look alike that they may be;
             some channels are too faint beside others to be seen, the training may need
             more memory than there is, or `checkpoint` can no longer be written.
         """
         if checkpoint is None:
-            self._fit(X, y, None)
+            self._fit(X, y, None, groups=groups)
             return self
         with locked(make_room_for(checkpoint)):
-            kept = self._fit(X, y, checkpoint)
+            kept = self._fit(X, y, checkpoint, groups=groups)
             if kept is not None:
                 kept.remove()
         return self
@@ -246,6 +255,7 @@ class PatchAutoencoderDetector(ImageDetector):
         y: Any,
         checkpoint: Any,
         *,
+        groups: Any = None,
         source: Any = None,
         say_resumed: Callable[[Path], None] | None = None,
     ) -> Checkpoint | None:
@@ -263,27 +273,22 @@ class PatchAutoencoderDetector(ImageDetector):
             )
         images = self._images_to_fit(X)
         if images.is_lazy and not (checkpoint is None and self.memory is None):
-            _check_pickles(images.source)
+            check_pickles(images.source)
         good = places_of_good(y, len(images))
-        if images.format.any_size and self.roi is not None:
-            raise ValueError(
-                "roi is for images of one size, and X has several. Resize the images "
-                "first, with skad.resize_image, or leave roi at None."
-            )
-        size = images.format.image_shape[:2]
+        groups = check_groups(groups, len(images))
+        roi = roi_for(images, self.roi)
         before = self._before()
-        settings = self._settings(size)
-        roi = check_roi(self.roi, size, images.source)
+        settings = self._settings(images.format.image_shape[:2])
         what = {
             "images": images,
             "settings": settings,
             "roi": roi,
             "start": _start(images.format, before),
         }
-        rng = generator(self.random_state)
-        share = self.validation_fraction
+        rng, share = generator(self.random_state), self.validation_fraction
+        known = known_to(before)
         images.watch = watch = Watch(roi)
-        division = divide(images, good, known_to(before), share, rng)
+        division = divide(images, good, known, share, rng, groups=groups, roi=roi)
         images.watch = None  # the memory tells trainings apart by the images alone
         what |= {
             "training": division.training,
@@ -369,27 +374,3 @@ def _start(format: Format, before: Fitted | None) -> dict[str, np.ndarray] | Non
         )
     state = before.mapper.network.state_dict()
     return {name: tensor.numpy(force=True) for name, tensor in state.items()}
-
-
-class _Nowhere:
-    """A file to write to where only writing itself matters."""
-
-    def write(self, data: Any) -> None:
-        """Forget it."""
-
-
-def _check_pickles(source: Any) -> None:
-    """Raise a ValueError where a lazy sequence cannot be told from others.
-
-    joblib tells objects apart by their pickles, and passes over some that cannot be
-    pickled, with all that they stand for.
-    """
-    try:
-        pickle.Pickler(_Nowhere()).dump(source)
-    except Exception as error:  # of any kind, from a class of somebody else's
-        raise ValueError(
-            "With memory or a checkpoint, a lazy sequence must be one that can be "
-            "pickled, for what is kept is told apart by that; X is a "
-            f"{type(source).__name__}, which cannot: {error}. Pass an array or an "
-            "ImageFolder, or neither memory nor checkpoint."
-        ) from error

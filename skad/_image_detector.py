@@ -18,13 +18,14 @@ from skad._division import NONE, Digests, Division, distinct
 from skad._drift import Statistics, Watch, warn_if_unlike
 from skad._fitted import Fitted, Threshold, provenance_now
 from skad._fitted_attributes import FittedAttributes
+from skad._groups import check_groups, one_of_each_kind
 from skad._html import fitted_html
 from skad._inputs import Images, as_given, as_images
 from skad._inspection import judge, regions_in_frames
 from skad._labels import are_labels, check_labels, not_labels
 from skad._learning import Learned, score_images
 from skad._older_states import brought_up_to_date, stamped
-from skad._parameters import device_at_hand
+from skad._parameters import device_at_hand, generator
 from skad._progress import CallbackSupportMixin
 from skad._regions import above
 from skad._several_sizes import (
@@ -189,7 +190,14 @@ class ImageDetector(
         return joined(given, dtype=images.dtype)  # in its byte order, too
 
     def calibrate(
-        self, X, y=None, *, metric="balanced_accuracy", cost_miss=1, cost_false_alarm=1
+        self,
+        X,
+        y=None,
+        *,
+        groups=None,
+        metric="balanced_accuracy",
+        cost_miss=1,
+        cost_false_alarm=1,
     ):
         """Set the threshold anew; nothing is trained.
 
@@ -201,6 +209,9 @@ class ImageDetector(
             None: all images are good, and the threshold keeps the promise of
             `target_fpr`. Labels +1 (good) and -1 (anomalous): the threshold that is
             best by `metric`.
+        groups : array-like of shape (n,), default=None
+            Labels of any kind: of the images of one label, one counts, drawn at random;
+            of each kind, with y. None: near copies are one group, unless there is y.
         metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
         cost_miss, cost_false_alarm : float, default=1
             What an overlooked anomaly and a false alarm cost, for ``metric="cost"``:
@@ -216,34 +227,36 @@ class ImageDetector(
         ------
         ValueError
             For images unlike those of `fit`; for labels that are not +1 and -1, of
-            another number of images, or of one kind alone; for a `metric` or a cost
-            that is none.
+            another number of images, or of one kind alone; for groups that are no
+            labels; for a `metric` or a cost that is none.
 
         Warns
         -----
         UserWarning
             Where, without labels, the images are too few to promise `target_fpr`, or
-            copies of others; where they are unlike those that set the threshold so far,
-            as in another light. From now on, others are compared with these.
+            copies of others, or seem to show fewer parts; where they are unlike those
+            that set the threshold so far, as in another light. From now on, others are
+            compared with these.
         """
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
         images.watch = watch = Watch(fitted.mapper.roi)
+        groups, rng = check_groups(groups, len(images)), generator(self.random_state)
         if labels is None:
-            kept = images.subset(distinct(images))
+            kept = images.subset(distinct(images, rng, groups, fitted.mapper.roi))
             threshold = self._promising(*score_images(fitted.mapper, kept))
             good_ones = None
         else:
-            scores, means = score_images(fitted.mapper, images)
+            places = one_of_each_kind(labels, groups, rng)
+            labels = labels[places]
+            scores, means = score_images(fitted.mapper, images.subset(places))
             found = labelled_threshold(
                 scores, labels, metric, cost_miss, cost_false_alarm
             )
-            good = labels == 1
-            threshold = _threshold(
-                found.offset, np.nan, scores[good], means[good], found
-            )
-            good_ones = np.flatnonzero(good)
+            good, offset = labels == 1, found.offset
+            threshold = _threshold(offset, np.nan, scores[good], means[good], found)
+            good_ones = places[good]
         if fitted.threshold is not None:
             warn_if_unlike(watch.statistics(), fitted.threshold.statistics)
         threshold = replace(threshold, statistics=watch.kept(good_ones))

@@ -68,6 +68,16 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
     return inside
 
 
+def roi_for(images: Any, roi: Any) -> NDArray[np.bool_] | None:
+    """Return a roi as `check_roi`, for `Images`; refuse one for several sizes."""
+    if images.format.any_size and roi is not None:
+        raise ValueError(
+            "roi is for images of one size, and X has several. Resize the images "
+            "first, with skad.resize_image, or leave roi at None."
+        )
+    return check_roi(roi, images.format.image_shape[:2], images.source)
+
+
 def _pixels(roi: Any) -> np.ndarray:
     """Return the mask as it was given, (H, W)."""
     if isinstance(roi, str | os.PathLike):

@@ -412,29 +412,45 @@ def routing():
 
 def test_metadata_routing(labelled, routing):
     X, y = labelled
-    groups = np.arange(len(X)) % 4
-    detector = tiny_detector()
+    groups = np.arange(len(X)) // 2
+    folds = GroupKFold(2)
+    detector = tiny_detector().set_fit_request(groups=True)
     routes = get_routing_for_object(detector)
-    assert routes.consumes("fit", {"sample_weight", "groups"}) == set()
+    assert routes.consumes("fit", {"sample_weight", "groups"}) == {"groups"}
     options = {"scoring": image_auroc_scorer, "error_score": "raise"}
 
     search = GridSearchCV(
         Pipeline([("as_given", FunctionTransformer()), ("detect", detector)]),
         {"detect__target_fpr": [0.2, 0.4]},
-        cv=GroupKFold(2),
+        cv=folds,
         **options,
     ).fit(X, y, groups=groups)
     result = cross_validate(
-        detector, X, y, cv=GroupKFold(2), params={"groups": groups}, **options
+        detector, X, y, cv=folds, params={"groups": groups}, **options
     )
+    expected = []
+    for train, test in folds.split(X, y, groups):
+        alone = tiny_detector().fit(X[train], y[train], groups=groups[train])
+        assert (
+            len(alone.calibration_scores_)
+            == len(set(groups[train][y[train] == 1])) // 2
+        )
+        expected.append(image_auroc_scorer(alone, X[test], y[test]))
+    np.testing.assert_array_equal(result["test_score"], expected)
+    assert search.cv_results_["mean_test_score"][0] == np.mean(expected)
+    assert len(search.best_estimator_["detect"].calibration_scores_) == N_GOOD // 4
+
+    apart = tiny_detector().set_fit_request(groups=False)
+    on = cross_validate(apart, X, y, cv=folds, params={"groups": groups}, **options)
     with sklearn.config_context(enable_metadata_routing=False):
-        off = cross_validate(detector, X, y, cv=GroupKFold(2), groups=groups, **options)
-    np.testing.assert_array_equal(result["test_score"], off["test_score"])
-    assert search.cv_results_["mean_test_score"][0] == np.mean(off["test_score"])
+        off = cross_validate(apart, X, y, cv=folds, groups=groups, **options)
+    np.testing.assert_array_equal(on["test_score"], off["test_score"])
 
     weights = np.ones(len(X))
     with pytest.raises(TypeError, match="not routed to any object"):
         cross_validate(detector, X, y, params={"sample_weight": weights})
+    with pytest.raises(ValueError, match="not explicitly set as requested"):
+        cross_validate(tiny_detector(), X, y, cv=folds, params={"groups": groups})
     with pytest.raises(TypeError, match="unexpected"):
         detector.fit(X, y, sample_weight=weights)
 
