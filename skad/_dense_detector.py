@@ -16,7 +16,7 @@ from skad._groups import check_groups
 from skad._image_detector import ImageDetector, known_to
 from skad._inputs import Format
 from skad._labels import places_of_good
-from skad._parameters import CONSTRAINTS, generator, resolve_device
+from skad._parameters import CONSTRAINTS, MOST, generator, resolve_device
 from skad._progress import following, with_callbacks
 from skad._threads import within_quota
 from skad._torch_state import as_at_start
@@ -127,7 +127,7 @@ class DenseAutoencoderDetector(ImageDetector):
 
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, os.PathLike, None],
-        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "epochs": [Interval(Integral, 0, MOST, closed="both")],
         **{name: CONSTRAINTS[name] for name in _AS_IN_THE_OTHER},
     }
 
@@ -209,7 +209,7 @@ class DenseAutoencoderDetector(ImageDetector):
         network = copy_of(self.network_) if before else self._read_network()
         _check_channels(images.format, network)
         rng = generator(self.random_state)
-        share = self.validation_fraction if self.epochs else 1
+        share = float(self.validation_fraction) if self.epochs else 1
         images.watch = watch = Watch()
         division = divide(images, good, known_to(before), share, rng, groups=groups)
         images.watch = None
@@ -220,7 +220,7 @@ class DenseAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
         seed = rng.randint(2**31 - 1)
-        told = following(self, X, y, self.epochs)
+        told = following(self, X, y, int(self.epochs))
         with within_quota(), as_at_start(), told as progress:
             learned = learn(network, images, division, settings, seed, progress)
             self._take_over(X, images, good, learned, before, division, watch.kept())

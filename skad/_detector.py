@@ -285,7 +285,7 @@ class PatchAutoencoderDetector(ImageDetector):
             "roi": roi,
             "start": _start(images.format, before),
         }
-        rng, share = generator(self.random_state), self.validation_fraction
+        rng, share = generator(self.random_state), float(self.validation_fraction)
         known = known_to(before)
         images.watch = watch = Watch(roi)
         division = divide(images, good, known, share, rng, groups=groups, roi=roi)

@@ -170,8 +170,8 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
     """Bring images (k, H, W, C), floats on the scale of the network, to type and shape.
 
-    Integers are rounded and clipped to their type, in place because the floats of large
-    images take much memory; bool is what exceeds one half.
+    Numbers are clipped to their type, and integers rounded, in place because the floats
+    of large images take much memory; bool is what exceeds one half.
     """
     dtype = images.dtype
     if dtype.kind in "iu":
@@ -185,6 +185,8 @@ def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
         np.clip(batch, limits.min, most, out=batch)
     if dtype.kind == "b":
         batch = batch > 0.5
+    if dtype.kind == "f" and dtype.itemsize < batch.dtype.itemsize:
+        np.clip(batch, np.finfo(dtype).min, np.finfo(dtype).max, out=batch)
     return batch.astype(dtype).reshape(len(batch), *images.format.shape)
 
 
@@ -243,8 +245,14 @@ def check_finite(X: np.ndarray, first: int = 0) -> None:
     if X.dtype.kind != "f":
         return
     with np.errstate(invalid="ignore"):
-        if max(X.max(), -X.min()) < _TOO_LARGE:  # not so where there is a NaN
-            return
+        largest = max(X.max(), -X.min())
+    if largest < _TOO_LARGE:  # not so where there is a NaN
+        if largest > 0 and not np.float64(largest):
+            raise ValueError(
+                "Input X contains only values too small for float64: the largest is "
+                f"{largest!s}. Multiply all images by the same number."
+            )
+        return
     for i, image in enumerate(X, first):
         if not (np.abs(image) < _TOO_LARGE).all():
             finite, nan = np.isfinite(image).all(), np.isnan(image).any()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from skad import __version__
 from skad._checkpoint import Checkpoint
 from skad._map_fitting import fit_mapper
-from skad._maps import Mapper
+from skad._maps import Mapper, NotFiniteError
 from skad._networks import new_network
 from skad._prefetch import batches_of, one_by_one
 from skad._preparation import Preparation, to_unit_range
@@ -29,6 +29,8 @@ _EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
+_SQUARABLE = 256  # powers of two whose squares, and sums of them, float64 holds
+_LEAST_EXPONENT = -1074  # of a float64
 _ROUNDING = 1e-12  # of the mean: what varies less is constant
 _BYTES_A_PIXEL = 400  # of a batch, that a training step takes
 _MOST_APART = 30.0  # times, that channels' standard deviations differ by unnoticed
@@ -136,9 +138,8 @@ def learn(
             network, preparation, images, sample, _combined(appearance.flips)
         )
         scores, means = score_images(mapper, images.subset(calibration))
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+    except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
         raise _astray(settings.learning_rate) from error
-    check_not_astray(scores, settings.learning_rate)
     return Learned(mapper, scores, means, history.epochs)
 
 
@@ -238,17 +239,22 @@ def _prepare(
 ) -> Preparation:
     """Mean and standard deviation of the pixels that count."""
     counts = slice(None) if roi is None else roi
-    means, variances = [], []
+    means, variances, exponents = [], [], []
     for batch in one_by_one(images, sample):
         image = to_unit_range(batch)[0]
         pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
+        exponents.append(_exponent(pixels))
         means.append(pixels.mean(0))
-        variances.append(pixels.var(0))
+        variances.append(np.ldexp(pixels, -exponents[-1]).var(0))
     mean = np.mean(means, 0)
-    stds = np.sqrt(np.mean(variances, 0) + np.var(means, 0))  # within and between them
+    top = max(exponents)
+    below = np.subtract(exponents, top)[:, np.newaxis]
+    variance = np.mean(np.ldexp(variances, 2 * below), 0)  # within the images …
+    variance += np.var(np.ldexp(means, -top), 0)  # … and between them
+    stds = np.ldexp(np.sqrt(variance), top)
     if images.format.kind != "integer":  # integers share the scale of their type
         _warn_of_scales(stds)
-    std = float(np.sqrt(np.mean(np.square(stds))))
+    std = float(np.ldexp(np.sqrt(np.mean(np.square(np.ldexp(stds, -top)))), top))
     rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
     return Preparation(
         mean=mean,
@@ -257,6 +263,13 @@ def _prepare(
         working_size=working_size,
         roi=None if roi is None else torch.from_numpy(roi.astype(np.float32)),
     )
+
+
+def _exponent(pixels: np.ndarray) -> int:
+    """Return a power of two to divide numbers by, so that they can be squared."""
+    largest = max(pixels.max(), -pixels.min())
+    exponent = int(np.frexp(largest)[1]) if largest else _LEAST_EXPONENT
+    return 0 if abs(exponent) < _SQUARABLE else exponent
 
 
 def _warn_of_scales(stds: np.ndarray) -> None:

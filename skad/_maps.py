@@ -47,6 +47,17 @@ _BIT_DEPTHS = (10, 12, 14)  # of cameras, whose numbers are stored as uint16
 _NEARLY_ALL = 3.0  # standard deviations above the mean
 
 
+class NotFiniteError(ValueError):
+    """A network makes something else than finite numbers of images."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The network turns finite images into NaN or infinity: its weights are "
+            "damaged, or its training went astray. Load it again, or fit it again "
+            "with a lower learning_rate."
+        )
+
+
 class Mapper(ABC):
     """Turns images into maps, by a network that may be on any device."""
 
@@ -95,14 +106,24 @@ class Mapper(ABC):
     def _batchwise(
         self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
-        """Apply a function of batches to images of so many pixels in the network."""
+        """Apply a function of batches to images of so many pixels in the network.
+
+        Raises NotFiniteError where it gives anything but finite numbers.
+        """
         check_not_lost(self.device)
         if self.device.type == "cpu":
             size = max(1, _PIXELS_A_PASS // pixels)
             at_a_time = max(1, PIXELS_AT_A_TIME // (size * pixels))
         else:
             size, at_a_time = max(1, _PIXELS_A_PASS_ON_GPU // pixels), _PASSES_ON_GPU
-        return batchwise(images, size, compute, at_a_time)
+
+        def compute_finite(batch: np.ndarray) -> np.ndarray:
+            found = compute(batch)
+            if not np.isfinite(found).all():
+                raise NotFiniteError
+            return found
+
+        return batchwise(images, size, compute_finite, at_a_time)
 
 
 @dataclass

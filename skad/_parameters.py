@@ -11,21 +11,35 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from skad._real_numbers import as_float
 from skad._threads import check_not_lost
 from skad._whole_numbers import whole_numbers
 
+MOST = 2**31 - 1  # pixels, and epochs
+_HIGHEST_RATE = 1e30  # steps of more are infinite
 _FEW_PIXELS = 16 * 16  # of an image for which the network has one coarsest feature
+
+
+class _Range(Interval):
+    """An interval of numbers of any kind, as they are when they are floats."""
+
+    def __init__(self, low: float, high: float, *, closed: str) -> None:
+        super().__init__(Real, low, high, closed=closed)
+
+    def __contains__(self, value: Any) -> bool:
+        return super().__contains__(as_float(value))
+
 
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "image_shape": [tuple, list, None],
-    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "epochs": [Interval(Integral, 1, MOST, closed="both")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-    "target_fpr": [Interval(Real, 0, 1, closed="neither")],
+    "learning_rate": [_Range(0, _HIGHEST_RATE, closed="right")],
+    "validation_fraction": [_Range(0, 1, closed="neither")],
+    "contamination": [StrOptions({"auto"}), _Range(0, 0.5, closed="right")],
+    "target_fpr": [_Range(0, 1, closed="neither")],
     "roi": ["array-like", str, os.PathLike, None],
     "device": [str],
     "memory": [str, os.PathLike, HasMethods("cache"), None],
@@ -38,10 +52,10 @@ CONSTRAINTS: dict[str, list] = {
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:
     """Return the sizes of the largest defects, in pixels, as a tuple."""
     sizes = whole_numbers(patch_size, alone=1)
-    if not sizes or min(sizes) < 2:
+    if not sizes or min(sizes) < 2 or max(sizes) > MOST:
         raise ValueError(
-            "patch_size must be an int or a tuple of one or more ints, each >= 2; got "
-            f"{patch_size!r}."
+            "patch_size must be an int or a tuple of one or more ints, each from 2 to "
+            f"{MOST}; got {patch_size!r}."
         )
     return sizes
 
@@ -51,10 +65,10 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
     if image_size is None:
         return given
     sizes = whole_numbers(image_size, alone=2)
-    if len(sizes) != 2 or min(sizes) < 1:
+    if len(sizes) != 2 or min(sizes) < 1 or sizes[0] * sizes[1] > MOST:
         raise ValueError(
             "image_size must be an int or a tuple of two ints (height, width), each >= "
-            f"1; got {image_size!r}."
+            f"1, with at most {MOST} pixels in all; got {image_size!r}."
         )
     return sizes[0], sizes[1]
 

@@ -61,9 +61,9 @@ class Preparation:
 
     def undo(self, images: Tensor) -> Tensor:
         """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
-        images = self._resize(images).permute(0, 2, 3, 1) * self.std
+        images = self._resize(images).permute(0, 2, 3, 1).double()
         mean = torch.as_tensor(self.mean, device=images.device)  # float64
-        return images.double().add_(mean)
+        return images.mul_(self.std).add_(mean)
 
     def to_input(self, maps: Tensor) -> Tensor:
         """Bring maps (k, h / 2, w / 2) of padded images to the input's (k, H, W)."""
@@ -88,7 +88,8 @@ class Preparation:
         exact = np.float32 if batch.dtype in _SCALED else np.float64
         limits = np.finfo(exact)
         mean = (self.mean * top).clip(limits.min, limits.max).astype(exact)
-        std = float(exact(np.clip(self.std * top, limits.tiny, limits.max)))
+        least = limits.smallest_subnormal
+        std = float(exact(np.clip(self.std * top, least, limits.max)))
         values = _send(batch, device).flatten(2)  # k, H, W C
         means = torch.from_numpy(mean).to(device).repeat(batch.shape[2])  # of a row
         x = torch.empty(values.shape, dtype=torch.float32, device=device)

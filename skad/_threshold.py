@@ -6,7 +6,6 @@ exactly when its score is below the offset; a score equal to it counts as good.
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +14,10 @@ from scipy.stats import binomtest
 from skad._labels import check_labels
 from skad._masked import refuse_mask
 from skad._promise import images
+from skad._real_numbers import as_float
 from skad._warnings import warn
 
+_VERY_MANY = 1e9  # images: more do not come together
 _METRICS = ("balanced_accuracy", "f1", "cost")
 
 
@@ -62,15 +63,15 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     -0.3
     """
     scores = np.sort(_check_calibration_scores(calibration_scores))
-    if not (isinstance(target_fpr, Real) and 0 < target_fpr < 1):
+    if not 0 < as_float(target_fpr) < 1:
         raise ValueError(
             f"target_fpr must be above 0 and below 1; got {target_fpr!r}. "
             "0.05 promises at most 5 false alarms in 100 good images."
         )
-    m = len(scores)
+    m, target_fpr = len(scores), float(target_fpr)
     k = conformal_rank(m, target_fpr)
     if k == 0:
-        needed = math.ceil(1 / target_fpr - 1e-9) - 1
+        needed = math.ceil(min(1 / target_fpr, _VERY_MANY) - 1e-9) - 1
         warn(
             f"target_fpr={target_fpr:g} cannot be promised: {images(m)} can promise "
             f"{100 / (m + 1):.3g} % at best, and that is used. Calibrate with at least "
@@ -226,9 +227,9 @@ def labelled_threshold(
     elif metric == "f1":
         value = gain = 2 * hits / (hits + alarms + n_bad)
     else:
-        value = cost_miss * (n_bad - hits) + cost_false_alarm * alarms
-        value = value / len(values)
-        gain = -value
+        with np.errstate(over="ignore"):
+            cost = float(cost_miss) * (n_bad - hits) + float(cost_false_alarm) * alarms
+        gain, value = -cost, cost / len(values)
     # Equal up to rounding; offsets ascend, so the first has the fewest alarms.
     best = int(np.argmax(np.isclose(gain, gain.max(), rtol=1e-12, atol=0.0)))
     hit, alarm = int(hits[best]), int(alarms[best])
@@ -320,12 +321,12 @@ def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
     """Raise a ValueError unless both are costs, and one of them counts."""
     costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
     for name, cost in costs.items():
-        if not (isinstance(cost, Real) and 0 <= cost < math.inf):
+        if not 0 <= as_float(cost) < math.inf:
             raise ValueError(
                 f"{name} must be a finite number >= 0; got {cost!r}. "
                 "Pass what one such mistake costs."
             )
-    if not any(costs.values()):
+    if not any(map(as_float, costs.values())):
         raise ValueError(
             "cost_miss or cost_false_alarm must be above 0; both are 0. "
             "Pass what one such mistake costs."

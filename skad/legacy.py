@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from itertools import groupby, islice
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from skad._legacy_files import (
 )
 from skad._parameters import patch_sizes
 from skad._pictures import draw, read_picture
+from skad._real_numbers import as_float
 from skad._regions import Region
 from skad._warnings import warn
 from skad._whole_numbers import is_whole, whole_numbers
@@ -343,7 +343,7 @@ class AD:
 
     def _threshold(self, thresh: float) -> float:
         """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
-        fits = isinstance(thresh, Real) and 0 <= thresh < np.inf
+        fits = 0 <= as_float(thresh) < np.inf
         _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
         found = self.detector._fitted.threshold
         if found is None:

@@ -118,6 +118,7 @@ LEVELS = {
     "_planting": 0,
     "_promise": 0,
     "_random": 0,
+    "_real_numbers": 0,
     "_sources": 0,
     "_streams": 0,
     "_threads": 0,

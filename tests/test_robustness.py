@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from old_models import write_model
 
 import skad
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
+from skad._threshold import labelled_threshold
 from skad._torch_state import as_at_start
 from skad.metrics import image_auroc_score
 
@@ -20,8 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:target_fpr=.* cannot be promised
 
 
 def detector(**parameters):
-    settings = {"epochs": 1, "random_state": 0, "target_fpr": 0.3}
-    return PatchAutoencoderDetector(8, **(settings | parameters))
+    settings = {"patch_size": 8, "epochs": 1, "random_state": 0, "target_fpr": 0.3}
+    return PatchAutoencoderDetector(**(settings | parameters))
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +109,62 @@ def test_tensors_may_be_made_on_another_device_elsewhere(good, expected, tmp_pat
 # --- Parameters -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("patch_size", 10**400),
+        ("patch_size", (8, 10**400)),
+        ("image_size", 10**400),
+        ("image_size", (2**16, 2**16)),
+        ("epochs", 10**400),
+        ("learning_rate", 1e300),
+        ("learning_rate", 10**400),
+        ("learning_rate", Fraction(1, 10**400)),
+        ("validation_fraction", np.longdouble("1e-4000")),
+        ("contamination", Fraction(1, 10**400)),
+        ("target_fpr", Fraction(1, 10**400)),
+    ],
+)
+def test_absurd_numbers_are_refused_by_name(good, name, value):
+    with pytest.raises(ValueError, match=f"{name}.* must be .*[Gg]ot"):
+        detector(**{name: value}).fit(good)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"target_fpr": 5e-324, "learning_rate": 5e-324, "batch_size": 10**400},
+        {"contamination": 5e-324, "validation_fraction": 5e-324},
+        {"contamination": Fraction(1, 3), "target_fpr": Fraction(1, 3)},
+    ],
+)
+def test_extreme_and_exact_numbers_are_numbers(good, given):
+    assert np.isfinite(detector(**given).fit(good).decision_function(good)).all()
+
+
+@pytest.mark.parametrize("cost", [10**400, np.longdouble("1e4000"), np.nan])
+def test_costs_are_finite(good, cost):
+    with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0; got"):
+        detector().fit(good).calibrate(
+            good, [1, -1] * (len(good) // 2), metric="cost", cost_miss=cost
+        )
+
+
+@pytest.mark.parametrize("ratio", [5e-324, Fraction(1, 10**300), 1e308, 10**300])
+def test_the_size_of_the_only_cost_does_not_matter(ratio):
+    scores, y = [-4.0, -3.0, -2.0, -1.0], [-1, -1, 1, 1]
+    best = labelled_threshold(scores, y, "cost", cost_miss=ratio, cost_false_alarm=0)
+    assert best.offset == labelled_threshold(scores, y, "cost", 1, 0).offset
+    assert best.detection_rate == 1
+
+
 def test_numpy_numbers_are_numbers(good, expected):
     given = {"epochs": np.int64(1), "batch_size": np.int32(16)}
     fitted = detector(**given).fit(good)
     np.testing.assert_array_equal(fitted.score_samples(good), expected)
 
 
-@pytest.mark.parametrize("learning_rate", [1e4, 1e9])
+@pytest.mark.parametrize("learning_rate", [1e4, 1e9, 1e30])
 def test_a_training_that_goes_astray_names_the_learning_rate(good, learning_rate):
     with pytest.raises(ValueError, match=r"learning_rate=1.* went astray"):
         detector(learning_rate=learning_rate).fit(good)
@@ -138,7 +189,7 @@ def small_defects(offset, scale):
 
 
 @pytest.mark.parametrize(
-    ("offset", "scale"), [(0, 1e-9), (0, 1e-30), (0, 1e30), (-1e11, 1e4), (1, 1e-8)]
+    ("offset", "scale"), [(0, 1e-200), (0, 1e-30), (0, 1e60), (-1e11, 1e4), (1, 1e-8)]
 )
 def test_the_scale_of_floats_does_not_matter(offset, scale):
     expected, found = (
@@ -148,6 +199,34 @@ def test_the_scale_of_floats_does_not_matter(offset, scale):
     np.testing.assert_allclose(found, expected, rtol=1e-2)
     labels = np.repeat([1, -1], [30, 10])
     assert image_auroc_score(labels, found) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("f2", 2e4), ("f4", 1e38), ("f8", 1e39), ("g", 1e90), ("g", 1e-300)],
+)
+def test_reconstructions_of_any_scale_are_finite(dtype, scale):
+    images = (np.random.default_rng(0).uniform(0, 1, (8, 16, 16)) * scale).astype(dtype)
+    rebuilt = detector().fit(images).reconstruct(images)
+    assert np.isfinite(rebuilt).all()
+    assert 0.1 * scale < rebuilt.mean(dtype=np.longdouble) < scale
+
+
+def test_longdoubles_that_are_nothing_to_float64_are_refused():
+    images = np.random.default_rng(0).uniform(0, 1, (8, 16, 16))
+    with pytest.raises(ValueError, match="only values too small for float64"):
+        detector().fit(images * np.longdouble("1e-4000"))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_network_that_gives_no_finite_numbers_gives_no_verdict(good, wrong):
+    fitted = detector().fit(good)
+    with torch.inference_mode():
+        for layer in (fitted._mapper.folded.to_logit, fitted._mapper.folded.to_image):
+            layer[0].bias[0] = wrong
+    for method in (fitted.predict, fitted.anomaly_map, fitted.reconstruct):
+        with pytest.raises(ValueError, match=r"NaN or infinity: its weights are dam"):
+            method(good)
 
 
 def test_constant_floats_have_no_scale():
