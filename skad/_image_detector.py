@@ -308,7 +308,7 @@ class ImageDetector(
 
     def _promising(self, scores, means) -> Threshold:
         """Return the threshold by `target_fpr`, with the rate that it does promise."""
-        offset = conformal_threshold(scores, float(self.target_fpr))
+        offset = conformal_threshold(scores, self.target_fpr)
         promised = promised_fpr(len(scores), self.target_fpr)
         return _threshold(offset, promised, scores, means)
 

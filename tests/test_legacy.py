@@ -179,7 +179,7 @@ def test_half_a_model_of_the_old_script_is_named_as_such(tmp_path, name, suffix)
         ("img_size", (200, 0), "whole pixels"),
         ("img_size", (200.0, 200), "whole pixels"),
         ("img_size", "ab", "height, width"),
-        ("patch_size", 0, "each >= 2"),
+        ("patch_size", 0, "each from 2 to"),
         ("patch_size", "x", "int or a tuple"),
         ("patch_size", (8, 2.5), "int or a tuple"),
         ("patch_size", None, "int or a tuple"),
