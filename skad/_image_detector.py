@@ -317,6 +317,7 @@ class ImageDetector(
         fitted = self._fitted
         old = self._threshold_of(fitted)
         threshold = self._promising(old.calibration_scores, old.mean_map)
+        threshold = replace(threshold, statistics=old.statistics)
         self._fitted = fitted.with_threshold(threshold)
 
     def _images_to_fit(self, X: Any) -> Images:

@@ -140,6 +140,19 @@ def test_calibration_sets_what_others_are_compared_with(detector, tmp_path):
     assert told(loaded.predict, deep(draw(4)))[1] == 1
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("moved", ["--target-fpr=0.25", "--threshold=20"])
+def test_a_threshold_moved_on_the_command_line_keeps_the_warning(
+    detector, moved, tmp_path, monkeypatch, capsys
+):
+    skad.save(detector, tmp_path / "model")
+    Image.fromarray(deep(draw(1, seed=2)[0]) // 16).save(tmp_path / "dark.png")
+    arguments = ["model", "dark.png", "--output", "scores", "--no-heat-maps", moved]
+    monkeypatch.chdir(tmp_path)
+    assert main(["score", *arguments]) == 0
+    assert "skad: warning: These images are unlike those" in capsys.readouterr().err
+
+
 def test_what_lies_outside_the_roi_does_not_count():
     roi = np.zeros(SIZE, bool)
     roi[:, :20] = True
