@@ -49,13 +49,10 @@ def image_files(path: PathLike) -> list[Path]:
     kinds = ", *".join(_FORMATS)
     if not files:
         raise ValueError(f"No image in {path}: looked for *{kinds}. Convert others.")
-    others = [file.name for file in found if file not in files]
+    others = [file.name for file in found if file.suffix.lower() not in _FORMATS]
     if others:
         names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
-        message = (
-            f"{len(others)} image file(s) not taken, for AD reads *{kinds}: {names}"
-        )
-        warn(message)
+        warn(f"{len(others)} image file(s) not taken, for AD reads *{kinds}: {names}")
     return files
 
 
