@@ -135,11 +135,8 @@ def _is_deep(codec: str, args: tuple[object, ...]) -> bool:
 
 def _is_deep_avif(data: bytes) -> bool:
     """Whether a codec configuration, AV1-ISOBMFF 2.3.3, says 10 or 12 bits."""
-    places = [match.end() for match in re.finditer(rb"av1C\x81", data)]
-    return any(
-        data[place + 1 : place + 2] > b"\x3f" and data[place + 1] & 0x40
-        for place in places
-    )
+    flags = re.findall(rb"av1C\x81.(.)", data, re.DOTALL)
+    return any(byte[0] & 0x40 for byte in flags)
 
 
 def _is_deep_jpeg2000(data: bytes) -> bool:
@@ -219,5 +216,5 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _thread.is_quiet = False
-        if _IGNORED in filters:
+        with suppress(ValueError):  # another thread has set the filters back
             filters.remove(_IGNORED)

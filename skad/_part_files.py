@@ -19,7 +19,7 @@ _TRIES = 10
 if sys.platform == "win32":
     _DEAD_AFTER = 3600.0  # seconds without a change
 
-    def _is_locked(descriptor: int) -> bool:
+    def _lock(descriptor: int) -> bool:
         return True
 
     def _is_dead(part: Path) -> bool:
@@ -28,7 +28,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _is_locked(descriptor: int) -> bool:
+    def _lock(descriptor: int) -> bool:
         """Lock an open file; False where somebody else has it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +39,7 @@ else:
     def _is_dead(part: Path) -> bool:
         descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            return _is_locked(descriptor)
+            return _lock(descriptor)
         finally:
             os.close(descriptor)
 
@@ -86,7 +86,7 @@ def _name_of_part(name: str) -> str:
 def _is_held(part: Path, file: BinaryIO) -> bool:
     """Lock a new file; False where somebody took it for a dead one meanwhile."""
     try:
-        if not _is_locked(file.fileno()):
+        if not _lock(file.fileno()):
             return False
     except OSError:  # this file system has no locks
         return True
