@@ -71,8 +71,8 @@ def _add_fit(commands: Any) -> None:
         "fit",
         help="learn from a folder of good images",
         description="Learn from a folder of good images and store the model; score "
-        "reads and resizes images likewise. What was stopped goes on when the same is "
-        "called again: FILE.unfinished holds it, until --restart begins anew.",
+        "reads and resizes images likewise. Run the same command again to resume a "
+        "training that was stopped: FILE.unfinished holds it.",
     )
     parser.add_argument(
         "folder",
@@ -230,7 +230,7 @@ def _add_convert(commands: Any) -> None:
         help="take over a model of the old script",
         description="Take over a model of the old script, model.json and model.h5, as "
         "it is. Good images set its threshold; without them the model gives scores and "
-        "maps, and no verdicts, until its calibrate is called. Needs h5py.",
+        "maps, and no verdicts, until skad calibrate sets one. Needs h5py.",
     )
     parser.add_argument(
         "model",

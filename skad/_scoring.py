@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from pathlib import Path
@@ -104,7 +104,7 @@ def score_files(
             "images with skad calibrate MODEL FOLDER, or with its calibrate in Python"
         )
     paths = list_files(sources, recursive)
-    reader = _reader(detector)
+    reader = AsFitted(detector)
     table = make_room_for(Path(output) / TABLE)
     with locked(table.parent):
         return _score_into(table, paths, detector, reader, heat_maps, resume, verbose)
@@ -115,12 +115,11 @@ def _score_into(
     table: Path,
     paths: Sequence[Path],
     detector: Any,
-    reader: tuple[Callable[[Path], Frame], int],
+    reader: AsFitted,
     heat_maps: bool,
     resume: bool,
     verbose: int,
 ) -> Counter[str]:
-    read, at_once = reader
     rows = rows_to_keep(table, detector, paths, heat_maps) if resume else []
     pictures = {}
     if heat_maps:
@@ -138,8 +137,10 @@ def _score_into(
         table.open("ab") as file,
         bar(total=len(waiting), unit="image", shown=bool(verbose)) as progress,
     ):
+        pixels = math.prod(reader.size)
+        at_once = max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // pixels))
         starts = range(0, len(waiting), at_once)
-        chunks = (_read_all(read, waiting[i : i + at_once]) for i in starts)
+        chunks = (_read_all(reader, waiting[i : i + at_once]) for i in starts)
         with closing(read_ahead(chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
@@ -207,13 +208,6 @@ def heat_map_files(
     return found
 
 
-def _reader(detector: Any) -> tuple[Callable[[Path], Frame], int]:
-    """How to read a file for a detector, and how many files at a time."""
-    reader = AsFitted(detector)
-    at_once = _PIXELS_AT_ONCE // math.prod(reader.size)
-    return reader.read, max(1, min(_AT_ONCE, at_once))
-
-
 def _remove_heat_maps(table: Path, paths: Iterable[Path]) -> None:
     """Remove those that an earlier table names, and that are not scored themselves."""
     folder = Path(os.path.realpath(table.parent / HEAT_MAPS))
@@ -252,12 +246,12 @@ class _Chunk(NamedTuple):
     unreadable: dict[Path, _Finding]
 
 
-def _read_all(read: Callable[[Path], Frame], paths: Sequence[Path]) -> _Chunk:
+def _read_all(reader: AsFitted, paths: Sequence[Path]) -> _Chunk:
     """Read some files; what goes wrong with one is told of that one."""
     chunk = _Chunk(paths, {}, {})
     for path in paths:
         try:
-            chunk.frames[path] = read(path)
+            chunk.frames[path] = reader.read(path)
         except (OSError, ValueError) as error:
             chunk.unreadable[path] = _unreadable(path, error)
     return chunk
