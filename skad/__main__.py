@@ -106,6 +106,8 @@ def _show_warning(
 
 def _one_line(message: object, arguments: Collection[str]) -> str:
     """Say it in one line, in the options that a command with these arguments has."""
+    if isinstance(message, OSError) and message.filename and message.strerror:
+        message = f"{message.filename}: {message.strerror}"  # without "[Errno 2]"
     available = {f"--{name.replace('_', '-')}" for name in arguments}
     return in_options(" ".join(str(message).split()), available)
 

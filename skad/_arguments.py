@@ -14,6 +14,7 @@ from skad._options import (
     add_target_fpr,
     auto_or_share,
     not_negative,
+    path,
     whole,
 )
 
@@ -57,7 +58,7 @@ def _add_demo(commands: Any) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         default=Path("skad-demo"),
         metavar="FOLDER",
         help="for demo.png and scores.csv (default: %(default)s)",
@@ -76,14 +77,14 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="of good images, or a pattern of their files in quotes",
     )
     add_recursive(parser)
     parser.add_argument(
         "--model",
-        type=Path,
+        type=path,
         required=True,
         metavar="FILE",
         help="where the model goes, for example part.safetensors",
@@ -92,7 +93,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--gray", action="store_true", help="read colour as gray")
     parser.add_argument(
         "--roi",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="mask of where to look: white there and black elsewhere, of the size of "
         "the images or of --image-size",
@@ -133,7 +134,7 @@ def _add_score(commands: Any) -> None:
     _add_model(parser)
     parser.add_argument(
         "paths",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="PATH",
         help="image files, folders of them, and patterns in quotes",
@@ -141,7 +142,7 @@ def _add_score(commands: Any) -> None:
     add_recursive(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         default=Path("skad-scores"),
         metavar="FOLDER",
         help="for scores.csv and heat_maps/ (default: %(default)s)",
@@ -178,18 +179,18 @@ def _add_calibrate(commands: Any) -> None:
         "tells good and anomalous images apart best. Training must not have seen them.",
     )
     _add_model(parser)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of images")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="of images")
     add_recursive(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="where the model goes (default: it replaces MODEL)",
     )
     add_target_fpr(parser, default=None)
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=path,
         metavar="CSV",
         help="table with the columns path or name, and label: +1 or good, -1 or "
         "anomalous (without it all images are good)",
@@ -221,7 +222,7 @@ def _add_info(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="file of a model")
+    parser.add_argument("model", type=path, metavar="MODEL", help="file of a model")
 
 
 def _add_convert(commands: Any) -> None:
@@ -234,20 +235,20 @@ def _add_convert(commands: Any) -> None:
     )
     parser.add_argument(
         "model",
-        type=Path,
+        type=path,
         metavar="MODEL",
         help="one of the two files, or their common name, for example Models/model",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         required=True,
         metavar="FILE",
         help="where the model goes, for example model.safetensors",
     )
     parser.add_argument(
         "--good",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="of good images that the model was not trained on, for the threshold",
     )
@@ -265,7 +266,7 @@ def _add_benchmark(commands: Any) -> None:
     )
     parser.add_argument(
         "root",
-        type=Path,
+        type=path,
         metavar="ROOT",
         help="folder of categories, each with train/good, test/good, test/DEFECT and "
         "ground_truth/DEFECT",
@@ -286,7 +287,7 @@ def _add_benchmark(commands: Any) -> None:
     add_device(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         default=Path("skad-benchmark.json"),
         metavar="FILE",
         help="results, written after every run; runs that it holds are not made again "
@@ -299,12 +300,12 @@ def _add_benchmark(commands: Any) -> None:
     )
     parser.add_argument(
         "--models",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="store the detectors here, as CATEGORY-SEED.safetensors",
     )
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="write the Markdown table here, too"
+        "--table", type=path, metavar="FILE", help="write the Markdown table here, too"
     )
     parser.add_argument(
         "--defects",

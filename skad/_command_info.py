@@ -32,13 +32,14 @@ def _rows(model: Path) -> dict[str, str]:
         header = json.loads((file.metadata() or {})["skad"])
         shapes = [file.get_slice(name).get_shape() for name in file.keys()]
         scores = file.get_tensor("calibration_scores")
+        roi = file.get_tensor("roi") if "roi" in file.keys() else None
     megabytes, n_numbers = model.stat().st_size / 1e6, sum(map(math.prod, shapes))
     parameters = header["parameters"].items()
     return {
         "model": f"{model} ({megabytes:.1f} MB, {n_numbers:,} numbers)",
         "kind": str(header["kind"]),
         "learned": _learned(header.get("provenance") or {}),
-        "images": _images(header["format"]),
+        "images": _images(header["format"], roi),
         "training": _training(header["history"]),
         "parameters": "\n".join(f"{name} = {_plain(v)}" for name, v in parameters),
         **_threshold(header, scores),
@@ -56,17 +57,20 @@ def _learned(provenance: dict[str, Any]) -> str:
         "fitted_at": "at {}",
     }
     known = {k: v for k, v in provenance.items() if v is not None}
+    if known.get("n_images") == 0:
+        return f"elsewhere; taken over at {known.get('fitted_at')}"
     said = [words.format(known[k]) for k, words in counts.items() if k in known]
     return ", ".join(said) or "the file does not say when, nor from what"
 
 
-def _images(format: dict[str, Any]) -> str:
+def _images(format: dict[str, Any], roi: Any) -> str:
     shape = format["shape"]
     if len(shape) == 1:
         return f"rows of {shape[0]} numbers, {format['kind']}"
     channels = {(): "gray", (1,): "gray", (3,): "colour"}
     kind = channels.get(tuple(shape[2:]), f"{shape[-1]} channels")
-    return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}"
+    seen = "" if roi is None else f"; {(roi > 0).mean():.0%} of each counts (roi)"
+    return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}{seen}"
 
 
 def _training(history: list[dict[str, Any]]) -> str:

@@ -67,7 +67,7 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
     Returns
     -------
     pathlib.Path
-        The same path.
+        The same path; "~" is the home folder.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def make_room_for(path: str | os.PathLike[str]) -> Path:
         If the path is a folder, a device, a pipe or a write-protected file, or its
         folder cannot be made or written to.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise IsADirectoryError(
             f"{path} is a folder, and a file is to be written: name another place for "

@@ -20,6 +20,7 @@ _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 
 def find_stored_model(name: str, presets: Iterable[str]) -> Path | Pair | None:
     """Find the model file that a name means; None where it can only be a new model."""
+    name = os.path.expanduser(name)
     for path in (Path(name), Path(f"{name}.safetensors")):
         if path.is_file() and path.suffix not in OLD_SUFFIXES:
             return path

@@ -2,7 +2,14 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """Take a path; "~" is the home folder, also where no shell has replaced it."""
+    return Path(os.path.expanduser(text))
 
 
 def add_sizes(parser: argparse.ArgumentParser, *, patch_size: list[int] | None) -> None:

@@ -99,7 +99,7 @@ def resolve_device(device: str) -> str:
     if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
-            'devices. Use device="auto" or "cpu".'
+            'devices. Use device="auto" or device="cpu".'
         )
     return device
 

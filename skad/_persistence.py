@@ -92,9 +92,10 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     }
     description["checksum"] = checksum(arrays, description)
     content = to_bytes(arrays, {"skad": json.dumps(description)})
+    path = Path(os.path.expanduser(path))
     try:
         with suppress(FileExistsError):  # told of below
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise OSError(
@@ -132,7 +133,7 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """
     if device is not None:
         resolve_device(device)
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
     path.open("rb").close()  # safe_open says of any that it cannot open, "no such file"

@@ -79,6 +79,13 @@ def test_room_is_made_for_a_file_but_no_file(tmp_path):
     assert names(target.parent) == []
 
 
+def test_room_is_made_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert make_room_for("~/new/model") == tmp_path / "new" / "model"
+    assert names(tmp_path) == ["new"]
+
+
 def test_a_folder_in_place_of_the_file_is_named(tmp_path):
     with pytest.raises(IsADirectoryError, match=r"is a folder.*another place.*move"):
         make_room_for(tmp_path)

@@ -410,6 +410,7 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
             "a,b\n1,2\n",
             "must have a column path or name, and a column label; it has a, b",
         ),
+        (None, "labels.csv: No such file or directory\n"),
         ("name,label\n0.png,ok\n", "line 2: a label must be +1 or good, -1 or"),
         ("path,label\nno.png,good\n", "line 2: there is no image 'no.png' in "),
         ("path,label\n0.png,1\n0.png,-1\n", "line 3: 0.png has another label above"),
@@ -420,7 +421,8 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
 def test_a_table_that_is_none_of_labels_is_told(
     model, good, tmp_path, capsys, table, words
 ):
-    (tmp_path / "labels.csv").write_text(table)
+    if table is not None:
+        (tmp_path / "labels.csv").write_text(table)
     options = [
         "--labels",
         str(tmp_path / "labels.csv"),
@@ -456,6 +458,17 @@ def test_info_says_what_a_model_is(model, capsys):
     assert "\n               epochs = 1\n" in said
     assert "learned        12 good images" in said
     assert f"versions       skad {skad.__version__}, torch " in said
+
+
+def test_info_says_how_much_of_an_image_counts(tmp_path, capsys):
+    roi = np.zeros((24, 24), bool)
+    roi[:, :18] = True
+    detector = skad.PatchAutoencoderDetector(
+        8, epochs=1, target_fpr=0.3, roi=roi, random_state=0
+    ).fit([noise(i) for i in range(12)])
+    skad.save(detector, tmp_path / "m")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    assert "gray, integer; 75% of each counts (roi)\n" in capsys.readouterr().out
 
 
 def test_info_loads_nothing_heavy(model):

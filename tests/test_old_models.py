@@ -203,6 +203,8 @@ def test_convert_without_good_images_says_what_is_missing(root, capsys):
     assert "no threshold" in said.err
     assert "--good FOLDER" in said.err
     assert said.out == "model          m.safetensors\n"
+    assert main(["info", "m.safetensors"]) == 0
+    assert "learned        elsewhere; taken over at 20" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="no threshold yet"):
         AD("m").predict("Dataset/Test")
     assert main(["score", "m.safetensors", "Dataset/Test"]) == 2

@@ -121,6 +121,14 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
+def test_a_path_may_start_at_home(fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save(fitted, "~/new/model.safetensors")
+    assert (tmp_path / "new" / "model.safetensors").is_file()
+    assert load("~/new/model.safetensors").offset_ == fitted.offset_
+
+
 def assert_equal(loaded, detector, images):
     for method in ("anomaly_map", "reconstruct", "score_samples", "p_value"):
         found, expected = (getattr(d, method)(images) for d in (loaded, detector))
