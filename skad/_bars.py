@@ -14,7 +14,6 @@ from skad._streams import Forgiving
 
 _shown: list[Any] = []  # bars
 _shown_lock = threading.Lock()
-_show_warning: Callable[..., None] = warnings.showwarning  # as it was without bars
 
 
 @contextmanager
@@ -55,28 +54,31 @@ def bar(
 
 def _begin(moving: Any) -> None:
     """Let warnings go above a bar, too."""
-    global _show_warning
     with _shown_lock:
         _shown.append(moving)
-        if warnings.showwarning is not _show_above:
-            _show_warning = warnings.showwarning
-            warnings.showwarning = _show_above
+        if not isinstance(warnings.showwarning, _ShowAbove):
+            warnings.showwarning = _ShowAbove(warnings.showwarning)
 
 
 def _end(moving: Any) -> None:
     """Leave warnings as they were found, with the last bar."""
     with _shown_lock:
         _shown.remove(moving)
-        if not _shown and warnings.showwarning is _show_above:
-            warnings.showwarning = _show_warning
+        if not _shown and isinstance(warnings.showwarning, _ShowAbove):
+            warnings.showwarning = warnings.showwarning.before
 
 
-def _show_above(*arguments: Any, **named: Any) -> None:
-    """Show a warning as it would be without bars, and these below it."""
-    with ExitStack() as cleared:
-        for moving in list(_shown):
-            cleared.enter_context(tqdm.external_write_mode(moving.fp))
-        _show_warning(*arguments, **named)
+class _ShowAbove:
+    """Shows a warning as it was shown before, and bars below it."""
+
+    def __init__(self, before: Callable[..., None]) -> None:
+        self.before = before
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        with ExitStack() as cleared:
+            for moving in list(_shown):
+                cleared.enter_context(tqdm.external_write_mode(moving.fp))
+            self.before(*arguments, **named)
 
 
 def say(text: str, above: Any) -> None:

@@ -96,6 +96,27 @@ def test_warnings_go_above_bars(monkeypatch, shown):
     assert outer_lines == ["outer: 100%|"] * (shown > 0)
 
 
+def test_who_else_shows_warnings_is_asked_once_and_left_in_place(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    heard = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = before = lambda message, *rest: heard.append("before")
+        with bar(total=1, shown=True, anywhere=True):
+            above = warnings.showwarning
+            warnings.showwarning = lambda *of: (heard.append("between"), above(*of))
+            with bar(total=1, shown=True, anywhere=True):
+                warnings.warn("look out", stacklevel=1)
+            warnings.showwarning = above
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with bar(total=1, shown=True, anywhere=True):
+                    warnings.warn("look out", stacklevel=1)
+        assert warnings.showwarning is before
+    assert heard == ["between", "before"]
+    assert len(caught) == 1
+
+
 PTY = """
 import os, pty, sys, fcntl, struct, termios
 pid, fd = pty.fork()
