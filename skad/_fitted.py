@@ -54,7 +54,10 @@ class Threshold:
 
     def moved_to(self, offset: float) -> Self:
         """Return a threshold that somebody chose: it promises nothing."""
-        return replace(self, offset=float(offset), promised_fpr=math.nan, labelled=None)
+        offset = float(offset)
+        if math.isnan(offset):
+            raise ValueError("offset_ must be a number; got nan")
+        return replace(self, offset=offset, promised_fpr=math.nan, labelled=None)
 
 
 @dataclass(frozen=True, eq=False)

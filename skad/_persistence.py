@@ -63,8 +63,8 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         If it is another kind of estimator.
     sklearn.exceptions.NotFittedError
     ValueError
-        If a parameter was set after the fit to something out of its range, or to what
-        contradicts the fit.
+        If a parameter or `offset_` was set after the fit to something out of its range,
+        or to what contradicts the fit.
     OSError
         If the file cannot be written; nothing is left behind then.
     """
@@ -91,6 +91,10 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         name: np.require(array, requirements="C") for name, array in arrays.items()
     }
     description["checksum"] = checksum(arrays, description)
+    try:
+        kind.check_header(description)
+    except Unfit as error:
+        raise ValueError(f"the detector cannot be stored: {error}") from None
     content = to_bytes(arrays, {"skad": json.dumps(description)})
     path = Path(os.path.expanduser(path))
     try:

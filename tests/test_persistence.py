@@ -886,6 +886,20 @@ def test_an_offset_of_ones_own_is_kept_and_promises_nothing(fitted, path):
     assert not hasattr(loaded, "labelled_threshold_")
 
 
+@pytest.mark.parametrize("offset", [np.inf, -np.inf, 1e301])
+def test_an_offset_that_could_not_be_loaded_is_not_stored(fitted, path, offset):
+    detector = copy.deepcopy(fitted)
+    detector.offset_ = offset
+    with pytest.raises(ValueError, match=r"cannot be stored: offset .* is -?(inf|1e)"):
+        save(detector, path)
+    assert not path.exists()
+
+
+def test_an_offset_is_a_number(fitted):
+    with pytest.raises(ValueError, match="offset_ must be a number; got nan"):
+        copy.deepcopy(fitted).offset_ = np.nan
+
+
 @pytest.mark.parametrize("name", ["surplus", "network.surplus", "gaussians4.", "", "é"])
 def test_surplus_arrays_are_named(stored, path, name):
     arrays, description = opened(stored)
