@@ -220,8 +220,8 @@ class DenseAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
         seed = rng.randint(2**31 - 1)
-        told = following(self, X, y, int(self.epochs))
-        with within_quota(), as_at_start(), told as progress:
+        followed = following(self, X, y, int(self.epochs))
+        with within_quota(), as_at_start(), followed as progress:
             learned = learn(network, images, division, settings, seed, progress)
             self._take_over(X, images, good, learned, before, division, watch.kept())
         return self

@@ -42,7 +42,7 @@ class PatchAutoencoderDetector(ImageDetector):
     A small convolutional network is trained from scratch on the good images: an
     autoencoder, and a decoder that learns to mark defects which are simulated in them.
     What that decoder says, how unusual the encoder's features are and how far the
-    reconstruction is off make one map: how surprising the evidence is, in nats. Where
+    reconstruction is off make one map, the calibrated anomaly score, in nats. Where
     an image has a plain defect, a second look without it takes its halo off the map;
     the map's maximum stays, and so does the score, which is minus that.
 
@@ -279,7 +279,7 @@ class PatchAutoencoderDetector(ImageDetector):
         roi = roi_for(images, self.roi)
         before = self._before()
         settings = self._settings(images.format.image_shape[:2])
-        what = {
+        arguments = {
             "images": images,
             "settings": settings,
             "roi": roi,
@@ -290,19 +290,19 @@ class PatchAutoencoderDetector(ImageDetector):
         images.watch = watch = Watch(roi)
         division = divide(images, good, known, share, rng, groups=groups, roi=roi)
         images.watch = None  # the memory tells trainings apart by the images alone
-        what |= {
+        arguments |= {
             "training": division.training,
             "calibration": division.calibration,
             "seed": rng.randint(2**31 - 1),
         }
         kept = None
         if checkpoint is not None:
-            kept = Checkpoint(checkpoint, *self._told(what))
+            kept = Checkpoint(checkpoint, *self._decisive(arguments))
             if kept.found_at is not None and say_resumed is not None:
                 say_resumed(kept.found_at)
-        told = following(self, X, y, settings.epochs)
-        with within_quota(), as_at_start(), told as progress:
-            learned = self._learn(what, progress, kept)
+        followed = following(self, X, y, settings.epochs)
+        with within_quota(), as_at_start(), followed as progress:
+            learned = self._learn(arguments, progress, kept)
             self._take_over(
                 X, images, good, learned, before, division, watch.kept(), source
             )
@@ -325,9 +325,11 @@ class PatchAutoencoderDetector(ImageDetector):
             device=resolve_device(self.device),
         )
 
-    def _told(self, what: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _decisive(
+        self, arguments: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what decides a training: plain values, and digests of the rest."""
-        settings: Settings = what["settings"]
+        settings: Settings = arguments["settings"]
         sizes = settings.patch_sizes
         parameters = {
             "patch_size": sizes[0] if len(sizes) == 1 else sizes,
@@ -338,26 +340,26 @@ class PatchAutoencoderDetector(ImageDetector):
             "validation_fraction": float(self.validation_fraction),
             "device": settings.device,
             "random_state": int(self.random_state),
-            "n_images": len(what["images"]),
+            "n_images": len(arguments["images"]),
             "skad_version": settings.version,
         }
         digests = {
-            "images": joblib.hash(what["images"]),
-            "roi": joblib.hash(what["roi"]),
-            "weights to begin with": joblib.hash(what["start"]),
-            "labels": joblib.hash([what[name] for name in ("training", "calibration")]),
+            "images": joblib.hash(arguments["images"]),
+            "roi": joblib.hash(arguments["roi"]),
+            "weights to begin with": joblib.hash(arguments["start"]),
+            "labels": joblib.hash([arguments["training"], arguments["calibration"]]),
         }
         return parameters, digests
 
     def _learn(
-        self, what: dict[str, Any], progress: Progress, kept: Checkpoint | None
+        self, arguments: dict[str, Any], progress: Progress, kept: Checkpoint | None
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
         memory = open_memory(self.memory)
         cached = memory.cache(learn, ignore=["progress", "checkpoint"])
         # What goes on from another training is not for the memory.
-        train = cached if what["start"] is None else learn
-        learned = train(**what, progress=progress, checkpoint=kept)
+        train = cached if arguments["start"] is None else learn
+        learned = train(**arguments, progress=progress, checkpoint=kept)
         learned.mapper.to(resolve_device(self.device))  # what was kept is on the CPU
         return learned
 
