@@ -156,7 +156,7 @@ def _add_score(commands: Any) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the table of a stopped call; otherwise it is started over",
+        help="resume the table of a stopped command; otherwise it is started over",
     )
     moved = parser.add_mutually_exclusive_group()
     moved.add_argument(

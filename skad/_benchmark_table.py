@@ -51,8 +51,7 @@ def table(results: Sequence[Result]) -> str:
     names = list(dict.fromkeys(result["category"] for result in done))
     groups = {name: [r for r in done if r["category"] == name] for name in names}
     lines = [
-        "| category | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
-        "|---|" + "---:|" * len(_COLUMNS),
+        *_head("category", _COLUMNS),
         *(_row(name, _cells_of_runs(group)) for name, group in groups.items()),
         _row("**mean**", _cells_of_means(list(groups.values()))),
         _row("**pooled**", _cells_pooled(done)),
@@ -79,10 +78,8 @@ def defects_table(results: Sequence[Result]) -> str:
     for result in results:
         for kind, figures in result.get("defects", {}).items():
             groups.setdefault((result["category"], kind), []).append(figures)
-    titles = [title for title, _ in _COLUMNS_OF_DEFECTS.values()]
     lines = [
-        f"| category | defect | {' | '.join(titles)} |",
-        "|---|---|" + "---:|" * len(titles),
+        *_head("category | defect", _COLUMNS_OF_DEFECTS),
         *(
             _row(f"{category} | {kind}", _cells_of_runs(group, _COLUMNS_OF_DEFECTS))
             for (category, kind), group in sorted(groups.items())
@@ -91,6 +88,12 @@ def defects_table(results: Sequence[Result]) -> str:
         "Each kind of defect against all good test images.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head(names: str, columns: _Columns) -> list[str]:
+    titles = [title for title, _ in columns.values()]
+    left = "|---" * len(names.split("|"))
+    return [_row(names, titles), left + "|" + "---:|" * len(titles)]
 
 
 def _row(name: str, cells: Sequence[str]) -> str:

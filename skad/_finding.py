@@ -140,8 +140,7 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
     """Yield the files of a folder; broken links, too, to be named as unreadable."""
     for here, folders, names in os.walk(folder, onerror=_raise):
-        hidden = [name for name in folders if name.startswith(".")]
-        folders[:] = sorted(set(folders) - set(hidden)) if recursive else []
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
         yield from (Path(here, name) for name in names)
 
 

@@ -63,10 +63,8 @@ class Describer:
         n_rows, n_columns = (
             min(max(int(side * scale), 1), side, most) for side in size
         )
-        self._rows, self._columns = (
-            _windows(size[0], n_rows),
-            _windows(size[1], n_columns),
-        )
+        self._rows = _windows(size[0], n_rows)
+        self._columns = _windows(size[1], n_columns)
         self._counts = np.ones(n_rows * n_columns, bool)
         if roi is not None:
             inside = self._rows[1] @ roi.astype(np.float64) @ self._columns[1].T
