@@ -19,6 +19,7 @@ from skad._drift import one_warning
 from skad._files import make_room_for, write_atomically
 from skad._finding import list_files
 from skad._locks import locked
+from skad._maps import NotFiniteError
 from skad._pictures import as_png, draw, read_picture
 from skad._prefetch import read_ahead
 from skad._resizing import Size
@@ -270,6 +271,8 @@ def _examine(detector: Any, chunk: _Chunk) -> list[_Finding]:
 def _judge(detector: Any, frames: dict[Path, Frame]) -> dict[Path, _Finding]:
     try:
         results = detector.inspect(np.stack([f.image for f in frames.values()]))
+    except NotFiniteError:  # no fault of the files
+        raise
     except ValueError as error:
         if len(frames) == 1:
             return {path: _unreadable(path, error) for path in frames}

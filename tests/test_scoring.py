@@ -10,6 +10,7 @@ from PIL import Image
 
 from skad import _scoring
 from skad._inspection import judge
+from skad._maps import NotFiniteError
 from skad._pictures import picture_size
 from skad._score_table import COLUMNS
 from skad._scoring import heat_map_files, list_files, score_files
@@ -68,6 +69,16 @@ def parts(tmp_path):
     write(folder / "b.png", image(204, spots=[(0, 0, 2, 2), (5, 5, 2, 3)]))
     (folder / "c.png").write_bytes(b"no image")
     return folder
+
+
+def test_a_damaged_network_is_no_fault_of_the_files(parts, tmp_path):
+    class Damaged(Darkness):
+        def inspect(self, X):
+            raise NotFiniteError
+
+    with pytest.raises(NotFiniteError, match="weights are damaged"):
+        score_files(Damaged(), [parts], tmp_path / "out")
+    assert rows_of(tmp_path / "out") == []
 
 
 def test_the_table_says_what_the_detector_says(parts, tmp_path, capsys):
