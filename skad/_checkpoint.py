@@ -163,7 +163,7 @@ class Checkpoint:
 
 def forget(path: str | os.PathLike[str]) -> None:
     """Delete an unfinished training, if there is one."""
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     path.unlink(missing_ok=True)
     _previous(path).unlink(missing_ok=True)
 

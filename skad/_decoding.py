@@ -117,7 +117,7 @@ def read_frame(
 ) -> Frame:
     """Read one image file as `read_image` does; the options are checked already."""
     try:
-        return _decode(Path(path), size, gray, truncated)
+        return _decode(Path(os.path.expanduser(path)), size, gray, truncated)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -193,12 +193,9 @@ def _reason(error: Exception) -> str:
         return "there is not enough memory to decode it (MemoryError)"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    own = str(error) if isinstance(error, OSError | ValueError) else ""
-    detail = own or f"{type(error).__name__}: {error}".removesuffix(": ")
-    return (
-        "it is damaged, ends early or is of a kind that is not supported; its decoder "
-        f"says: {detail}"
-    )
+    said = str(error) if isinstance(error, OSError | ValueError | SyntaxError) else ""
+    reason = "it is damaged, ends early or is of a kind that is not supported"
+    return f"{reason}; its decoder says: {said}" if " " in said else reason
 
 
 def _decode(path: Path, size: Size | None, gray: bool, truncated: str) -> Frame:

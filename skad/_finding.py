@@ -55,7 +55,7 @@ def find_images(
     if not isinstance(path, str | os.PathLike):
         paths = _named(path)
     else:
-        one = Path(path).expanduser()
+        one = Path(os.path.expanduser(path))
         if os.path.isdir(one):
             return _search([one], recursive)
         if glob.has_magic(str(one)) and not os.path.lexists(one):
@@ -108,7 +108,7 @@ def _named(items: Any) -> list[Path]:
             raise ValueError(f"{rule}; item {i} is {item!r}")
     if not items:
         raise ValueError("no image paths: the sequence of paths is empty")
-    return [Path(item).expanduser() for item in items]
+    return [Path(os.path.expanduser(item)) for item in items]
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -169,8 +169,9 @@ def _say_others(others: list[Path]) -> str:
 
 def _say_none(places: list[Path], recursive: bool, files: list[Path]) -> str:
     """Say that there is no image, what there is instead, and where there are some."""
-    where = f"the folder {places[0]}" if len(places) == 1 else f"{places[0]} and others"
-    text = f"no image in {where}"
+    kind = "the folder " if os.path.isdir(places[0]) else ""
+    others = " and others" if len(places) > 1 else ""
+    text = f"no image in {kind}{places[0]}{others}"
     below: Counter[Path] = Counter()
     for place in () if recursive else filter(os.path.isdir, places):
         found = _walk(place, recursive=True)

@@ -75,7 +75,7 @@ def find_plug_in(start: bytes, path: Path) -> Callable[[BinaryIO], ImageFile.Ima
     """
     for name, own in formats().items():
         factory, accept = Image.OPEN[name]
-        known = accept(start) if accept else path.suffix.lower() in own
+        known = accept(start.ljust(16, b"\0")) if accept else path.suffix.lower() in own
         if isinstance(known, str):  # a format that Pillow was built without
             raise UnreadableError(known)
         if known:

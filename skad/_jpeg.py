@@ -93,7 +93,7 @@ def _feed(decoder: Any, data: bytes, layout: Layout) -> bool:
         wants_more = max([decode(b"\0") for _ in range(_SINGLE)])
         whole = whole and not wants_more and not scan.is_short
         start = scan.end
-    whole = whole and (done or layout.end is not None)
+    whole = whole and layout.end is not None
     decode(data[start : layout.end] if layout.end else data[start:] + _EOI)
     if code < 0:
         raise ImageFile._get_oserror(code, encoder=False)

@@ -1,5 +1,6 @@
 """Labels of images: +1 good, -1 anomalous."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def are_labels(y: Any) -> bool:
         raise ValueError(not_labels(labels))
     missing = _missing(labels)
     kinds = _kinds(labels[~missing])
-    if missing.any() and _look_like_labels(kinds):
+    if missing.any() and _look_like_labels(kinds, labels.size):
         raise ValueError(
             "y must hold a label for every image, +1 (good) or -1 (anomalous); "
             f"{missing.sum()} of {labels.size} are missing, the first at place "
@@ -71,7 +72,7 @@ def places_of_good(y: Any, n: int) -> np.ndarray:
     labels = _one_an_image(y)
     if are_labels(labels):
         return everywhere[check_labels(labels, n) == 1]
-    if _look_like_labels(_kinds(labels)):
+    if _look_like_labels(_kinds(labels), n):
         warn(
             f"{not_labels(labels)} This y is ignored: fit learns from all images, the "
             "anomalous ones, too.",
@@ -86,9 +87,14 @@ def _one_an_image(y: Any) -> np.ndarray:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _look_like_labels(kinds: set | None) -> bool:
-    """Tell whether these values are few enough to be labels."""
-    return kinds is not None and (len(kinds) <= _MOST_KINDS or kinds <= _AND_UNKNOWN)
+def _look_like_labels(kinds: set | None, n: int) -> bool:
+    """Tell whether these values of n are few enough to be labels."""
+    if kinds is None:
+        return False
+    if len(kinds) <= _MOST_KINDS or kinds <= _AND_UNKNOWN:
+        return True
+    are_whole = all(isinstance(v, Real) and v % 1 == 0 for v in kinds)
+    return are_whole and 2 * len(kinds) <= n
 
 
 def _kinds(labels: np.ndarray) -> set | None:

@@ -58,7 +58,7 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
         raise ValueError(
             f"roi must have the size of the images, {_in_words(size)}; got "
             f"{_in_words(inside.shape)}. Draw the mask on one of these images, or "
-            f"resize it: skad.resize_image(mask, {size}), for a mask of 0 and 255."
+            "resize it to their size."
         )
     if not inside.any():
         raise ValueError(

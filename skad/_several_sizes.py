@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from skad._inputs import Format, Images, as_array, as_given, as_images, is_lazy
-from skad._layout import as_image, refuse_channels_first, refuse_single_image
+from skad._layout import as_image, is_scaled, refuse_channels_first, refuse_single_image
 from skad._resizing import Size, resize_image
 
 
@@ -39,7 +39,10 @@ class Resized:
         """Return an image at the common size."""
         image = as_image(self.source[i], i)
         self.shapes[i] = image.shape
-        return _resize(image, self.size)
+        try:
+            return _resize(image, self.size)
+        except ValueError as error:
+            raise ValueError(f"image {i} of X: {error}") from None
 
 
 def have_several_sizes(X: Any) -> bool:
@@ -140,6 +143,9 @@ def _as_sequence(X: Any) -> Any:
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:
     if image.dtype.kind == "f":
         image = image.astype(np.float32)
+    elif not is_scaled(image.dtype):
+        floats = _resize(image.astype(np.float32), size)
+        return np.rint(floats).astype(image.dtype)
     if image.shape[2:] in ((), (3,)):
         return resize_image(image, size)
     planes = np.moveaxis(image, -1, 0)

@@ -157,7 +157,7 @@ class ImageFolder:
         paths = find_images(source, recursive=recursive)
         self.folder: Path | None = None
         if isinstance(source, (str, os.PathLike)):
-            folder = Path(source).expanduser()
+            folder = Path(os.path.expanduser(source))
             self.folder = folder if folder.is_dir() else None
         self._is_checked = check = check_bool("check", check)
         survey = survey_files(

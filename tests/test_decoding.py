@@ -385,7 +385,7 @@ def test_any_exception_of_a_decoder_names_the_file(picture, monkeypatch, kind):
         raise kind
 
     monkeypatch.setattr(_decoding, "find_plug_in", lambda start, path: fail)
-    with pytest.raises(ValueError, match=rf"0\.png: .*{kind.__name__.split('.')[-1]}"):
+    with pytest.raises(ValueError, match=r"0\.png: (it is damaged|there is not)"):
         read_image(picture)
 
 

@@ -105,6 +105,7 @@ def test_folders_in_a_folder_are_searched_where_asked_for(folder, monkeypatch):
     assert find_images("~/all/b/good/*.png") == found[1:3]
     assert find_images("~/all/b*/**/[01].png") == found[1:3]
     assert find_images(["~/all/b.png"]) == found[3:]
+    assert images.read_image("~/all/b.png").shape == (6, 5)
     with pytest.raises(FileNotFoundError, match=r"no image .* matches .*\*\.jpg"):
         find_images(folder / "*.jpg")
 

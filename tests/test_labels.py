@@ -46,6 +46,13 @@ def test_labels_of_another_kind_are_ignored_with_a_warning(y, told):
         check_labels(y, 4)
 
 
+def test_numbers_of_kinds_of_defects_are_ignored_with_a_warning():
+    with pytest.warns(UserWarning, match=r"got \[0, 1, 2\]\. Pass y = np\.where"):
+        assert len(places_of_good([0, 0, 0, 0, 1, 2], 6)) == 6
+    with pytest.raises(ValueError, match="1 of 7 are missing, the first at place 6"):
+        places_of_good([0, 0, 0, 0, 1, 2, np.nan], 7)
+
+
 MISSING = r"label for every image.* 1 of 4 are missing, the first at place 2"
 NAMES = r"y must hold the labels \+1 .* np\.where\(bad, -1, 1\)"
 

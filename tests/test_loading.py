@@ -57,6 +57,10 @@ def test_whole_jpeg_is_read_and_a_cut_one_refused(tmp_path, mode, options):
         path.write_bytes(data[:part] + b"\xff\xd9")
         with pytest.raises(ValueError, match=r"a\.jpg: .*(truncated|damaged)"):
             read_image(path)
+    for lack in (1, 2, 3, 5, 9):  # the end marker, and what may pass for whole
+        path.write_bytes(data[:-lack])
+        with pytest.raises(ValueError, match=r"a\.jpg: .*truncated"):
+            read_image(path)
 
 
 def test_progressive_jpeg_cut_between_two_scans_is_refused(tmp_path):
