@@ -15,6 +15,7 @@ from skad._inputs import Images, Subset
 from skad._maps import Mapper
 from skad._pickles import HERE, Origin, check_arrays
 from skad._preparation import to_unit_range
+from skad._threads import within_quota
 from skad._torch_state import inference
 
 _WINDOW = 9  # pixels; of the windows tried, the best on real images
@@ -122,6 +123,7 @@ def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]
     return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
 
 
+@within_quota()
 def from_arrays(
     arrays: dict[str, np.ndarray],
     origin: Origin | None = None,

@@ -343,11 +343,12 @@ class PatchAutoencoderDetector(ImageDetector):
             "n_images": len(arguments["images"]),
             "skad_version": settings.version,
         }
+        division = [arguments[name] for name in ("training", "calibration")]
         digests = {
             "images": joblib.hash(arguments["images"]),
             "roi": joblib.hash(arguments["roi"]),
             "weights to begin with": joblib.hash(arguments["start"]),
-            "labels": joblib.hash([arguments["training"], arguments["calibration"]]),
+            "labels or groups": joblib.hash(division),
         }
         return parameters, digests
 

@@ -26,7 +26,7 @@ from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad._pickles import HERE, Origin, check_arrays
 from skad._prefetch import batchwise
 from skad._preparation import Preparation
-from skad._threads import check_not_lost
+from skad._threads import check_not_lost, within_quota
 from skad._tiles import in_tiles
 from skad._torch_state import inference
 
@@ -286,6 +286,7 @@ def array_shapes(
     }
 
 
+@within_quota()
 def from_arrays(
     arrays: dict[str, np.ndarray],
     origin: Origin | None = None,

@@ -35,6 +35,7 @@ from skad._header import FORMAT_VERSION, Unfit, parse, plain, tupled
 from skad._image_detector import ImageDetector
 from skad._kinds import KINDS, Kind, format_in, kind_of
 from skad._parameters import device_at_hand, resolve_device
+from skad._threads import within_quota
 from skad._threshold import LabelledThreshold
 
 _LARGEST_WEIGHT = 1e6  # far above what training gives
@@ -110,6 +111,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         ) from error
 
 
+@within_quota()
 def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """Load a detector that `save` stored.
 

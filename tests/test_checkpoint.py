@@ -167,7 +167,7 @@ def test_another_training_is_not_gone_on_with(
         detector().fit(good[::-1].copy(), checkpoint=path)
     with pytest.raises(ValueError, match="with n_images=13; this call has n_images=12"):
         detector().fit(good[1:], checkpoint=path)
-    with pytest.raises(ValueError, match="with other labels"):
+    with pytest.raises(ValueError, match="with other labels or groups"):
         detector().fit(good, [-1] + 12 * [1], checkpoint=path)
     assert path.read_bytes() == kept
     detector(target_fpr=0.45, verbose=1).fit(good, checkpoint=path)  # the same training

@@ -10,7 +10,7 @@ import torch
 from skad._parameters import resolve_device
 
 PROGRAM = """
-import multiprocessing, signal, sys
+import multiprocessing, pickle, signal, sys
 import numpy as np, torch, skad
 
 parent, child, path = sys.argv[1:]
@@ -33,6 +33,8 @@ def work():
         loaded.fit(images)
     torch.set_num_threads(2)  # as a program may that does not know
     detector.anomaly_map(images)
+    skad.load(path)
+    pickle.loads(pickle.dumps(detector))
     print("done", flush=True)
 
 fork = multiprocessing.get_context("fork").Process(target=work)
