@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_benchmark(commands)
     for command in commands.choices.values():
         command.add_argument(
-            "--debug", action="store_true", help="show where an error comes from"
+            "--debug", action="store_true", help="show the traceback of an error"
         )
     return parser
 
@@ -119,7 +119,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="delete the unfinished training, if there is one, and begin anew",
+        help="delete an unfinished training and start over",
     )
 
 
@@ -156,15 +156,14 @@ def _add_score(commands: Any) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="resume the table of a stopped command; otherwise it is started over",
+        help="keep the rows of a stopped run and score the rest (default: start over)",
     )
     moved = parser.add_mutually_exclusive_group()
     moved.add_argument(
         "--threshold",
         type=not_negative,
         metavar="VALUE",
-        help="of the map and its maximum, above which is anomalous (default: the "
-        "model's)",
+        help="an image is anomalous where its map exceeds this (default: the model's)",
     )
     add_target_fpr(moved, default=None)
     add_device(parser, shown="the model's")
@@ -173,8 +172,8 @@ def _add_score(commands: Any) -> None:
 def _add_calibrate(commands: Any) -> None:
     parser = commands.add_parser(
         "calibrate",
-        help="set the threshold of a model anew",
-        description="Set the threshold of a model anew, without training: for a "
+        help="recalibrate the threshold of a model",
+        description="Recalibrate the threshold of a model, without training: for a "
         "promised rate of false alarms from good images, or, with --labels, where it "
         "tells good and anomalous images apart best. Training must not have seen them.",
     )
@@ -199,7 +198,7 @@ def _add_calibrate(commands: Any) -> None:
         "--metric",
         choices=("balanced_accuracy", "f1", "cost"),
         default="balanced_accuracy",
-        help="what the threshold is best by, with --labels (default: %(default)s)",
+        help="what the threshold is chosen by, with --labels (default: %(default)s)",
     )
     for name, what in (("miss", "a missed defect"), ("false-alarm", "a false alarm")):
         parser.add_argument(
@@ -214,8 +213,8 @@ def _add_calibrate(commands: Any) -> None:
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
-        help="say what a model is",
-        description="Say what a model is: what it learned from and when, its "
+        help="describe a model",
+        description="Describe a model: what it learned from and when, its "
         "parameters, its threshold and what that promises.",
     )
     _add_model(parser)

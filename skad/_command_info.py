@@ -70,6 +70,8 @@ def _images(format: dict[str, Any], roi: Any) -> str:
     channels = {(): "gray", (1,): "gray", (3,): "colour"}
     kind = channels.get(tuple(shape[2:]), f"{shape[-1]} channels")
     seen = "" if roi is None else f"; {(roi > 0).mean():.0%} of each counts (roi)"
+    if format.get("any_size"):
+        seen = "; of any size, resized to this one"
     return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}{seen}"
 
 

@@ -53,7 +53,7 @@ def image_files(path: PathLike) -> list[Path]:
     others = [file.name for file in found if file.suffix.lower() not in _FORMATS]
     if others:
         names = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
-        warn(f"{len(others)} image file(s) not taken, for AD reads *{kinds}: {names}")
+        warn(f"left out {len(others)} image file(s), {names}: AD reads only *{kinds}")
     return files
 
 

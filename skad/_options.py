@@ -77,7 +77,7 @@ def add_device(
 def add_recursive(parser: argparse.ArgumentParser) -> None:
     """Add --recursive."""
     parser.add_argument(
-        "--recursive", action="store_true", help="search folders in folders, too"
+        "--recursive", action="store_true", help="search subfolders, too"
     )
 
 
@@ -88,8 +88,8 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         type=whole(at_least=0),
         default=0,
         metavar="N",
-        help="of all randomness: equal seeds and as many threads, equal results "
-        "(default: %(default)s)",
+        help="random seed; with the same number of threads, equal seeds give equal "
+        "results (default: %(default)s)",
     )
 
 

@@ -207,7 +207,7 @@ def test_all_four_kinds_in_any_case_are_read_in_order(tmp_path, capsys):
         ad.load_data("data/")
     named = [str(warning.message) for warning in caught]
     assert "not taken: notes.txt" in named[0]
-    assert "1 image file(s) not taken, for AD reads" in named[1]
+    assert "left out 1 image file(s), " in named[1]
     assert "not_read.tif" in named[1]
     assert ad.images.shape == (5, 16, 24)
     assert ad.images.dtype == np.uint8

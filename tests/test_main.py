@@ -471,6 +471,16 @@ def test_info_says_how_much_of_an_image_counts(tmp_path, capsys):
     assert "gray, integer; 75% of each counts (roi)\n" in capsys.readouterr().out
 
 
+def test_info_says_that_images_may_have_any_size(tmp_path, capsys):
+    detector = skad.PatchAutoencoderDetector(
+        8, epochs=1, image_size=24, target_fpr=0.3, random_state=0
+    ).fit([noise(i)[: 20 + i % 2] for i in range(12)])
+    skad.save(detector, tmp_path / "m")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr().out
+    assert "24 x 24 (height x width), gray, integer; of any size, resized" in said
+
+
 def test_info_loads_nothing_heavy(model):
     program = (
         f"import sys; from skad.__main__ import main; main(['info', {str(model)!r}])"

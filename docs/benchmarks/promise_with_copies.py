@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # of images that have copies
-    print("| copies | repetitions | false alarms | each image a part of its own |")
+    print("| copies | repetitions | false alarms | each image its own group |")
     print("|---|---:|---:|---:|")
     for kind in args.kinds:
         began, rates = time.monotonic(), []
