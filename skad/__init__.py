@@ -36,7 +36,7 @@ __all__ = ["__version__", *_MODULE_OF]
 # Torch's threads wait for each other in a loop, for milliseconds, before they sleep:
 # too long where other programs want the processor. Read when torch is loaded.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "20000"
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def __getattr__(name: str) -> object:

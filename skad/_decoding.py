@@ -162,11 +162,16 @@ class Seen(NamedTuple):
 def check_fits(first: Seen, other: Seen) -> None:
     """Refuse an image that cannot be in one array with the first."""
     if (first.shape, first.dtype) != (other.shape, other.dtype):
+        remedies = []
+        if first.shape[:2] != other.shape[:2]:
+            remedies.append(f"pass image_size={first.shape[:2]} to resize them")
+        if first.shape[2:] != other.shape[2:]:
+            remedies.append("pass gray=True to read all as gray")
+        if first.dtype != other.dtype:
+            remedies.append("convert the files to one bit depth")
         raise ValueError(
             "images must have one size (height x width), colour and bit depth: "
-            f"{first.path} is {first}, {other.path} is {other}; pass "
-            f"image_size={first.shape[:2]} to resize them, gray=True to read all as "
-            "gray, or convert the files to one bit depth"
+            f"{first.path} is {first}, {other.path} is {other}; {', '.join(remedies)}"
         )
 
 

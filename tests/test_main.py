@@ -596,9 +596,8 @@ def test_errors_of_the_package_name_options(good, tmp_path, capsys):
     write(tmp_path / "b.png", np.stack([noise(0, (30, 20))] * 3, axis=-1))
     model = str(tmp_path / "m")
     assert main(["fit", str(tmp_path), "--model", model]) == 2
-    assert (
-        "pass --image-size 24 24 to resize them, --gray to" in capsys.readouterr().err
-    )
+    remedies = "pass --image-size 24 24 to resize them, pass --gray to read all as gray"
+    assert remedies in capsys.readouterr().err
     assert main(["fit", str(good), "--model", model, "--device", "abacus"]) == 2
     assert '--device must be "auto", "cpu", ' in capsys.readouterr().err
 

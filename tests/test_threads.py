@@ -84,7 +84,7 @@ def test_small_batches_have_one_thread(three_threads):
 @pytest.mark.parametrize(
     ("given", "spins"),
     [
-        ({}, "20000"),
+        ({}, "1000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, ""),
     ],

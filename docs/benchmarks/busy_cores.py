@@ -81,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
+    parser.add_argument("--epochs", type=int, default=1, help="of the fit")
     parser.add_argument("--threads", type=int, help="torch's (default: as it is)")
     parser.add_argument("--check", action="store_true", help="fail beyond the limit")
     args = parser.parse_args()
@@ -92,9 +93,11 @@ def main() -> None:
     n_threads = min(torch.get_num_threads(), joblib.cpu_count())
     shape = (40, args.side, args.side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    detector = PatchAutoencoderDetector(epochs=1, target_fpr=0.5, random_state=0)
+    detector = PatchAutoencoderDetector(
+        epochs=args.epochs, target_fpr=0.5, random_state=0
+    )
     jobs = {
-        "fit, 40 images, epochs=1": lambda: detector.fit(images),
+        f"fit, 40 images, epochs={args.epochs}": lambda: detector.fit(images),
         "score_samples, 120 images": lambda: detector.score_samples(
             np.concatenate([images] * 3)
         ),
