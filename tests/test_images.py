@@ -265,14 +265,13 @@ def test_nothing_readable(bad_files, read):
 def test_images_that_do_not_fit_together(tmp_path, read):
     save(tmp_path / "a.png", noise(6, 5))
     save(tmp_path / "b.png", noise(6, 5))
-    remedies = r"image_size=\(6, 5\) .*gray=True .*convert the files"
-    for other, what in (
-        (noise(7, 5), "7 x 5 gray uint8"),
-        (noise(6, 5, 3), "6 x 5 colour uint8"),
-        (noise(6, 5).astype(np.uint16), "6 x 5 gray uint16"),
+    for other, what, remedy in (
+        (noise(7, 5), "7 x 5 gray uint8", r"pass image_size=\(6, 5\) to resize them"),
+        (noise(6, 5, 3), "6 x 5 colour uint8", "pass gray=True to read all as gray"),
+        (noise(6, 5).astype(np.uint16), "6 x 5 gray uint16", "convert the files to"),
     ):
         save(tmp_path / "c.png", other)
-        words = rf"a\.png is 6 x 5 gray uint8, .*c\.png is {what}; pass {remedies}"
+        words = rf"a\.png is 6 x 5 gray uint8, .*c\.png is {what}; {remedy}"
         with pytest.raises(ValueError, match=words):
             read(tmp_path)
 
