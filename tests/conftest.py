@@ -30,7 +30,7 @@ def threads_as_before():
 @pytest.fixture
 def trainings(monkeypatch):
     """Where every training that is really run leaves its number of images."""
-    from skad import _learning
+    from skad.detectors import learning as _learning
 
     runs, train = [], _learning.train
 

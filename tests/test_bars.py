@@ -8,8 +8,8 @@ import warnings
 
 import pytest
 
-from skad._bars import bar, say
-from skad._streams import Forgiving
+from skad.common.bars import bar, say
+from skad.common.streams import Forgiving
 
 
 class Broken(io.StringIO):
@@ -122,7 +122,7 @@ import os, pty, sys, fcntl, struct, termios
 pid, fd = pty.fork()
 if not pid:
     import time
-    from skad._bars import bar
+    from skad.common.bars import bar
     time.sleep(0.3)
     with bar(range(3), shown=True, mininterval=0) as moving:
         list(moving)

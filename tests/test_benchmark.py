@@ -11,8 +11,9 @@ from benchmark_figures import FIGURES
 from PIL import Image
 
 import skad
-from skad import __version__, _benchmark
-from skad._benchmark import run, run_one
+from skad import __version__
+from skad.benchmark import runs as _benchmark
+from skad.benchmark.runs import run, run_one
 
 QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
 
@@ -135,7 +136,7 @@ def test_a_crash_costs_one_run(root, monkeypatch, capsys):
 WAIT_IN_THE_CHILD = """
 import os, sys, time
 from pathlib import Path
-from skad import _benchmark
+from skad.benchmark import runs as _benchmark
 
 def wait(path, seed, parameters, model):
     Path(parameters["told"]).write_text(str(os.getpid()))

@@ -2,7 +2,7 @@ import statistics
 
 from benchmark_figures import FIGURES
 
-from skad._benchmark_table import _COLUMNS, defects_table, table
+from skad.benchmark.table import _COLUMNS, defects_table, table
 from skad.metrics import wilson_interval
 
 

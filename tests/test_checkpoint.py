@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-import skad._checkpoint
-import skad._persistence
-import skad._training
+import skad.model_io.model_file
+import skad.network.checkpoint
+import skad.network.training
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad.__main__ import main
-from skad._training import Order
+from skad.cli.main import main
+from skad.network.training import Order
 
 
 class Stopped(Exception):
@@ -26,13 +26,13 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
     """A checkpoint is written after every step, not every half minute."""
-    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 0.0)
+    monkeypatch.setattr(skad.network.checkpoint, "_SECONDS", 0.0)
 
 
 @pytest.fixture
 def stop_after(monkeypatch):
     """Stop the next training when so many steps of it were made."""
-    step = skad._training.step
+    step = skad.network.training.step
 
     def set_number(n):
         made = []
@@ -43,7 +43,7 @@ def stop_after(monkeypatch):
             made.append(args)
             return step(*args)
 
-        monkeypatch.setattr(skad._training, "step", counted)
+        monkeypatch.setattr(skad.network.training, "step", counted)
         return made
 
     return set_number
@@ -93,8 +93,8 @@ def test_it_goes_on_to_the_same_end(good, stops, stop_after, tmp_path):
 
 def test_several_batches_at_once_go_on_as_well(good, stop_after, monkeypatch, tmp_path):
     """As on a GPU, where images are drawn before they are used."""
-    together = skad._training._together
-    monkeypatch.setattr(skad._training, "_together", lambda x, _: together(x, 3))
+    together = skad.network.training._together
+    monkeypatch.setattr(skad.network.training, "_together", lambda x, _: together(x, 3))
     whole = detector().fit(good)
     stop_after(8)  # two of the third three are lost
     with pytest.raises(Stopped):
@@ -288,7 +288,7 @@ FORGED = {
 def test_a_file_that_contradicts_itself_is_refused(good, change, stopped):
     path = stopped
     path.with_name("c.previous").unlink()
-    magic = skad._checkpoint._MAGIC
+    magic = skad.network.checkpoint._MAGIC
     state = torch.load(io.BytesIO(path.read_bytes()[len(magic) + 32 :]))
     change(state)
     forged = io.BytesIO()
@@ -318,7 +318,7 @@ def test_a_full_disk_does_not_end_a_training(good, monkeypatch, tmp_path):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(skad._checkpoint, "write_atomically", full)
+    monkeypatch.setattr(skad.network.checkpoint, "write_atomically", full)
     with pytest.warns(UserWarning, match="No space left on device; it goes on"):
         again = detector().fit(good, checkpoint=tmp_path / "c")
     assert_equal(detector().fit(good), again, good)
@@ -326,18 +326,18 @@ def test_a_full_disk_does_not_end_a_training(good, monkeypatch, tmp_path):
 
 def test_a_checkpoint_is_written_every_half_minute(good, monkeypatch, tmp_path):
     now, written = [0.0], []
-    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 30.0)
-    monkeypatch.setattr(skad._checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(skad.network.checkpoint, "_SECONDS", 30.0)
+    monkeypatch.setattr(skad.network.checkpoint.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        skad._checkpoint, "write_atomically", lambda *_: written.append(now[0])
+        skad.network.checkpoint, "write_atomically", lambda *_: written.append(now[0])
     )
-    step = skad._training.step
+    step = skad.network.training.step
 
     def slow(*args):
         now[0] += 7.0
         return step(*args)
 
-    monkeypatch.setattr(skad._training, "step", slow)
+    monkeypatch.setattr(skad.network.training, "step", slow)
     detector().fit(good, checkpoint=tmp_path / "c")
     assert written == [35.0, *2 * [70.0], *2 * [105.0], *2 * [140.0]]
 
@@ -419,7 +419,9 @@ def test_a_model_that_cannot_be_stored_loses_no_training(
 ):
     full = OSError(28, "No space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr(skad._persistence, "write_atomically", Mock(side_effect=full))
+        patch.setattr(
+            skad.model_io.model_file, "write_atomically", Mock(side_effect=full)
+        )
         assert main(call) == 2
     assert (tmp_path / "part.safetensors.unfinished").exists()
     made = stop_after(1)

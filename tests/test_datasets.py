@@ -9,8 +9,8 @@ from skimage import data
 from skimage.measure import euler_number, label
 
 from skad import datasets
-from skad._planting import plant
 from skad.datasets import SURFACES, load_surfaces
+from skad.datasets.planting import plant
 
 KINDS = ("scratch", "stain", "hole", "smear", "foreign")
 

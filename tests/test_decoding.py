@@ -11,8 +11,10 @@ import tifffile
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from skad import _decoding, _formats, _tiff
+from skad.images import decoding as _decoding
+from skad.images import formats as _formats
 from skad.images import read_image
+from skad.images import tiff as _tiff
 
 ORIENTATION = 0x0112  # EXIF and TIFF tag 274
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skad import _defects
-from skad._defects import cut, simulate
+from skad.network import synthetic_anomalies as _defects
+from skad.network.synthetic_anomalies import cut, simulate
 
 NOISE_LEVEL = 0.1
 

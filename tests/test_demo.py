@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.utils import Bunch
 
-from skad._demo import Demo, picture, report, scores_csv
-from skad._evaluation import Trial, figures_of_images, figures_of_pixels
-from skad._inspection import judge
+from skad.benchmark.evaluation import Trial, figures_of_images, figures_of_pixels
+from skad.cli.demo import Demo, picture, report, scores_csv
+from skad.detectors.inspection import judge
 
 KINDS = ["good", "hole", "good", "scratch", "hole", "good"]
 SIZE = 64

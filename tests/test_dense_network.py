@@ -7,14 +7,14 @@ import pytest
 import torch
 from old_models import SHAPE, forward, random_weights, shapes
 
-from skad._dense_network import (
+from skad.network.dense import (
     DenseAutoencoder,
     from_keras,
     from_state,
     state_shapes,
     train,
 )
-from skad._keras import find_pair, read_pair
+from skad.network.keras import find_pair, read_pair
 
 OLD_MODEL = Path(__file__).parents[2] / "shared" / "old_model"
 

@@ -20,12 +20,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.model_selection import GridSearchCV
 
-import skad._detector
-import skad._learning
+import skad.detectors.learning
+import skad.detectors.patch
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad._division import digest
-from skad._threshold import conformal_threshold, labelled_threshold
+from skad.detectors.split import digest
 from skad.metrics import balanced_accuracy_scorer
+from skad.threshold.conformal import conformal_threshold, labelled_threshold
 
 SIZE = (32, 28)
 METHODS = (
@@ -96,14 +96,14 @@ def detector(trained):
 def learned(monkeypatch):
     """Collect the arguments with which learn is called."""
     calls = []
-    learn = skad._detector.learn
+    learn = skad.detectors.patch.learn
     signature = inspect.signature(learn)
 
     def spied(*args, **options):
         calls.append(signature.bind(*args, **options).arguments)
         return learn(*args, **options)
 
-    monkeypatch.setattr(skad._detector, "learn", spied)
+    monkeypatch.setattr(skad.detectors.patch, "learn", spied)
     return calls
 
 
@@ -223,7 +223,7 @@ def test_a_training_that_fails_leaves_the_former_one(
         raise RuntimeError("out of memory")
 
     before = pickle.dumps(detector)
-    monkeypatch.setattr(skad._learning, broken, fail)
+    monkeypatch.setattr(skad.detectors.learning, broken, fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         detector.fit(good)
     assert pickle.dumps(detector) == before
@@ -608,7 +608,7 @@ def test_regions_of_a_map_drawn_by_hand(detector, monkeypatch):
     detector.offset_ = -2.0
     X = np.zeros((3, *SIZE), np.uint8)
     monkeypatch.setattr(
-        "skad._image_detector._maps", lambda *_: iter([maps[:2], maps[2:]])
+        "skad.detectors.base._maps", lambda *_: iter([maps[:2], maps[2:]])
     )
     first, second, third = detector.anomaly_regions(X)
     assert [region._asdict() for region in first] == [

@@ -9,8 +9,8 @@ from PIL import Image
 
 import skad
 from skad import PatchAutoencoderDetector
-from skad.__main__ import main
-from skad._drift import DriftWarning, Watch, why_unlike
+from skad.cli.main import main
+from skad.detectors.drift import DriftWarning, Watch, why_unlike
 from skad.legacy import AD
 
 SIZE = (32, 40)

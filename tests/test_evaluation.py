@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import UndefinedMetricWarning
 
-from skad._evaluation import (
+from skad.benchmark.evaluation import (
     figures_by_kind,
     figures_of_images,
     figures_of_pixels,

@@ -11,7 +11,7 @@ import sklearn
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-import skad._learning
+import skad.detectors.learning
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {"epochs": 1, "tile_size": 32}
@@ -47,13 +47,13 @@ def test_example_pipeline_from_paths(example, capsys):
 
 
 def test_example_search_thresholds(example, capsys, monkeypatch):
-    trainings, train = [], skad._learning.train
+    trainings, train = [], skad.detectors.learning.train
 
     def counted(*args, **options):
         trainings.append(args)
         return train(*args, **options)
 
-    monkeypatch.setattr(skad._learning, "train", counted)
+    monkeypatch.setattr(skad.detectors.learning, "train", counted)
     search, frozen, found, n_fits, n_trainings = example("search_thresholds").main(
         **TINY
     )

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from skad._expectation import Expectation, fit_expectation
+from skad.scoring.context import Expectation, fit_expectation
 
 C, KINDS = 5, 3
 

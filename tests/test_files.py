@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from skad import _files
-from skad._files import make_room_for, write_atomically
-from skad._part_files import open_part
+from skad.common import files as _files
+from skad.common.files import make_room_for, write_atomically
+from skad.common.part_files import open_part
 
 
 def names(folder):

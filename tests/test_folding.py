@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skad._folding import fold
-from skad._networks import new_network
+from skad.network.folding import fold
+from skad.network.model import new_network
 
 
 def trained(n_channels=1):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from skad._parameters import resolve_device
+from skad.detectors.parameters import resolve_device
 
 PROGRAM = """
 import multiprocessing, pickle, signal, sys

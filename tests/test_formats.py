@@ -11,8 +11,8 @@ from PIL import Image, features
 from test_decoding import noise, png_bytes, save
 from test_loading import photo
 
-from skad._formats import _is_deep_avif, formats, quiet
 from skad.images import find_images, read_image
+from skad.images.formats import _is_deep_avif, formats, quiet
 
 LOSSLESS = {
     "webp": {"lossless": True},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._fusion import combine, fit_tails, fit_view_lines, follow, on_one_scale
+from skad.scoring.fusion import combine, fit_tails, fit_view_lines, follow, on_one_scale
 
 N_KINDS = 4
 EQUAL = (1.0,) * N_KINDS

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from skad import _gaussians
-from skad._gaussians import MOST_PLACES, N_COMPONENTS, N_FOLDS, fit_gaussians
+from skad.scoring import gaussians as _gaussians
+from skad.scoring.gaussians import MOST_PLACES, N_COMPONENTS, N_FOLDS, fit_gaussians
 
 
 def draw(*shape, seed=0, scale=1.0, offset=0.0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_composition
 
-import skad._learning
+import skad.detectors.learning
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/scikit_learn.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def small(snippet):
 def ran(tmp_path_factory):
     """Run the snippets in order; return their names and the numbers of trainings."""
     names, trainings = {"__name__": "guide"}, []
-    train = skad._learning.train
+    train = skad.detectors.learning.train
 
     def counted(*args, **options):
         trainings.append(len(after))
@@ -58,7 +58,7 @@ def ran(tmp_path_factory):
     after: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
-        patch.setattr(skad._learning, "train", counted)
+        patch.setattr(skad.detectors.learning, "train", counted)
         for snippet in SNIPPETS:
             exec(small(snippet), names)
             after.append(len(trainings))

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skad import PatchAutoencoderDetector, _halos, _maps, _tiles
-from skad._halos import has_plain_defect, without_halo
-from skad._inputs import as_images
+from skad import PatchAutoencoderDetector
+from skad.images.inputs import as_images
+from skad.scoring import anomaly_map as _maps
+from skad.scoring import second_pass as _halos
+from skad.scoring import tiles as _tiles
+from skad.scoring.second_pass import has_plain_defect, without_halo
 
 PLAIN = 2 * _halos._PLAIN[1]
 

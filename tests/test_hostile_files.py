@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 import numpy, tifffile
 from skad import read_image
-from skad._formats import formats
+from skad.images.formats import formats
 formats()  # imports what decodes
 if sys.platform == "linux":
     import resource

@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skad import _survey, images
+from skad import images
 from skad.images import (
     ImageFolder,
     ImageReader,
@@ -26,6 +26,7 @@ from skad.images import (
     read_images,
     resize_image,
 )
+from skad.images import survey as _survey
 
 
 def noise(*shape, dtype=np.uint8, seed=0):

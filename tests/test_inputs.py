@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import sparse
 
 from skad import PatchAutoencoderDetector
-from skad._inputs import Format, as_given, as_images, is_lazy
+from skad.images.inputs import Format, as_given, as_images, is_lazy
 
 SIZE = (20, 24)
 

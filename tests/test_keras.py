@@ -21,7 +21,7 @@ from old_models import (
     write_model,
 )
 
-from skad._keras import Pair, find_pair, read_pair
+from skad.network.keras import Pair, find_pair, read_pair
 
 
 @pytest.fixture(scope="module")
@@ -477,7 +477,7 @@ def test_other_contents(stem, content):
 DAMAGE = """
 import sys
 import numpy as np
-from skad._keras import find_pair, read_pair
+from skad.network.keras import find_pair, read_pair
 
 stem, places = sys.argv[1], eval(sys.argv[2])
 pair, rng = find_pair(stem), np.random.default_rng(0)

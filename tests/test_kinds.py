@@ -17,15 +17,10 @@ from safetensors.numpy import load as arrays_of
 from safetensors.numpy import save as to_bytes
 from sklearn.exceptions import NotFittedError
 
-from skad import (
-    DenseAutoencoderDetector,
-    ScoreDisplay,
-    load,
-    save,
-)
-from skad._kinds import KINDS
-from skad._persistence import checksum
-from skad._threshold import labelled_threshold
+from skad import DenseAutoencoderDetector, ScoreDisplay, load, save
+from skad.model_io.kinds import KINDS
+from skad.model_io.model_file import checksum
+from skad.threshold.conformal import labelled_threshold
 
 
 def draw(n=12, seed=0):

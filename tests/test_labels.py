@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skad._labels import check_labels, places_of_good
+from skad.common.labels import check_labels, places_of_good
 
 
 @pytest.mark.parametrize(

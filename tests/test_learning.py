@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from skad._inputs import as_images
-from skad._learning import _combined, _measure, _warn_of_memory
-from skad._preparation import Preparation
+from skad.detectors.learning import _combined, _measure, _warn_of_memory
+from skad.images.inputs import as_images
+from skad.network.preparation import Preparation
 
 CPU = torch.device("cpu")
 

@@ -25,9 +25,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from skad import AD, PatchAutoencoderDetector, read_image, save
-from skad._checkpoint import _MAGIC, Checkpoint
 from skad.legacy import Result
-from skad.overlays import VERMILION
+from skad.network.checkpoint import _MAGIC, Checkpoint
+from skad.overlays.overlays import VERMILION
 
 SIZE = (32, 32)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "old_script.py"
@@ -354,7 +354,7 @@ def test_what_a_stored_model_was_trained_with_holds(root):
 def test_models_of_other_images_are_refused(tmp_path, monkeypatch, shape, kind):
     format = SimpleNamespace(kind=kind)
     stored = SimpleNamespace(image_shape_in_=shape, patch_size=8, _format=format)
-    monkeypatch.setattr("skad._persistence.load", lambda path: stored)
+    monkeypatch.setattr("skad.model_io.model_file.load", lambda path: stored)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"AD needs .* \(H, W\) or .*skad\.load"):
         AD("model")
@@ -374,7 +374,7 @@ def test_models_of_gray_images_with_an_axis_of_channels_will_do(tmp_path):
 
 
 def test_a_training_that_was_stopped_goes_on(root, tmp_path, monkeypatch, ad):
-    monkeypatch.setattr("skad._checkpoint._SECONDS", 0.0)
+    monkeypatch.setattr("skad.network.checkpoint._SECONDS", 0.0)
     keep, calls = Checkpoint.keep, []
 
     def stop(self):

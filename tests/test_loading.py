@@ -10,7 +10,7 @@ from PIL import Image
 from test_decoding import chunk, noise, save
 
 from skad import ImageFolder, read_image, read_images
-from skad._jpeg import read_layout
+from skad.images.jpeg import read_layout
 
 HEADER = b"\x89PNG\r\n\x1a\n"
 JPEG_WAYS = [

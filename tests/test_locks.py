@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import skad
-from skad import _locks
-from skad.__main__ import main
-from skad._locks import locked
+from skad.cli.main import main
+from skad.common import locks as _locks
+from skad.common.locks import locked
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_second_fit_does_not_touch_the_checkpoint_of_the_first(tmp_path):
 
 HOLD = """
 import sys, time
-from skad._locks import locked
+from skad.common.locks import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import skad
-from skad import __main__ as command_line
-from skad import _benchmark, _command_demo, _command_fit
-from skad.__main__ import main
-from skad._arguments import make_parser
+from skad.benchmark import runs as _benchmark
+from skad.cli import command_demo as _command_demo
+from skad.cli import command_fit as _command_fit
+from skad.cli import main as command_line
+from skad.cli.arguments import make_parser
+from skad.cli.main import main
 from skad.datasets import SURFACES
 
 QUICK = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
@@ -87,12 +89,12 @@ def test_help_names_the_commands():
 def test_help_imports_nothing_heavy():
     program = (
         "import sys\n"
-        "from skad.__main__ import main\n"
+        "from skad.cli.main import main\n"
         "try:\n    main(['fit', '--help'])\n"
         "except SystemExit:\n    print('MODULES', *sys.modules)"
     )
     loaded = run_python("-c", program).partition("MODULES")[2].split()
-    assert "skad.__main__" in loaded
+    assert "skad.cli.main" in loaded
     assert not {"torch", "sklearn", "skimage", "numpy", "PIL", "tqdm"} & set(loaded)
 
 
@@ -483,7 +485,7 @@ def test_info_says_that_images_may_have_any_size(tmp_path, capsys):
 
 def test_info_loads_nothing_heavy(model):
     program = (
-        f"import sys; from skad.__main__ import main; main(['info', {str(model)!r}])"
+        f"import sys; from skad.cli.main import main; main(['info', {str(model)!r}])"
     )
     loaded = run_python("-c", f"{program}; print('MODULES', *sys.modules)")
     modules = loaded.partition("MODULES")[2].split()
@@ -651,7 +653,9 @@ def test_a_training_survives_its_progress_bar(good, tmp_path, where):
 
 STOP_WHILE_WRITING = """
 import os, signal, sys
-from skad import __main__, _command_demo, _files
+from skad.cli import main as __main__
+from skad.cli import command_demo as _command_demo
+from skad.common import files as _files
 
 def write(args):
     os.fsync = lambda number: signal.raise_signal(signal.SIGTERM)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from skad._gaussians import N_FOLDS
-from skad._map_fitting import _together
+from skad.scoring.fitting import _together
+from skad.scoring.gaussians import N_FOLDS
 
 
 @pytest.mark.parametrize(

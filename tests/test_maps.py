@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from skad import _halos, _maps, _networks
-from skad._fusion import combine, on_one_scale
-from skad._inputs import as_images
-from skad._map_fitting import fit_mapper
-from skad._maps import (
+from skad.images.inputs import as_images
+from skad.network import model as _networks
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE
+from skad.network.preparation import Preparation, to_unit_range
+from skad.scoring import anomaly_map as _maps
+from skad.scoring import second_pass as _halos
+from skad.scoring.anomaly_map import (
     VIEWS,
     array_shapes,
     evidence,
     from_arrays,
     to_arrays,
 )
-from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
-from skad._preparation import Preparation, to_unit_range
+from skad.scoring.fitting import fit_mapper
+from skad.scoring.fusion import combine, on_one_scale
 
 CPU = torch.device("cpu")
 

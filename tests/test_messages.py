@@ -5,8 +5,8 @@ import inspect
 import pytest
 
 import skad
-from skad._arguments import make_parser
-from skad._messages import _OPTION_OF, in_options
+from skad.cli.arguments import make_parser
+from skad.cli.messages import _OPTION_OF, in_options
 
 ALL = set(_OPTION_OF.values())
 

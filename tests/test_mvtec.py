@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skad._mvtec import find_categories, fingerprint, load_category
+from skad.benchmark.mvtec import find_categories, fingerprint, load_category
 
 
 def write(path, pixels):

@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
 
 from skad import PatchAutoencoderDetector
-from skad._division import NONE, digest, divide
-from skad._groups import check_groups
-from skad._inputs import as_images
-from skad._threshold import conformal_threshold
+from skad.detectors.groups import check_groups
+from skad.detectors.split import NONE, digest, divide
+from skad.images.inputs import as_images
+from skad.threshold.conformal import conformal_threshold
 
 BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
 CHANGES = ["one bit", "noise", "JPEG 90", "JPEG 75", "+2 %", "both", "next frame"]

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from skad import _networks
-from skad._networks import FEATURE_STRIDES, MAP_STRIDE, STRIDE
-from skad._training import step
+from skad.network import model as _networks
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE
+from skad.network.training import step
 
 
 def network(n_channels=1):

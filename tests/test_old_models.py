@@ -14,7 +14,7 @@ from PIL import Image
 
 import skad
 from skad import AD, DenseAutoencoderDetector
-from skad.__main__ import main
+from skad.cli.main import main
 
 mpl.use("Agg")
 

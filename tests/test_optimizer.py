@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from skad import _networks
-from skad._optimizer import Optimizer
+from skad.network import model as _networks
+from skad.network.optimizer import Optimizer
 
 
 @pytest.fixture(params=[1, 3])

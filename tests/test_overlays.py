@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from skad import _map_strips
-from skad.overlays import (
+from skad.overlays import strips as _map_strips
+from skad.overlays.overlays import (
     VERMILION,
     boxes_image,
     heat_map_image,

@@ -26,18 +26,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from skad import (
-    ImageFolder,
-    PatchAutoencoderDetector,
-    __version__,
-    _inputs,
-    _networks,
-    _persistence,
-    load,
-    save,
-)
-from skad._header import FORMAT_VERSION
-from skad._persistence import checksum
+from skad import ImageFolder, PatchAutoencoderDetector, __version__, load, save
+from skad.images import inputs as _inputs
+from skad.model_io import model_file as _persistence
+from skad.model_io.header import FORMAT_VERSION
+from skad.model_io.model_file import checksum
+from skad.network import model as _networks
 
 N_IMAGES = 12
 LOADS_QUICKLY = 5.0  # seconds; most of it is for slow machines
@@ -859,7 +853,7 @@ def test_numbers_that_lead_nowhere(stored, path, name, value, match):
 
 
 def test_weights_that_lead_nowhere_at_large_images(path, monkeypatch):
-    monkeypatch.setattr("skad._agreement._MOST_PIXELS", 0)
+    monkeypatch.setattr("skad.model_io.agreement._MOST_PIXELS", 0)
     detector = fit((16, 16), np.uint8, {})
     save(detector, path)
     load(path)

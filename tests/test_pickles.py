@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from skad import PatchAutoencoderDetector, __version__
-from skad._fitted import Fitted
-from skad._pickles import Origin
+from skad.common.arrays import Origin
+from skad.detectors.fitted import Fitted
 
 
 @pytest.fixture(scope="module")

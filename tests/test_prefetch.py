@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad._inputs import as_images
-from skad._networks import PatchAutoencoder
-from skad._prefetch import batches_of, batchwise, read_ahead
-from skad._training import Appearance, train
+from skad.images.batches import batches_of, batchwise, read_ahead
+from skad.images.inputs import as_images
+from skad.network.model import PatchAutoencoder
+from skad.network.training import Appearance, train
 
 SECONDS = 10  # to wait for what must happen
 

@@ -10,10 +10,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-import skad._checkpoint
-import skad._detector
-import skad._progress
-import skad._training
+import skad.detectors.patch
+import skad.detectors.progress
+import skad.network.checkpoint
+import skad.network.training
 from skad import PatchAutoencoderDetector
 from skad.metrics import image_auroc_scorer
 
@@ -110,7 +110,7 @@ def test_a_fit_that_fails_leaves_no_callback_open(callback, labelled, monkeypatc
     def failing(*args, **options):
         raise MemoryError("too many images")
 
-    monkeypatch.setattr(skad._detector, "learn", failing)
+    monkeypatch.setattr(skad.detectors.patch, "learn", failing)
     X = labelled[0][:20]  # the others are near copies
     recorder = Recorder()
     model = detector().set_callbacks(recorder)
@@ -124,7 +124,7 @@ def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
     callback, labelled, monkeypatch, tmp_path
 ):
     X = labelled[0][:20]  # the others are near copies
-    step, made = skad._training.step, []
+    step, made = skad.network.training.step, []
 
     def stopping(*batch):
         made.append(batch)
@@ -132,8 +132,8 @@ def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
             raise KeyboardInterrupt
         return step(*batch)
 
-    monkeypatch.setattr(skad._checkpoint, "_SECONDS", 0.0)  # after every step
-    monkeypatch.setattr(skad._training, "step", stopping)
+    monkeypatch.setattr(skad.network.checkpoint, "_SECONDS", 0.0)  # after every step
+    monkeypatch.setattr(skad.network.training, "step", stopping)
     model = detector().set_params(batch_size=32, device="cpu")  # one step an epoch
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, checkpoint=tmp_path / "c")
@@ -171,7 +171,7 @@ def test_scikit_learns_progress_bar_shows_the_training_in_a_search(
 
 def test_without_scikit_learns_callbacks_there_is_the_bar(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)  # as before 1.9
-    path = skad._progress.__file__
+    path = skad.detectors.progress.__file__
     spec = importlib.util.spec_from_file_location("without_callbacks", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

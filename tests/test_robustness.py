@@ -14,9 +14,9 @@ from old_models import write_model
 
 import skad
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
-from skad._threshold import labelled_threshold
-from skad._torch_state import as_at_start
+from skad.common.torch_state import as_at_start
 from skad.metrics import image_auroc_score
+from skad.threshold.conformal import labelled_threshold
 
 pytestmark = pytest.mark.filterwarnings("ignore:target_fpr=.* cannot be promised")
 

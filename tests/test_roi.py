@@ -9,7 +9,7 @@ from PIL import Image
 
 import skad
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad._roi import check_roi
+from skad.images.roi import check_roi
 
 SIZE = (20, 24)
 INSIDE = np.zeros(SIZE, bool)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skad import _scoring
-from skad._inspection import judge
-from skad._maps import NotFiniteError
-from skad._pictures import picture_size
-from skad._score_table import COLUMNS
-from skad._scoring import heat_map_files, list_files, score_files
+from skad.cli import scoring as _scoring
+from skad.cli.score_table import COLUMNS
+from skad.cli.scoring import heat_map_files, list_files, score_files
+from skad.detectors.inspection import judge
+from skad.displays.pictures import picture_size
+from skad.scoring.anomaly_map import NotFiniteError
 
 THRESHOLD = 0.5
 
@@ -124,7 +124,7 @@ def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path, monkeypatch):
         changed = (drawn != pixels).any(axis=2)
         assert changed[17:23, 20:34].all()
         assert not changed[:12].any() and not changed[:, :14].any()
-    monkeypatch.setattr("skad._pictures.MOST_PIXELS", 480)
+    monkeypatch.setattr("skad.displays.pictures.MOST_PIXELS", 480)
     score_files(detector, [tmp_path / "a.png"], tmp_path / "small")
     with Image.open(tmp_path / "small/heat_maps/a.png") as drawn:
         assert drawn.size == (30, 16)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 
-from skad import PatchAutoencoderDetector, _defects, _threads, load, save
-from skad._threads import side_by_side, threads_for, within_quota
+from skad import PatchAutoencoderDetector, load, save
+from skad.common import threads as _threads
+from skad.common.threads import side_by_side, threads_for, within_quota
+from skad.network import synthetic_anomalies as _defects
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from skad._promise import promise_in_words
-from skad._threshold import (
+from skad.threshold.conformal import (
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
     promised_fpr,
 )
+from skad.threshold.promise import promise_in_words
 
 
 def simulated_alarm_rates(m, target_fpr, draw, repetitions=4000):

@@ -9,15 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from skad import _preparation, _tiles
-from skad._expectation import Expectation
-from skad._gaussians import _cell
-from skad._inputs import as_images
-from skad._map_fitting import fit_mapper
-from skad._maps import AnomalyMapper
-from skad._networks import MAP_STRIDE, STRIDE, PatchAutoencoder
-from skad._preparation import Preparation
-from skad._tiles import MARGIN, in_tiles
+from skad.images.inputs import as_images
+from skad.network import preparation as _preparation
+from skad.network.model import MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad.network.preparation import Preparation
+from skad.scoring import tiles as _tiles
+from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.context import Expectation
+from skad.scoring.fitting import fit_mapper
+from skad.scoring.gaussians import _cell
+from skad.scoring.tiles import MARGIN, in_tiles
 
 CPU = torch.device("cpu")
 SMALL = 64  # side of a tile, in place of TILE

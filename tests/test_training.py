@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from skad import _networks, _training
-from skad._training import Appearance, Order, shades, step, train, vary
+from skad.network import model as _networks
+from skad.network import training as _training
+from skad.network.training import Appearance, Order, shades, step, train, vary
 
 STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 

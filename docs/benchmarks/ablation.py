@@ -20,13 +20,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 import skad
-from skad import _expectation, _learning
-from skad._evaluation import figures_of_pixels
-from skad._fusion import combine, follow, on_one_scale
-from skad._maps import VIEWS, AnomalyMapper, evidence
-from skad._mvtec import Category, find_categories, load_category
-from skad._networks import FEATURE_STRIDES
+from skad.benchmark.evaluation import figures_of_pixels
+from skad.benchmark.mvtec import Category, find_categories, load_category
+from skad.detectors import learning as _learning
 from skad.metrics import image_auroc_score
+from skad.network.model import FEATURE_STRIDES
+from skad.scoring import context as _expectation
+from skad.scoring.anomaly_map import VIEWS, AnomalyMapper, evidence
+from skad.scoring.fusion import combine, follow, on_one_scale
 
 KINDS = (
     "anomaly decoder",

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from skad import PatchAutoencoderDetector
-from skad._evaluation import figures_of_images, figures_of_pixels
-from skad._mvtec import Category, find_categories, load_category
-from skad._threshold import conformal_threshold
+from skad.benchmark.evaluation import figures_of_images, figures_of_pixels
+from skad.benchmark.mvtec import Category, find_categories, load_category
+from skad.threshold.conformal import conformal_threshold
 
 SHARES = (0.0, 0.01, 0.02, 0.05)  # of the training images
 COLUMNS = (

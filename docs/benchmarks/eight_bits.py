@@ -15,7 +15,7 @@ from speed import Ratio, measure
 from torch import nn
 from torch.ao import quantization
 
-from skad._networks import new_network
+from skad.network.model import new_network
 
 ROUNDS = 25
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import skad
-from skad._mvtec import find_categories, load_category
+from skad.benchmark.mvtec import find_categories, load_category
 
 
 def empty_image(images: np.ndarray) -> np.ndarray:

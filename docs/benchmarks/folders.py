@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skad._benchmark import _peak_memory_mb
+from skad.benchmark.runs import _peak_memory_mb
 
 N_DIFFERENT = 20
 TRAINED, SCORED = (400, 4000), (1000, 10000)  # images

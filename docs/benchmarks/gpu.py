@@ -16,10 +16,10 @@ import torch
 from speed import LOOK, detector_for, operations, seconds, with_plain_defects
 
 from skad import PatchAutoencoderDetector
-from skad._networks import new_network
-from skad._preparation import Preparation
-from skad._training import train
 from skad.datasets import load_surfaces
+from skad.network.model import new_network
+from skad.network.preparation import Preparation
+from skad.network.training import train
 
 STEPS = 40  # of training, that are timed after as many others
 

@@ -31,8 +31,8 @@ def in_a_process(size: tuple[int, int], what: str) -> float:
 
 def peak(size: tuple[int, int], what: str) -> float:
     """As `in_a_process`, of this process, which has done nothing else before."""
-    from skad._benchmark import _peak_memory_mb
-    from skad._inputs import as_given, as_images
+    from skad.benchmark.runs import _peak_memory_mb
+    from skad.images.inputs import as_given, as_images
 
     score(new_mapper((64, 64)), np.zeros((1, 64, 64, 3), np.uint8))  # what torch loads
     mapper = new_mapper(size)
@@ -49,7 +49,7 @@ def peak(size: tuple[int, int], what: str) -> float:
 
 def score(mapper, X: np.ndarray) -> None:
     """Make the anomaly maps of images."""
-    from skad._inputs import as_images
+    from skad.images.inputs import as_images
 
     for maps in mapper.over(as_images(X, None), mapper):
         assert np.isfinite(maps).all()
@@ -57,7 +57,7 @@ def score(mapper, X: np.ndarray) -> None:
 
 def new_mapper(size: tuple[int, int]):
     """A model for colour images of this size, of random numbers."""
-    from skad._maps import array_shapes, from_arrays
+    from skad.scoring.anomaly_map import array_shapes, from_arrays
 
     rng = np.random.default_rng(0)
     arrays = {

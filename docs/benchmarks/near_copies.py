@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from skad import read_images
-from skad._mvtec import find_categories
-from skad._near_copies import Describer, group_near_copies
+from skad.benchmark.mvtec import find_categories
+from skad.detectors.near_copies import Describer, group_near_copies
 
 LARGEST = 256  # of a side, in pixels, where the images of a category differ in size
 

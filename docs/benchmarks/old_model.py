@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
-from skad._evaluation import figures_of_pixels
-from skad._mvtec import Category, load_category
+from skad.benchmark.evaluation import figures_of_pixels
+from skad.benchmark.mvtec import Category, load_category
 from skad.metrics import image_auroc_score
 
 

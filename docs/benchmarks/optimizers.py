@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from skad import PatchAutoencoderDetector, _training
-from skad._mvtec import Category, find_categories, load_category
+from skad import PatchAutoencoderDetector
+from skad.benchmark.mvtec import Category, find_categories, load_category
 from skad.metrics import au_pro_score, image_auroc_score
+from skad.network import training as _training
 
 LEARNING_RATES = {"Muon": 0.01, "AdamW": 0.003}  # AdamW's was best of 0.0015 to 0.006
 EPOCHS = (15, 40, 75)
 
 
 class AdamW:
-    """In place of `skad._optimizer.Optimizer`: all weights by AdamW."""
+    """In place of `skad.network.optimizer.Optimizer`: all weights by AdamW."""
 
     def __init__(self, network: nn.Module, learning_rate: float, n_steps: int) -> None:
         self.adam = torch.optim.AdamW(

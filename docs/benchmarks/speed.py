@@ -25,12 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
-from skad._defects import simulate
-from skad._dense_network import DenseAutoencoder
-from skad._halos import _PLAIN
-from skad._networks import new_network
-from skad._optimizer import Optimizer
-from skad._training import Appearance, step, vary
+from skad.network.dense import DenseAutoencoder
+from skad.network.model import new_network
+from skad.network.optimizer import Optimizer
+from skad.network.synthetic_anomalies import simulate
+from skad.network.training import Appearance, step, vary
+from skad.scoring.second_pass import _PLAIN
 
 BATCH = 16
 LOOK = Appearance(

@@ -9,8 +9,8 @@ import warnings
 
 import numpy as np
 
-from skad._threshold import conformal_rank, conformal_threshold
 from skad.metrics import wilson_interval
+from skad.threshold.conformal import conformal_rank, conformal_threshold
 
 REPETITIONS = 5000
 NEW_IMAGES = 200

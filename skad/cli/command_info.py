@@ -1,0 +1,116 @@
+"""`skad info`: what a model is, from the header of its file; torch is not loaded."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from skad.threshold.promise import promise_in_words
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    if not args.model.is_file():
+        raise FileNotFoundError(f"there is no model file {args.model}")
+    try:
+        rows = _rows(args.model)
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as e:
+        raise ValueError(f"{args.model} is not a model file of skad: {e}") from e
+    for name, text in rows.items():
+        printable = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+        print(f"{name:14} " + printable.replace("\n", "\n" + " " * 15))
+    return 0
+
+
+def _rows(model: Path) -> dict[str, str]:
+    """Return what there is to say, by names."""
+    with safe_open(model, framework="numpy") as file:
+        header = json.loads((file.metadata() or {})["skad"])
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+        scores = file.get_tensor("calibration_scores")
+        roi = file.get_tensor("roi") if "roi" in file.keys() else None
+    megabytes, n_numbers = model.stat().st_size / 1e6, sum(map(math.prod, shapes))
+    parameters = header["parameters"].items()
+    return {
+        "model": f"{model} ({megabytes:.1f} MB, {n_numbers:,} numbers)",
+        "kind": str(header["kind"]),
+        "learned": _learned(header.get("provenance") or {}),
+        "images": _images(header["format"], roi),
+        "training": _training(header["history"]),
+        "parameters": "\n".join(f"{name} = {_plain(v)}" for name, v in parameters),
+        **_threshold(header, scores),
+        "versions": _versions(header),
+    }
+
+
+def _learned(provenance: dict[str, Any]) -> str:
+    """Say when, and from which images."""
+    counts = {
+        "n_images": "{} good images",
+        "n_training": "{} of them trained it",
+        "n_calibration": "{} held out",
+        "source": "from {}",
+        "fitted_at": "at {}",
+    }
+    known = {k: v for k, v in provenance.items() if v is not None}
+    if known.get("n_images") == 0:
+        return f"elsewhere; taken over at {known.get('fitted_at')}"
+    said = [words.format(known[k]) for k, words in counts.items() if k in known]
+    return ", ".join(said) or "the file does not say when, nor from what"
+
+
+def _images(format: dict[str, Any], roi: Any) -> str:
+    shape = format["shape"]
+    if len(shape) == 1:
+        return f"rows of {shape[0]} numbers, {format['kind']}"
+    channels = {(): "gray", (1,): "gray", (3,): "colour"}
+    kind = channels.get(tuple(shape[2:]), f"{shape[-1]} channels")
+    seen = "" if roi is None else f"; {(roi > 0).mean():.0%} of each counts (roi)"
+    if format.get("any_size"):
+        seen = "; of any size, resized to this one"
+    return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}{seen}"
+
+
+def _training(history: list[dict[str, Any]]) -> str:
+    if not history:
+        return "elsewhere"
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    return f"{epochs}, loss {history[-1]['loss']:.4g} in the last"
+
+
+def _threshold(header: dict[str, Any], scores: Any) -> dict[str, str]:
+    if header["offset"] is None:
+        return {"threshold": "none yet: skad calibrate MODEL FOLDER sets it"}
+    promised = header.get("promised_fpr")
+    fitted = SimpleNamespace(
+        promised_fpr_=math.nan if promised is None else promised,
+        offset_=header["offset"],
+        calibration_scores_=scores,
+        contamination=header["parameters"].get("contamination", "auto"),
+    )
+    if header.get("labelled_threshold") is not None:
+        fitted.labelled_threshold_ = header["labelled_threshold"]
+    return {
+        "threshold": f"{-header['offset']:.6g}",
+        "promise": promise_in_words(fitted),
+        "calibration": f"{len(scores)} good images",
+    }
+
+
+def _versions(header: dict[str, Any]) -> str:
+    provenance = header.get("provenance") or {}
+    known = {
+        "skad": header.get("skad_version"),
+        "torch": provenance.get("torch_version"),
+        "file format": header.get("format_version"),
+    }
+    return ", ".join(f"{k} {v}" for k, v in known.items() if v is not None)
+
+
+def _plain(value: Any) -> str:
+    """Say a parameter as the command line takes it."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

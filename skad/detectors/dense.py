@@ -1,0 +1,273 @@
+"""DenseAutoencoderDetector: the network of the old script, as a detector."""
+
+import os
+from numbers import Integral
+from typing import ClassVar
+
+from sklearn.utils._param_validation import Interval
+
+from skad.common.labels import places_of_good
+from skad.common.threads import within_quota
+from skad.common.torch_state import as_at_start
+from skad.detectors.base import ImageDetector, known_to
+from skad.detectors.dense_learning import Settings, copy_of, learn, read_network
+from skad.detectors.drift import Watch
+from skad.detectors.fitted import Fitted, provenance_now
+from skad.detectors.groups import check_groups
+from skad.detectors.parameters import CONSTRAINTS, MOST, generator, resolve_device
+from skad.detectors.progress import following, with_callbacks
+from skad.detectors.split import divide
+from skad.images.inputs import Format
+from skad.network.dense import DenseAutoencoder
+from skad.scoring.dense_map import DenseMapper
+
+_AS_IN_THE_OTHER = (
+    "image_shape",
+    "batch_size",
+    "learning_rate",
+    "validation_fraction",
+    "contamination",
+    "target_fpr",
+    "device",
+    "warm_start",
+    "random_state",
+    "verbose",
+)
+
+
+class DenseAutoencoderDetector(ImageDetector):
+    """Use a network that the old script trained, with a threshold that holds.
+
+    The network is read from the script's two files, "model.json" and "model.h5",
+    without Keras; h5py reads the weights. It rebuilds an image from 64 numbers, and the
+    map is the mean over 9 x 9 pixels of how far the reconstruction is off, as a share
+    of the range of values: 0 to 1.
+
+    By default `fit` trains nothing: it takes the network as it is, and uses all images
+    for the threshold. So the network is a parameter, the estimator can be cloned,
+    searched over and stored, and a further class for "a fixed network" is not needed.
+    With ``epochs`` above 0, `fit` goes on training from these weights as the old script
+    is assumed to have done: mean squared error, Adam, no augmentation.
+
+    A detector that is trained anew finds more: see `PatchAutoencoderDetector`.
+
+    Parameters
+    ----------
+    model : path, default=None
+        The pair of files: one of them, or their common name, as "Models/model". None
+        where `fit` goes on from a fitted network, with ``warm_start=True``.
+    image_shape : (H, W) or (H, W, C), default=None
+        Only for 2-D input: what a row of X is flattened from. None means that a row of
+        p features is an image of 1 x p pixels with one channel.
+    epochs : int, default=0
+        Passes over the training images; 0 = the weights stay.
+    batch_size : int, default=32
+    learning_rate : float, default=0.001
+    validation_fraction : float in (0, 1), default=0.3
+        Share of the good images, or of their groups, that is held out from training
+        and used for nothing but the threshold. With ``epochs=0`` all are.
+    contamination : "auto" or float in (0, 0.5], default="auto"
+        "auto": the threshold follows from `target_fpr`. A float: this share of the
+        images given to `fit` is flagged.
+    target_fpr : float in (0, 1), default=0.05
+        Promised rate of false alarms: a new good image is flagged with at most this
+        probability, if it is exchangeable with those that set the threshold. Images
+        that the network was trained on, by the old script, are not.
+    device : str, default="auto"
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
+    warm_start : bool, default=False
+        A further `fit` goes on from the fitted network, and does not read `model`.
+    random_state : int, RandomState instance or None, default=None
+        The only source of randomness. On the CPU, equal ints give equal detectors to
+        the bit with as many threads of torch. With another number of threads a
+        training is rounded otherwise: scores differ slightly, and verdicts may near
+        the threshold. Scores of one detector agree to within 1e-5 of their value.
+    verbose : int, default=0
+        1 = a progress bar with the loss.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+    offset_ : float
+        ``decision_function = score_samples - offset_``.
+    pixel_threshold_ : float
+        ``-offset_``: a pixel deviates where the anomaly map is larger.
+    calibration_scores_ : ndarray of shape (m,)
+        Sorted scores of the good images that were held out, or given to `calibrate`:
+        what `p_value` compares with. They set the threshold, unless `contamination` is
+        a float.
+    promised_fpr_ : float in (0, 1)
+        What the threshold promises: `target_fpr`, or ``1 / (m + 1)`` where that is
+        more; NaN where labels or `contamination` set it.
+    mean_map_ : float
+        Mean value of the maps of these images.
+    history_ : list of dict
+        One an epoch: "epoch", "loss".
+    labelled_threshold_ : LabelledThreshold
+        After `calibrate` with labels: the rates and their confidence intervals.
+    provenance_ : dict
+        "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
+        of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
+        "torch_version". Empty where an older file does not say.
+    image_shape_in_ : tuple
+        (H, W) or (H, W, C) of the images; (p,) of rows. They are resized to the
+        network's, and the maps back to theirs.
+    n_features_in_ : int
+        Numbers in an image.
+    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+        Only where X was a table whose columns have names.
+
+    Examples
+    --------
+    >>> from skad import DenseAutoencoderDetector
+    >>> detector = DenseAutoencoderDetector("Models/model", target_fpr=0.02)
+    >>> detector.fit(good).predict(new)  # doctest: +SKIP
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "model": [str, os.PathLike, None],
+        "epochs": [Interval(Integral, 0, MOST, closed="both")],
+        **{name: CONSTRAINTS[name] for name in _AS_IN_THE_OTHER},
+    }
+
+    def __init__(
+        self,
+        model=None,
+        *,
+        image_shape=None,
+        epochs=0,
+        batch_size=32,
+        learning_rate=0.001,
+        validation_fraction=0.3,
+        contamination="auto",
+        target_fpr=0.05,
+        device="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.model = model
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.contamination = contamination
+        self.target_fpr = target_fpr
+        self.device = device
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y=None, *, groups=None):
+        """Set the threshold from good images, with `epochs` after training on some.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
+            Good images with as many channels as the network takes. uint8 and uint16
+            are scaled by their type; other numbers must be from 0 to 1. A lazy sequence
+            is read in a thread, one batch ahead; here as in the other methods.
+        y : None or array-like of shape (n,)
+            Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
+            cannot be labels, such as a continuous target, is ignored.
+        groups : array-like of shape (n,), default=None
+            Labels of any kind: images of one label show one part, and one of them,
+            drawn at random, sets the threshold; as in `PatchAutoencoderDetector.fit`.
+            The promise of `target_fpr` is for an image drawn at random from a new
+            group, if that is exchangeable with those that set the threshold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model at `model`.
+        ImportError
+            If h5py is not installed.
+        ValueError
+            For a parameter out of its range; for files that hold another network; for
+            no good image, and fewer than 2 to train on; for groups that are no labels,
+            missing, or all the same where some train; for images that the network
+            cannot take; for labels that are missing, or names.
+
+        Warns
+        -----
+        UserWarning
+            Where y may be labels and is ignored, as 0 and 1 are, and as
+            `PatchAutoencoderDetector.fit` does of the images.
+        """
+        self._validate_params()
+        images = self._images_to_fit(X)
+        good = places_of_good(y, len(images))
+        groups = check_groups(groups, len(images))
+        before = self._before()
+        network = copy_of(self.network_) if before else self._read_network()
+        _check_channels(images.format, network)
+        rng = generator(self.random_state)
+        share = float(self.validation_fraction) if self.epochs else 1
+        images.watch = watch = Watch()
+        division = divide(images, good, known_to(before), share, rng, groups=groups)
+        images.watch = None
+        settings = Settings(
+            epochs=int(self.epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
+            device=resolve_device(self.device),
+        )
+        seed = rng.randint(2**31 - 1)
+        followed = following(self, X, y, int(self.epochs))
+        with within_quota(), as_at_start(), followed as progress:
+            learned = learn(network, images, division, settings, seed, progress)
+            self._take_over(X, images, good, learned, before, division, watch.kept())
+        return self
+
+    def read_model(self):
+        """Read the network alone: from now on there are scores and maps, no verdicts.
+
+        For uint8 and uint16 images of the network's size: (H, W) or (H, W, 3).
+        `calibrate` with good images sets the threshold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FileNotFoundError, ImportError, ValueError
+            As `fit`.
+        """
+        self._validate_params()
+        network = self._read_network()
+        height, width, n_channels = network.input_shape
+        shape = (height, width) if n_channels == 1 else network.input_shape
+        mapper = DenseMapper(network, (height, width))
+        mapper.to(resolve_device(self.device))
+        format = Format(shape, network.input_shape, "integer")
+        provenance = provenance_now(
+            n_images=0, n_training=0, n_calibration=0, source=None
+        )
+        self._fitted = Fitted(mapper, format, history=[], provenance=provenance)
+        return self
+
+    def _read_network(self) -> DenseAutoencoder:
+        if self.model is None:
+            raise ValueError(
+                "model must be the path of a model of the old script, as "
+                '"Models/model"; got None. Name it, or set warm_start=True to go on '
+                "from the network of a detector that is fitted."
+            )
+        return read_network(self.model)
+
+
+def _check_channels(format: Format, network: DenseAutoencoder) -> None:
+    found, right = format.image_shape[2], network.input_shape[2]
+    if found != right:
+        raise ValueError(
+            f"The network takes images with {right} channel(s); X has {found}. Read "
+            f"them so: skad.read_images(path, gray={right == 1})."
+        )

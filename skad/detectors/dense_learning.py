@@ -1,0 +1,106 @@
+"""From good images to all that the old network's detector knows of them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skad.detectors.learning import History, Learned, check_not_astray, score_images
+from skad.detectors.split import Division
+from skad.images.batches import batches_of
+from skad.images.decoding import PathLike
+from skad.network.dense import DenseAutoencoder, from_keras, from_state, train
+from skad.network.keras import find_pair, read_pair
+from skad.scoring.dense_map import DenseMapper, in_unit_range
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The training parameters of a detector, checked and made definite."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    device: str
+
+
+def read_network(path: PathLike) -> DenseAutoencoder:
+    """Read the network of a pair of files of the old script.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the path.
+    ImportError, ValueError
+        As `skad.network.keras.read_pair`.
+    """
+    pair = find_pair(path)
+    if pair is None:
+        raise FileNotFoundError(
+            f"No model of the old script at {path}: looked for its two files, .json "
+            'and .h5. Name one of them, or both as in "Models/model".'
+        )
+    return from_keras(*read_pair(pair))
+
+
+def copy_of(network: DenseAutoencoder) -> DenseAutoencoder:
+    """Return a network with the same weights, on the CPU, that can be trained on."""
+    state = {k: t.detach().cpu().clone() for k, t in network.state_dict().items()}
+    return from_state(network.input_shape, state)
+
+
+def learn(
+    network: DenseAutoencoder,
+    images,
+    division: Division,
+    settings: Settings,
+    seed: int,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> Learned:
+    """Train a network on some of the images, if at all, and score the others.
+
+    Parameters
+    ----------
+    network : DenseAutoencoder
+        Trained in place.
+    images : Images
+    division : Division
+        Into images to learn from, and those held out.
+    settings : Settings
+    seed : int
+        The only source of randomness.
+    progress : callable
+        Told the step, the number of steps and the loss, after every step.
+
+    Returns
+    -------
+    Learned
+    """
+    mapper = DenseMapper(network, images.format.image_shape[:2])
+    mapper.to(settings.device)
+
+    def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        chosen = (division.training[i] for i in places)
+        with closing(batches_of(in_unit_range(images), chosen)) as batches:
+            for batch in batches:
+                yield mapper.prepare(batch)
+
+    losses = train(
+        network,
+        read,
+        len(division.training),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    n_steps = -(-len(division.training) // settings.batch_size)
+    history = History(settings.epochs, n_steps, progress)
+    for loss in losses:
+        check_not_astray(loss, settings.learning_rate)
+        history.note({"loss": loss})
+    scores, means = score_images(mapper, images.subset(division.calibration))
+    return Learned(mapper, scores, means, history.epochs)

@@ -1,0 +1,97 @@
+"""The verdict about one image: score, threshold, p-value and regions, in one place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skad.detectors.regions import Region, Size, above, find_regions
+from skad.images.inputs import is_lazy
+from skad.threshold.conformal import conformal_p_value
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class InspectionResult:
+    """What a detector says about one image.
+
+    Attributes
+    ----------
+    score : float
+        Minus the largest value of the anomaly map: higher = more normal.
+    decision : float
+        The score less the detector's `offset_`: below 0 = anomalous.
+    p_value : float
+        Conformal p-value, in (0, 1].
+    verdict : str
+        "good" or "anomalous".
+    regions : list of Region
+        The connected parts that deviate, the worst first; none in a good image. In
+        pixels of the image as it was given, or, of an `ImageFolder`, of the file.
+    anomaly_map : ndarray of shape (H, W), float32
+        How much every pixel deviates, at the resolution of the image as it was given.
+    """
+
+    score: float
+    decision: float
+    p_value: float
+    verdict: str
+    regions: list[Region]
+    anomaly_map: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the verdict is "anomalous"."""
+        return self.verdict == "anomalous"
+
+
+def judge(
+    anomaly_map: NDArray[np.float32],
+    offset: float,
+    calibration_scores: ArrayLike | None,
+) -> InspectionResult:
+    """Judge an image by its anomaly map (H, W).
+
+    The offset may be minus infinity: nothing is anomalous then. Without calibration
+    scores the p-value is NaN.
+    """
+    score = -float(anomaly_map.max())
+    p_value = np.nan
+    if calibration_scores is not None:
+        p_value = float(conformal_p_value([score], calibration_scores)[0])
+    return InspectionResult(
+        score=score,
+        decision=score - offset,
+        p_value=p_value,
+        verdict="anomalous" if score < offset else "good",
+        regions=find_regions(anomaly_map, above(anomaly_map, -offset)),
+        anomaly_map=anomaly_map,
+    )
+
+
+def regions_in_frames(
+    X: Any, regions: Sequence[list[Region]], sizes: Sequence[Size]
+) -> list[list[Region]]:
+    """Bring regions to the pixels of the frames, where X knows of what size these are.
+
+    Parameters
+    ----------
+    X : what the detector was given
+        A lazy sequence that resizes what it reads may have `frame_sizes`: the (height,
+        width) of each image before that, as `ImageFolder` has.
+    regions : sequence of n lists of Region
+    sizes : sequence of n (height, width)
+        Of the maps that they were found in.
+
+    Returns
+    -------
+    list of n lists of Region
+    """
+    frames = getattr(X, "frame_sizes", None) if is_lazy(X) else None
+    if frames is None:
+        return list(regions)
+    return [
+        [region.scaled(size, frame) for region in some]
+        for some, size, frame in zip(regions, sizes, frames, strict=True)
+    ]

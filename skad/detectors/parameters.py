@@ -1,0 +1,126 @@
+"""The detector's parameters: what is allowed, and what it comes to for given images."""
+
+import os
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Memory
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_memory
+
+from skad.common.real_numbers import as_float
+from skad.common.threads import check_not_lost
+from skad.common.whole_numbers import whole_numbers
+
+MOST = 2**31 - 1  # pixels, and epochs
+_HIGHEST_RATE = 1e30  # steps of more are infinite
+_FEW_PIXELS = 16 * 16  # of an image for which the network has one coarsest feature
+
+
+class _Range(Interval):
+    """An interval of numbers of any kind, as they are when they are floats."""
+
+    def __init__(self, low: float, high: float, *, closed: str) -> None:
+        super().__init__(Real, low, high, closed=closed)
+
+    def __contains__(self, value: Any) -> bool:
+        return super().__contains__(as_float(value))
+
+
+CONSTRAINTS: dict[str, list] = {
+    "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
+    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+    "image_shape": [tuple, list, None],
+    "epochs": [Interval(Integral, 1, MOST, closed="both")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [_Range(0, _HIGHEST_RATE, closed="right")],
+    "validation_fraction": [_Range(0, 1, closed="neither")],
+    "contamination": [StrOptions({"auto"}), _Range(0, 0.5, closed="right")],
+    "target_fpr": [_Range(0, 1, closed="neither")],
+    "roi": ["array-like", str, os.PathLike, None],
+    "device": [str],
+    "memory": [str, os.PathLike, HasMethods("cache"), None],
+    "warm_start": ["boolean"],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def patch_sizes(patch_size: Any) -> tuple[int, ...]:
+    """Return the sizes of the largest defects, in pixels, as a tuple."""
+    sizes = whole_numbers(patch_size, alone=1)
+    if not sizes or min(sizes) < 2 or max(sizes) > MOST:
+        raise ValueError(
+            "patch_size must be an int or a tuple of one or more ints, each from 2 to "
+            f"{MOST}; got {patch_size!r}."
+        )
+    return sizes
+
+
+def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
+    """Return the working resolution (height, width); None means that of the images."""
+    if image_size is None:
+        return given
+    sizes = whole_numbers(image_size, alone=2)
+    if len(sizes) != 2 or min(sizes) < 1 or sizes[0] * sizes[1] > MOST:
+        raise ValueError(
+            "image_size must be an int or a tuple of two ints (height, width), each >= "
+            f"1, with at most {MOST} pixels in all; got {image_size!r}."
+        )
+    return sizes[0], sizes[1]
+
+
+def n_epochs(epochs: int, size: tuple[int, int]) -> int:
+    """Return how often images of a working resolution (height, width) are shown.
+
+    Of a few pixels, as of rows of features, there is little to learn: they are shown
+    less often. More steps find their outliers no better, and take time.
+    """
+    pixels = min(size[0] * size[1], _FEW_PIXELS)
+    return max(1, int(epochs) * pixels // _FEW_PIXELS)
+
+
+def resolve_device(device: str) -> str:
+    """Turn "auto" into a device; refuse what this machine does not have."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        kind = None
+    if kind is None or kind.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
+        )
+    check_not_lost(kind)
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            'devices. Use device="auto" or device="cpu".'
+        )
+    return device
+
+
+def device_at_hand(device: str) -> str:
+    """Return this device, or the CPU where there is no such device."""
+    try:
+        return resolve_device(device)
+    except ValueError:  # stored on a machine with a GPU, loaded on one without
+        return "cpu"
+
+
+def open_memory(memory: Any) -> Memory:
+    """Return the joblib.Memory of a path; None means one that keeps nothing."""
+    return check_memory(
+        os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+    )
+
+
+def generator(random_state: Any) -> np.random.RandomState:
+    """Return a generator; None means a fresh one, not NumPy's global one."""
+    if random_state is None:
+        return np.random.RandomState()
+    return check_random_state(random_state)

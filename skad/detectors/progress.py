@@ -1,0 +1,65 @@
+"""Progress of a fit: a bar for people, scikit-learn's callbacks where it has them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from skad.common.bars import bar
+
+try:  # new in scikit-learn 1.9
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's; adds nothing."""
+
+    def with_callbacks(method: Callable) -> Callable:
+        """Leave the method as it is."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "Progress", "following", "with_callbacks"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@contextmanager
+def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progress]:
+    """Follow a training; what is yielded is told step, number of steps and losses.
+
+    The bar moves with every step. Callbacks are told of every epoch, as a subtask, and
+    at the end get the fitted estimator, which what is inside the context has to fit.
+
+    Parameters
+    ----------
+    estimator : estimator with `verbose`
+    X, y : what it is fitted on
+    n_epochs : int
+        Of the training; each has as many steps.
+    """
+    context = None
+    if hasattr(estimator, "_init_callback_context"):
+        context = estimator._init_callback_context(max_subtasks=n_epochs)
+        context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+    epochs: list[Any] = []
+    shown = bool(estimator.verbose)
+    with bar(shown=shown, anywhere=True, unit="step", desc="training") as moving:
+
+        def progress(i: int, n: int, losses: dict[str, float]) -> None:
+            moving.total = n
+            moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+            moving.update(i - moving.n)  # more than one where a training goes on
+            if context is None:
+                return
+            n_steps = n // n_epochs
+            if i % n_steps == 1 % n_steps or not epochs:
+                epochs.append(context.subcontext("epoch"))
+                epochs[-1].call_on_fit_task_begin(estimator=estimator, metadata=losses)
+            if i % n_steps == 0:
+                epochs[-1].call_on_fit_task_end(estimator=estimator, metadata=losses)
+
+        yield progress
+    if context is not None:
+        context.call_on_fit_task_end(
+            estimator=estimator, X=X, y=y, reconstruction_attributes={}
+        )

@@ -1,0 +1,138 @@
+"""Where an image deviates: the connected regions of a map, the patches that do."""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from skimage.measure import label, regionprops
+
+from skad.common.whole_numbers import whole_numbers
+
+Size = tuple[int, int]  # (height, width), pixels
+Box = tuple[int, int, int, int]  # row_min, col_min, row_max, col_max; half-open
+
+
+class Region(NamedTuple):
+    """A connected part of an image that deviates.
+
+    Attributes
+    ----------
+    bbox : (row_min, col_min, row_max, col_max)
+        The box around it in whole pixels, half-open: the last row is row_max - 1.
+    area : int
+        In pixels.
+    peak : float
+        The largest value of the anomaly map in it.
+    centroid : (row, column)
+        Floats; whole numbers are the centres of pixels.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area: int
+    peak: float
+    centroid: tuple[float, float]
+
+    def scaled(self, from_size: Size, to_size: Size) -> "Region":
+        """Return the region in the pixels of the image at another size.
+
+        The way back where you resized an image before the detector saw it.
+
+        Parameters
+        ----------
+        from_size : (height, width)
+            Size of the image that the region was found in.
+        to_size : (height, width)
+            Size of the same image where the region is wanted, such as the frame that
+            the camera gave.
+
+        Returns
+        -------
+        region : Region
+            The box grows to whole pixels. The area is multiplied by the ratio of the
+            sizes and rounded, to at least 1. The peak stays.
+
+        Raises
+        ------
+        ValueError
+            If a size is not two whole numbers of at least 1, or the box lies outside
+            `from_size`.
+
+        Examples
+        --------
+        >>> region = Region((10, 20, 12, 25), area=8, peak=3.0, centroid=(10.5, 22.0))
+        >>> region.scaled((256, 256), (1024, 512))
+        Region(bbox=(40, 40, 48, 50), area=64, peak=3.0, centroid=(43.5, 44.5))
+        """
+        old, new = _checked("from_size", from_size), _checked("to_size", to_size)
+        box = self.bbox
+        inside = 0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]
+        if not inside:
+            raise ValueError(
+                f"from_size must be the (height, width) of the image that the region "
+                f"was found in; the box {box} does not lie in {old}."
+            )
+        if old == new:
+            return self
+        ratio = new[0] / old[0], new[1] / old[1]
+        row, col = (
+            (at + 0.5) * r - 0.5 for at, r in zip(self.centroid, ratio, strict=True)
+        )
+        return Region(
+            bbox=scaled_box(box, old, new),
+            area=max(1, round(self.area * ratio[0] * ratio[1])),
+            peak=self.peak,
+            centroid=(row, col),
+        )
+
+
+def scaled_box(box: Box, from_size: Size, to_size: Size) -> Box:
+    """Return a box in the pixels of another size, grown to whole pixels there."""
+    (height, width), (new_height, new_width) = from_size, to_size
+    return (
+        box[0] * new_height // height,
+        box[1] * new_width // width,
+        -(-box[2] * new_height // height),
+        -(-box[3] * new_width // width),
+    )
+
+
+def _checked(name: str, size: Size) -> Size:
+    sides = whole_numbers(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(
+            f"{name} must be (height, width), whole pixels of at least 1; got "
+            f"{size!r}. Of an image, pass image.shape[:2]."
+        )
+    return sides[0], sides[1]
+
+
+def above(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Tell where maps exceed a threshold, to the last bit of it: bool.
+
+    NumPy would round a float, which is not in an array, to the maps' float32.
+    """
+    return maps > np.array([threshold])
+
+
+def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
+    """List the 8-connected regions of a mask (H, W), the highest peak first."""
+    found = [
+        Region(
+            bbox=(p.bbox[0], p.bbox[1], p.bbox[2], p.bbox[3]),
+            area=int(p.area),
+            peak=float(p.intensity_max),
+            centroid=(float(p.centroid[0]), float(p.centroid[1])),
+        )
+        for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
+    ]
+    return sorted(found, key=lambda region: -region.peak)
+
+
+def marked_patches(over: np.ndarray, side: int) -> list[Box]:
+    """List the boxes, as a region's, of the patches that hold a True pixel."""
+    height, width = over.shape
+    return [
+        (row, col, min(row + side, height), min(col + side, width))
+        for row, col in product(range(0, height, side), range(0, width, side))
+        if over[row : row + side, col : col + side].any()
+    ]

@@ -1,0 +1,189 @@
+"""Which files are meant: those of a folder, one, or some that are named."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skad.common.warnings import warn
+from skad.images.decoding import PathLike
+from skad.images.formats import suffixes
+from skad.images.resizing import check_bool
+
+_LISTED = 5  # names that one message spells out
+_MOST_SEARCHED = 10_000  # files below a folder, for a hint
+# What systems and editors leave in folders; other such names begin with a dot.
+_LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+
+
+def find_images(
+    path: PathLike | Iterable[PathLike], *, recursive: bool = False
+) -> list[Path]:
+    """List the image files of a folder.
+
+    Parameters
+    ----------
+    path : path or iterable of paths
+        A folder, searched for files with the suffixes of the formats that `read_image`
+        reads, in any case; or one file; or a pattern such as ``"parts/*.png"``, where
+        ``**`` stands for folders in folders; or the files themselves, kept in their
+        order, which may be a table of one column. ``~`` is your home. A file that is
+        named need not have one of these suffixes.
+    recursive : bool, default=False
+        Search the folders in a folder, too. Links to folders are not followed.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files of a folder in plain string order of their names, on every system
+        the same: ``"10.png"`` comes before ``"2.png"``. Files in the folder that are no
+        images are named in a warning, except hidden ones and those that systems leave
+        there, such as ``Thumbs.db``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a named file does not exist, or nothing matches the pattern.
+    ValueError
+        If there is no image in the folder, no path in the iterable, or what is no path.
+    """
+    check_bool("recursive", recursive)
+    if not isinstance(path, str | os.PathLike):
+        paths = _named(path)
+    else:
+        one = Path(os.path.expanduser(path))
+        if os.path.isdir(one):
+            return _search([one], recursive)
+        if glob.has_magic(str(one)) and not os.path.lexists(one):
+            return _search(_matches(one), recursive)
+        paths = [one]
+    for item in paths:
+        if not os.path.lexists(item):
+            raise FileNotFoundError(f"no such image file or folder: {item}")
+    return paths
+
+
+def list_files(sources: Iterable[PathLike], recursive: bool = False) -> list[Path]:
+    """List the image files of files and folders, each once, in the order given.
+
+    By absolute paths: the table is to say the same from every working directory.
+    """
+    found = [find_images(source, recursive=recursive) for source in sources]
+    paths = (path for files in found for path in files)
+    return list(dict.fromkeys(map(_absolute, paths)))
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root on; links stay, unless ".." may cross one."""
+    if os.pardir in path.parts:
+        return Path(os.path.realpath(path.parent)) / path.name
+    return path.absolute()
+
+
+def is_image_name(path: Path) -> bool:
+    """Tell whether a file of this name is looked for in a folder."""
+    return path.suffix.lower() in suffixes() and not _is_litter(path.name)
+
+
+def is_shape_of_files(shape: tuple[int, ...]) -> bool:
+    """Tell whether images of this shape come from files: gray, or in three colours."""
+    return len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+
+
+def _named(items: Any) -> list[Path]:
+    """Check files that are named one by one."""
+    if getattr(items, "ndim", 1) == 2:  # a table, of which one column will do
+        items = np.asarray(items)
+        items = items[:, 0] if items.shape[1] == 1 else items
+    rule = "image paths must be a str or a pathlib.Path, or a sequence of these"
+    if isinstance(items, bytes) or not np.iterable(items):
+        raise ValueError(f"{rule}; got {items!r}")
+    items = list(items)
+    for i, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            raise ValueError(f"{rule}; item {i} is {item!r}")
+    if not items:
+        raise ValueError("no image paths: the sequence of paths is empty")
+    return [Path(os.path.expanduser(item)) for item in items]
+
+
+def _matches(pattern: Path) -> list[Path]:
+    found = sorted(map(Path, glob.glob(str(pattern), recursive=True)), key=_order)
+    if not found:
+        raise FileNotFoundError(f"no image file or folder matches {pattern}")
+    return found
+
+
+def _search(places: list[Path], recursive: bool) -> list[Path]:
+    """List the images among files and in folders, and name what is none."""
+    files: list[Path] = []
+    for place in places:
+        if os.path.isdir(place):
+            files += sorted(_walk(place, recursive), key=_order)
+        else:
+            files.append(place)
+    files = [file for file in dict.fromkeys(files) if not _is_litter(file.name)]
+    images = [file for file in files if is_image_name(file)]
+    if not images:
+        raise ValueError(_say_none(places, recursive, files))
+    known = set(images)
+    others = [file for file in files if file not in known]
+    if others:
+        warn(_say_others(others))
+    return images
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the files of a folder; broken links, too, to be named as unreadable."""
+    for here, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
+        yield from (Path(here, name) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _order(path: Path) -> tuple[str, ...]:
+    return path.parts
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _say_others(others: list[Path]) -> str:
+    names = ", ".join(file.name for file in others[:_LISTED])
+    more = ", ..." if len(others) > _LISTED else ""
+    are = (
+        "1 file is no image"
+        if len(others) == 1
+        else f"{len(others)} files are no images"
+    )
+    return f"{are} and not taken: {names}{more}, in {others[0].parent}"
+
+
+def _say_none(places: list[Path], recursive: bool, files: list[Path]) -> str:
+    """Say that there is no image, what there is instead, and where there are some."""
+    kind = "the folder " if os.path.isdir(places[0]) else ""
+    others = " and others" if len(places) > 1 else ""
+    text = f"no image in {kind}{places[0]}{others}"
+    below: Counter[Path] = Counter()
+    for place in () if recursive else filter(os.path.isdir, places):
+        found = _walk(place, recursive=True)
+        for _, file in zip(range(_MOST_SEARCHED), found, strict=False):
+            below[file.parent] += is_image_name(file)
+    hints = [f"{count} in {folder}" for folder, count in sorted(below.items()) if count]
+    if hints:
+        more = ", ..." if len(hints) > _LISTED else ""
+        text += f", but {', '.join(hints[:_LISTED])}{more}: pass that, or "
+        return f"{text}recursive=True"
+    if files:
+        text += f"; {_say_others(files)}"
+    kinds = ", *".join(sorted(suffixes()))
+    below_too = "" if recursive else ", not in folders below it"
+    return f"{text}; looked for *{kinds} (any case{below_too})"

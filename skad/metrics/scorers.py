@@ -1,0 +1,303 @@
+"""What people tune a detector by: metrics over labelled images, and their scorers.
+
+A scorer is called as ``scorer(estimator, X, y)``, higher = better, and is what
+scikit-learn takes as `scoring`. All of them are made by `sklearn.metrics.make_scorer`,
+so a search with several scores the images once for all that ask for scores, and once
+for all that ask for labels.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    make_scorer,
+    roc_auc_score,
+)
+
+from skad.common.labels import are_labels, check_labels
+from skad.metrics.localization import is_undefined
+from skad.threshold.conformal import check_costs, check_scores, floor_of_decimals
+
+Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
+
+_SCORES = ("score_samples", "decision_function")  # the first that an estimator has
+
+
+def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve over images.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels: +1 good, -1 anomalous.
+    scores : array-like of shape (n,)
+        Scores, higher = more normal, as from `score_samples`.
+
+    Returns
+    -------
+    score : float
+        From 0 to 1; 1 = every good image above every anomalous one. NaN where only
+        one of the labels occurs.
+
+    Raises
+    ------
+    ValueError
+        Where labels are not +1 and -1, lengths differ or a score is not finite.
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        Where the score is NaN.
+
+    Examples
+    --------
+    >>> image_auroc_score([1, 1, -1, -1], [-0.1, -0.3, -0.2, -0.9])
+    0.75
+    """
+    labels, values = check_labels_and_scores(y, scores)
+    good = labels == 1
+    if is_undefined(values[good], values[~good], "The image AUROC", "image"):
+        return math.nan
+    return float(roc_auc_score(good, values))
+
+
+def detection_rate_at_fpr(
+    y: ArrayLike, scores: ArrayLike, max_fpr: float = 0.05
+) -> float:
+    """Share of the anomalous images found where few good ones are flagged.
+
+    The threshold is the best for these very images: of all that flag at most the share
+    `max_fpr` of the good ones, that which finds most. It is the true-positive rate on
+    the ROC curve at that false-positive rate, without interpolation.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels: +1 good, -1 anomalous.
+    scores : array-like of shape (n,)
+        Scores, higher = more normal, as from `score_samples`.
+    max_fpr : float, default=0.05
+        Largest share of the good images that may be flagged, from 0 to below 1.
+
+    Returns
+    -------
+    rate : float
+        From 0 to 1. NaN where only one of the labels occurs.
+
+    Raises
+    ------
+    ValueError
+        Where labels are not +1 and -1, lengths differ, a score is not finite, or
+        `max_fpr` is not in [0, 1).
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        Where the rate is NaN.
+
+    Examples
+    --------
+    >>> y = [1, 1, 1, 1, -1, -1]
+    >>> scores = [-0.1, -0.2, -0.3, -0.6, -0.5, -0.9]
+    >>> detection_rate_at_fpr(y, scores, max_fpr=0)
+    0.5
+    >>> detection_rate_at_fpr(y, scores, max_fpr=0.25)
+    1.0
+    """
+    _check_max_fpr(max_fpr)
+    labels, values = check_labels_and_scores(y, scores)
+    good, bad = values[labels == 1], values[labels == -1]
+    if is_undefined(good, bad, "The detection rate", "image"):
+        return math.nan
+    n_flagged = floor_of_decimals(max_fpr * len(good))
+    # Flagged is what lies below: of the good images these n_flagged, fewer with ties.
+    return float(np.mean(bad < np.sort(good)[n_flagged]))
+
+
+def mean_cost(
+    y: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    cost_miss: float = 1.0,
+    cost_false_alarm: float = 1.0,
+) -> float:
+    """Mean cost of an image: of overlooked anomalies and of false alarms.
+
+    ``(cost_miss * misses + cost_false_alarm * false alarms) / n``, which is what
+    ``calibrate(X, y, metric="cost")`` makes least.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels: +1 good, -1 anomalous. One kind alone will do.
+    predicted : array-like of shape (n,)
+        What `predict` says: +1 or -1.
+    cost_miss : float, default=1.0
+        What an anomalous image costs that is predicted good, >= 0, in any unit.
+    cost_false_alarm : float, default=1.0
+        What a good image costs that is predicted anomalous, >= 0, in the same unit.
+
+    Returns
+    -------
+    cost : float
+        From 0 to the larger of the two costs; lower = better.
+
+    Raises
+    ------
+    ValueError
+        Where labels or predictions are not +1 and -1, lengths differ, a cost is
+        negative or not finite, or both are 0.
+
+    Examples
+    --------
+    >>> mean_cost([1, 1, -1, -1], [1, -1, 1, -1], cost_miss=10, cost_false_alarm=2)
+    3.0
+    """
+    check_costs(cost_miss, cost_false_alarm)
+    labels, answers = _check_labels_and_predictions(y, predicted)
+    misses = np.count_nonzero((labels == -1) & (answers == 1))
+    false_alarms = np.count_nonzero((labels == 1) & (answers == -1))
+    return float(cost_miss * misses + cost_false_alarm * false_alarms) / len(labels)
+
+
+def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
+    """Make a scorer from `detection_rate_at_fpr`; it ignores the detector's threshold.
+
+    Parameters
+    ----------
+    max_fpr : float, default=0.05
+        Largest share of the good images of X that may be flagged, from 0 to below 1.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y)``, from 0 to 1; NaN with an `UndefinedMetricWarning`
+        where only one of the labels occurs in y. It pickles.
+
+    Raises
+    ------
+    ValueError
+        Where `max_fpr` is not in [0, 1); when called, for labels other than +1 and -1.
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import LocalOutlierFactor
+    >>> from skad.metrics import make_detection_rate_at_fpr_scorer
+    >>> detector = LocalOutlierFactor(n_neighbors=2, novelty=True)
+    >>> detector = detector.fit([[0.1], [0.2], [0.3], [0.4]])
+    >>> scorer = make_detection_rate_at_fpr_scorer(max_fpr=0.1)
+    >>> scorer(detector, [[0.22], [0.28], [9.0]], [1, 1, -1])
+    1.0
+    """
+    _check_max_fpr(max_fpr)
+    return make_scorer(detection_rate_at_fpr, response_method=_SCORES, max_fpr=max_fpr)
+
+
+def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
+    """Make a scorer from `mean_cost`: minus the mean cost of an image.
+
+    Parameters
+    ----------
+    cost_miss : float
+        What an overlooked anomaly costs, >= 0, in any unit.
+    cost_false_alarm : float
+        What a false alarm costs, >= 0, in the same unit.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y)``, at most 0. It pickles.
+
+    Raises
+    ------
+    ValueError
+        Where a cost is negative or not finite, or both are 0; when called, for labels
+        other than +1 and -1.
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import LocalOutlierFactor
+    >>> from skad.metrics import make_cost_scorer
+    >>> detector = LocalOutlierFactor(n_neighbors=2, novelty=True)
+    >>> detector = detector.fit([[0.1], [0.2], [0.3], [0.4]])
+    >>> scorer = make_cost_scorer(cost_miss=20, cost_false_alarm=1)
+    >>> X = [[0.22], [0.28], [9.0], [0.26]]  # the last is anomalous, and looks good
+    >>> scorer(detector, X, [1, 1, -1, -1])
+    -5.0
+    """
+    check_costs(cost_miss, cost_false_alarm)
+    return make_scorer(
+        mean_cost,
+        greater_is_better=False,
+        cost_miss=cost_miss,
+        cost_false_alarm=cost_false_alarm,
+    )
+
+
+def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean of the shares of good and of anomalous images that are told right."""
+    labels, answers = _check_labels_and_predictions(y, predicted)
+    good = labels == 1
+    if is_undefined(labels[good], labels[~good], "The balanced accuracy", "image"):
+        return math.nan
+    return float(balanced_accuracy_score(good, answers == 1))
+
+
+def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
+    """F1 score of the anomalous images: 0 where none of them is found."""
+    labels, answers = _check_labels_and_predictions(y, predicted)
+    good = labels == 1
+    if is_undefined(labels[good], labels[~good], "The F1 score", "image"):
+        return math.nan
+    return float(f1_score(~good, answers == -1, zero_division=0.0))
+
+
+def check_labels_and_scores(
+    y: ArrayLike, scores: ArrayLike, name: str = "scores"
+) -> tuple[NDArray, NDArray[np.float64]]:
+    """Check labels of +1 and -1 and their scores, and return both as arrays."""
+    values = check_scores(scores, name)
+    if not len(values):
+        raise ValueError(f"{name} must hold at least one number; got none.")
+    return check_labels(y, len(values)), values
+
+
+def _check_labels_and_predictions(
+    y: ArrayLike, predicted: ArrayLike
+) -> tuple[NDArray, NDArray[np.float64]]:
+    """Check that both are +1 and -1, and return them as arrays."""
+    labels, answers = check_labels_and_scores(y, predicted, "predictions")
+    if not are_labels(answers):
+        raise ValueError(
+            "predictions must be +1 (good) and -1 (anomalous); got "
+            f"{np.unique(answers).tolist()[:5]}. Pass what predict returns."
+        )
+    return labels, answers
+
+
+def _check_max_fpr(max_fpr: float) -> None:
+    if not (isinstance(max_fpr, Real) and 0 <= max_fpr < 1):
+        raise ValueError(
+            f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
+            "0.05 allows 5 false alarms in 100 good images."
+        )
+
+
+# Last, since they are made of the functions above.
+
+#: Scorer: `image_auroc_score` of `score_samples`, from 0 to 1.
+image_auroc_scorer: Scorer = make_scorer(image_auroc_score, response_method=_SCORES)
+
+#: Scorer: balanced accuracy of `predict`, from 0 to 1.
+balanced_accuracy_scorer: Scorer = make_scorer(
+    _balanced_accuracy, response_method="predict"
+)
+
+#: Scorer: F1 score of the anomalous images (label -1) by `predict`, from 0 to 1.
+f1_scorer: Scorer = make_scorer(_f1, response_method="predict")

@@ -1,0 +1,4 @@
+"""The network and its training: model, augmentation, synthetic anomalies, optimizer.
+
+Imports `common` and `images`.
+"""

@@ -1,0 +1,135 @@
+"""From images to what the network sees, and from its maps back to images' pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skad.network.model import MAP_STRIDE, STRIDE
+
+_FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
+_VALUES_AT_ONCE = 2**22  # that are standardised
+_SCALED = (np.uint8, np.uint16)  # by what the type can hold
+
+
+@dataclass
+class Preparation:
+    """Turns images into what the network sees, and maps back into images' pixels.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (C,), float64
+        Of the training images, after scaling integers by their type.
+    std : float
+        Of the training images, all channels together.
+    input_size, working_size : (height, width)
+    roi : Tensor of shape (H, W) or None
+    """
+
+    mean: np.ndarray
+    std: float
+    input_size: tuple[int, int]
+    working_size: tuple[int, int]
+    roi: Tensor | None = None
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees, multiples of 16."""
+        height, width = self.working_size
+        return height + -height % STRIDE, width + -width % STRIDE
+
+    def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
+        """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
+        x = self._standardise(batch, device)  # k, H, W, C
+        if self.roi is not None:
+            x *= self.roi.to(device)[:, :, None]
+        x = x.permute(0, 3, 1, 2)  # k, C, H, W in channels-last order
+        if self.working_size != self.input_size:
+            x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
+        return _pad(x).contiguous(memory_format=torch.channels_last)
+
+    def flipped(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Flip prepared images (k, C, h, w); what was filled up stays at the end."""
+        height, width = self.working_size
+        return _pad(x[..., :height, :width].flip(axes)) if axes else x
+
+    def is_symmetric(self, axis: int) -> bool:
+        """Tell whether the roi of an image flipped along this axis is the same."""
+        return self.roi is None or torch.equal(self.roi.flip(axis - 2), self.roi)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
+        images = self._resize(images).permute(0, 2, 3, 1).double()
+        mean = torch.as_tensor(self.mean, device=images.device)  # float64
+        return images.mul_(self.std).add_(mean)
+
+    def to_input(self, maps: Tensor) -> Tensor:
+        """Bring maps (k, h / 2, w / 2) of padded images to the input's (k, H, W)."""
+        maps = F.interpolate(
+            maps[:, None], scale_factor=MAP_STRIDE, mode="bilinear", align_corners=False
+        )
+        maps = self._resize(maps)[:, 0]
+        return maps if self.roi is None else maps * self.roi.to(maps.device)
+
+    def inside(self, stride: int) -> Tensor:
+        """Tell where padded maps of this stride show the image and the roi: bool."""
+        roi = torch.ones(self.input_size) if self.roi is None else self.roi
+        roi = F.interpolate(roi[None, None].float(), self.working_size, mode="area")
+        bottom, right = (-s % STRIDE for s in self.working_size)
+        roi = F.pad(roi, (0, right, 0, bottom))
+        return F.max_pool2d(roi, stride)[0, 0] > 0
+
+    def _standardise(self, batch: np.ndarray, device: torch.device) -> Tensor:
+        """Standardise images (k, H, W, C), there: float32, a few rows at a time."""
+        top = _top(batch.dtype)
+        # A float32 holds every number of 16 bits; others may need a float64.
+        exact = np.float32 if batch.dtype in _SCALED else np.float64
+        limits = np.finfo(exact)
+        mean = (self.mean * top).clip(limits.min, limits.max).astype(exact)
+        least = limits.smallest_subnormal
+        std = float(exact(np.clip(self.std * top, least, limits.max)))
+        values = _send(batch, device).flatten(2)  # k, H, W C
+        means = torch.from_numpy(mean).to(device).repeat(batch.shape[2])  # of a row
+        x = torch.empty(values.shape, dtype=torch.float32, device=device)
+        n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].numel())
+        for some, standardised in zip(
+            values.split(n_rows, 1), x.split(n_rows, 1), strict=True
+        ):
+            unit = some.to(means.dtype, copy=True).sub_(means).div_(std)
+            standardised.copy_(unit.clamp_(-_FARTHEST, _FARTHEST))
+        return x.view(batch.shape)
+
+    def _resize(self, x: Tensor) -> Tensor:
+        x = x[..., : self.working_size[0], : self.working_size[1]]
+        if self.working_size == self.input_size:
+            return x
+        return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+
+
+def to_unit_range(batch: np.ndarray) -> np.ndarray:
+    """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
+    return batch.astype(np.float64) / _top(batch.dtype)
+
+
+def _send(batch: np.ndarray, device: torch.device) -> Tensor:
+    """Copy images to a device as they are, which takes least time where it is far."""
+    if batch.dtype.itemsize > 8:  # torch has no such numbers
+        batch = batch.astype(np.float64)
+    images = torch.from_numpy(batch)
+    if device.type == "cpu":
+        return images
+    return images.pin_memory().to(device, non_blocking=True)
+
+
+def _top(dtype: np.dtype) -> int:
+    """Return what a number of this type is divided by."""
+    return np.iinfo(dtype).max if dtype in _SCALED else 1
+
+
+def _pad(x: Tensor) -> Tensor:
+    bottom, right = (-s % STRIDE for s in x.shape[2:])
+    if not (bottom or right):
+        return x
+    return F.pad(x, (0, right, 0, bottom), mode="replicate")
