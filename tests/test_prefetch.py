@@ -12,8 +12,9 @@ from PIL import Image
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad.images.batches import batches_of, batchwise, read_ahead
 from skad.images.inputs import as_images
+from skad.network.augmentation import Appearance
 from skad.network.model import PatchAutoencoder
-from skad.network.training import Appearance, train
+from skad.network.training import train
 
 SECONDS = 10  # to wait for what must happen
 

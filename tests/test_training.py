@@ -6,7 +6,8 @@ import torch
 
 from skad.network import model as _networks
 from skad.network import training as _training
-from skad.network.training import Appearance, Order, shades, step, train, vary
+from skad.network.augmentation import Appearance, augment, shades
+from skad.network.training import Order, step, train
 
 STILL = Appearance(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
@@ -256,7 +257,7 @@ def test_images_are_mirrored_along_the_allowed_axes_only(flips, size):
     rows, columns = (torch.linspace(-1, 1, s) for s in size)
     ramp = rows[:, None] + columns[None, :]
     images = ramp.expand(64, 2, *size)
-    up = slopes(vary(images, STILL._replace(flips=flips), generator())) > 0
+    up = slopes(augment(images, STILL._replace(flips=flips), generator())) > 0
     for axis in (2, 3):
         seen = set(up[:, axis - 2].tolist())
         assert seen == ({True, False} if axis in flips else {True})
@@ -264,7 +265,7 @@ def test_images_are_mirrored_along_the_allowed_axes_only(flips, size):
 
 def test_images_vary_within_narrow_bounds():
     images = discs(n=40, n_channels=3)
-    varied = vary(images, STILL, generator())
+    varied = augment(images, STILL, generator())
     assert varied.shape == images.shape
     assert varied.dtype == images.dtype
     assert not torch.equal(varied, images)
@@ -275,22 +276,22 @@ def test_images_vary_within_narrow_bounds():
 def test_a_flat_image_stays_flat():
     """Sharpening, shifting and mirroring change nothing there, edges included."""
     images = torch.full((20, 1, 24, 24), 2.0)
-    varied = vary(images, STILL._replace(flips=(2, 3)), generator())
+    varied = augment(images, STILL._replace(flips=(2, 3)), generator())
     torch.testing.assert_close(varied, varied[:, :, :1, :1].expand_as(varied))
 
 
 def test_light_and_contrast_vary_as_good_images_do():
     images = discs(n=200)
-    plain = vary(images, STILL, generator())
-    bright = vary(images, STILL._replace(brightness=2.0), generator())
-    rich = vary(images, STILL._replace(contrast=1.0), generator())
+    plain = augment(images, STILL, generator())
+    bright = augment(images, STILL._replace(brightness=2.0), generator())
+    rich = augment(images, STILL._replace(contrast=1.0), generator())
     assert bright.mean((1, 2, 3)).std() > 3 * plain.mean((1, 2, 3)).std()
     assert rich.std((1, 2, 3)).std() > 3 * plain.std((1, 2, 3)).std()
 
 
 def test_shading_varies_smoothly_from_side_to_side():
     images = torch.zeros(200, 2, 32, 48)
-    varied = vary(images, STILL._replace(shading=4.0), generator())
+    varied = augment(images, STILL._replace(shading=4.0), generator())
     assert float(shades(varied).std(0).mean()) == pytest.approx(1.0, abs=0.3)
     steps = torch.cat([varied.diff(dim=2).flatten(), varied.diff(dim=3).flatten()])
     assert steps.abs().max() < 1.0  # one part in 15 of 4 standard deviations of 2
@@ -307,7 +308,7 @@ def test_shades_are_means_of_cells_without_the_images():
 def test_shifts_keep_the_place_within_a_few_pixels():
     images = torch.zeros(100, 1, 64, 64)
     images[:, :, 30, 30] = 10.0
-    varied = vary(images, STILL, generator())[:, 0]
+    varied = augment(images, STILL, generator())[:, 0]
     peaks = (varied - varied.flatten(1).median(1).values[:, None, None]).flatten(1)
     rows, columns = np.divmod(peaks.argmax(1).numpy(), 64)
     for places in (rows, columns):
@@ -317,6 +318,6 @@ def test_shifts_keep_the_place_within_a_few_pixels():
 
 def test_equal_generators_vary_equally():
     images = discs(n_channels=3)
-    first, again, other = (vary(images, STILL, generator(s)) for s in (0, 0, 1))
+    first, again, other = (augment(images, STILL, generator(s)) for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -25,11 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
+from skad.network.augmentation import Appearance, augment
 from skad.network.dense import DenseAutoencoder
 from skad.network.model import new_network
 from skad.network.optimizer import Optimizer
 from skad.network.synthetic_anomalies import simulate
-from skad.network.training import Appearance, step, vary
+from skad.network.training import step
 from skad.scoring.second_pass import _PLAIN
 
 BATCH = 16
@@ -174,7 +175,7 @@ def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
     optimizer = Optimizer(network, 0.01, 10_000)
 
     def once() -> None:
-        good = vary(images, LOOK, rng)
+        good = augment(images, LOOK, rng)
         losses = step(network, good, *simulate(good, (40,), LOOK.noise_level, rng))
         optimizer.step(losses["loss"].log())
 

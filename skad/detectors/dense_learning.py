@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skad.detectors.learning import History, Learned, check_not_astray, score_images
+from skad.detectors.learning import Learned, score_images
 from skad.detectors.split import Division
 from skad.images.batches import batches_of
 from skad.images.decoding import PathLike
 from skad.network.dense import DenseAutoencoder, from_keras, from_state, train
+from skad.network.history import History, check_finite_loss
 from skad.network.keras import find_pair, read_pair
 from skad.scoring.dense_map import DenseMapper, in_unit_range
 
@@ -100,7 +101,7 @@ def learn(
     n_steps = -(-len(division.training) // settings.batch_size)
     history = History(settings.epochs, n_steps, progress)
     for loss in losses:
-        check_not_astray(loss, settings.learning_rate)
+        check_finite_loss(loss, settings.learning_rate)
         history.note({"loss": loss})
     scores, means = score_images(mapper, images.subset(division.calibration))
     return Learned(mapper, scores, means, history.epochs)

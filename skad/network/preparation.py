@@ -1,16 +1,23 @@
 """From images to what the network sees, and from its maps back to images' pixels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skad.common.warnings import warn
+from skad.images.batches import one_by_one
 from skad.network.model import MAP_STRIDE, STRIDE
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _VALUES_AT_ONCE = 2**22  # that are standardised
+_LEAST_EXPONENT = -1074  # of a float64
+_SQUARABLE = 256  # powers of two whose squares, and sums of them, float64 holds
+_ROUNDING = 1e-12  # of the mean: what varies less is constant
+_MOST_APART = 30.0  # times, that channels' standard deviations differ by unnoticed
 _SCALED = (np.uint8, np.uint16)  # by what the type can hold
 
 
@@ -133,3 +140,57 @@ def _pad(x: Tensor) -> Tensor:
     if not (bottom or right):
         return x
     return F.pad(x, (0, right, 0, bottom), mode="replicate")
+
+
+def fit_preparation(
+    images: Any,
+    sample: np.ndarray,
+    working_size: tuple[int, int],
+    roi: np.ndarray | None,
+) -> Preparation:
+    """Mean and standard deviation of the pixels that count."""
+    counts = slice(None) if roi is None else roi
+    means, variances, exponents = [], [], []
+    for batch in one_by_one(images, sample):
+        image = to_unit_range(batch)[0]
+        pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
+        exponents.append(_exponent(pixels))
+        means.append(pixels.mean(0))
+        variances.append(np.ldexp(pixels, -exponents[-1]).var(0))
+    mean = np.mean(means, 0)
+    top = max(exponents)
+    below = np.subtract(exponents, top)[:, np.newaxis]
+    variance = np.mean(np.ldexp(variances, 2 * below), 0)  # within the images …
+    variance += np.var(np.ldexp(means, -top), 0)  # … and between them
+    stds = np.ldexp(np.sqrt(variance), top)
+    if images.format.kind != "integer":  # integers share the scale of their type
+        _warn_of_scales(stds)
+    std = float(np.ldexp(np.sqrt(np.mean(np.square(np.ldexp(stds, -top)))), top))
+    rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
+    return Preparation(
+        mean=mean,
+        std=std if std > rounding else 1.0,
+        input_size=images.format.image_shape[:2],
+        working_size=working_size,
+        roi=None if roi is None else torch.from_numpy(roi.astype(np.float32)),
+    )
+
+
+def _exponent(pixels: np.ndarray) -> int:
+    """Return a power of two to divide numbers by, so that they can be squared."""
+    largest = max(pixels.max(), -pixels.min())
+    exponent = int(np.frexp(largest)[1]) if largest else _LEAST_EXPONENT
+    return 0 if abs(exponent) < _SQUARABLE else exponent
+
+
+def _warn_of_scales(stds: np.ndarray) -> None:
+    """Warn where some channels are too faint beside others to be seen."""
+    faint = np.flatnonzero((stds > 0) & (stds < stds.max() / _MOST_APART))
+    if len(faint):
+        warn(
+            f"Channel {faint[0]} of X has a standard deviation of "
+            f"{stds[faint[0]]:.3g}, channel {stds.argmax()} one of {stds.max():.3g}. "
+            "All are divided by the same number, so defects that show in faint "
+            "channels alone are missed. Bring the channels to one scale, for instance "
+            "X / X.std((0, 1, 2)).",
+        )

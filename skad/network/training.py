@@ -1,36 +1,27 @@
 """The training loop: good images in, a network that has seen simulated defects out."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skad.common.warnings import warn
+from skad.network.augmentation import Appearance, augment
 from skad.network.checkpoint import Checkpoint
 from skad.network.optimizer import Optimizer
-from skad.network.random import normal, randint, with_chance
 from skad.network.synthetic_anomalies import simulate
 
-_CELLS = 3  # along each side of an image, whose shading differs
-_SHIFT = 4  # pixels that a good image may lie off its place
 _ANOMALY_SHARE = 2 / 3  # of the whole loss, on a log scale
 _LEAST_LOSS = 1e-4  # of either kind: keeps logarithms finite
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
+_BYTES_A_PIXEL = 400  # of a batch, that a training step takes
 _BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
 _MOST_PIXELS = 256 * 256 * 256  # changed at once, so that they fit into memory
-
-
-class Appearance(NamedTuple):
-    """How good images differ from each other, in units of their standard deviation."""
-
-    noise_level: float  # of a pixel from its neighbourhood
-    brightness: float  # standard deviation of the images' means
-    contrast: float  # standard deviation of the images' standard deviations
-    shading: float  # standard deviation of a coarse cell's mean, the image's taken off
-    flips: tuple[int, ...]  # axes, of 2 and 3, along which flipped images look good
 
 
 def train(
@@ -87,7 +78,7 @@ def train(
     images = chain.from_iterable(map(read, order.groups()))
     at_once = 1 if generator.device.type == "cpu" else _BATCHES_ON_GPU
     for several in _together(images, at_once):
-        good = vary(several, appearance, generator)
+        good = augment(several, appearance, generator)
         changed = simulate(good, patch_sizes, appearance.noise_level, generator)
         seen = (good, *changed) if roi is None else [x * roi for x in (good, *changed)]
         for batch in zip(*(x.split(batch_size) for x in seen), strict=True):
@@ -127,50 +118,6 @@ def step(
     loss = (rebuilt + _LEAST_LOSS) ** (1 - _ANOMALY_SHARE)
     loss = loss * (marked + _LEAST_LOSS) ** _ANOMALY_SHARE
     return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": marked}
-
-
-def vary(
-    images: Tensor,
-    appearance: Appearance,
-    generator: torch.Generator,
-) -> Tensor:
-    """Change good images as good images do differ: place, light, mirrored."""
-    n, c, height, width = images.shape
-    shift = randint(2 * n, 2 * _SHIFT + 1, generator).view(2, n).tolist()
-    mirrored = with_chance(2 * n, 0.5, generator).view(2, n).tolist()
-    wide = F.pad(images, (_SHIFT,) * 4, mode="replicate")
-    varied = torch.empty_like(images)
-    for i in range(n):  # copies of slices: far quicker than one big gather
-        top, left = shift[0][i], shift[1][i]
-        view = wide[i, :, top : top + height, left : left + width]
-        axes = [axis - 1 for axis in appearance.flips if mirrored[axis - 2][i]]
-        varied[i] = view.flip(axes) if axes else view
-
-    sharpness = 0.3 * normal(n, 1, 1, 1, rng=generator)
-    spread = 0.5 * appearance.contrast + 0.05
-    contrast = 1 + spread * normal(n, 1, 1, 1, rng=generator)
-    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1, rng=generator)
-    colour = 0.03 * normal(n, c, 1, 1, rng=generator)
-    varied.add_(_fine(varied) * sharpness)
-    shading = 0.5 * appearance.shading * normal(n, 1, _CELLS, _CELLS, rng=generator)
-    varied.add_(
-        F.interpolate(shading, (height, width), mode="bilinear", align_corners=True)
-    )
-    return varied.mul_(contrast).add_(light + colour)
-
-
-def shades(images: Tensor) -> Tensor:
-    """Return the means (n, cells) of coarse cells of images, less the image's."""
-    cells = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _CELLS).flatten(1)
-    return cells - cells.mean(1, keepdim=True)
-
-
-def _fine(images: Tensor) -> Tensor:
-    """Return what the mean of the four next pixels lacks, for images (n, C, H, W)."""
-    x = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    next_to = x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1]
-    next_to.add_(x[:, :, 1:-1, :-2]).add_(x[:, :, 1:-1, 2:])
-    return torch.sub(images, next_to, alpha=0.25)
 
 
 class Order:
@@ -260,3 +207,20 @@ def _fast_bfloat16(device: str) -> bool:
         return torch.cuda.is_bf16_supported()
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device == "cpu" and bool(supported())
+
+
+def warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
+    """Warn where training on so many images at a time may take more than there is."""
+    needed = n * size[0] * size[1] * _BYTES_A_PIXEL
+    if device.type == "cuda":
+        present = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > present:
+        warn(
+            f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
+            f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
+            "a smaller image_size or batch_size, or cut the images up.",
+        )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skad.detectors.learning import _combined, _measure, _warn_of_memory
 from skad.images.inputs import as_images
+from skad.network.augmentation import flip_combinations, measure_appearance
 from skad.network.preparation import Preparation
+from skad.network.training import warn_of_memory
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def slope(axis, size=(40, 56), n=12, seed=0):
 def flips(images, roi=None):
     size = images.shape[1:3]
     preparation = Preparation(np.zeros(1), 1.0, size, size, roi)
-    return _measure(
+    return measure_appearance(
         as_images(images, None), np.arange(len(images)), preparation, CPU
     ).flips
 
@@ -60,14 +61,14 @@ def test_a_single_image_says_nothing_of_flips():
 
 
 def test_looks_are_all_combinations_of_flips():
-    assert _combined(()) == [()]
-    assert _combined((3,)) == [(), (3,)]
-    assert _combined((2, 3)) == [(), (2,), (3,), (2, 3)]
+    assert flip_combinations(()) == [()]
+    assert flip_combinations((3,)) == [(), (3,)]
+    assert flip_combinations((2, 3)) == [(), (2,), (3,), (2, 3)]
 
 
 def test_what_does_not_fit_into_memory_is_warned_of():
     with pytest.warns(UserWarning, match=r"GB for 16 images of 90000 x 40000 pixels"):
-        _warn_of_memory(16, (90_000, 40_000), CPU)
+        warn_of_memory(16, (90_000, 40_000), CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_of_memory(16, (256, 256), CPU)
+        warn_of_memory(16, (256, 256), CPU)
