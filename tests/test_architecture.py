@@ -65,7 +65,7 @@ def test_rooms_import_only_from_floors_below():
         ("scoring", "from skad.network.model import PatchAutoencoder", []),
         ("network", "from skad.scoring import tiles", ["scoring"]),
         ("images", "def f():\n    import skad.detectors.patch", ["detectors"]),
-        ("metrics", "from skad import threshold", ["threshold"]),
+        ("metrics", "from skad import scoring", ["scoring"]),
         ("cli", "from skad import __version__, load", []),
     ],
 )
