@@ -240,7 +240,7 @@ def test_bad_labels_and_bins_are_refused():
     with pytest.raises(ValueError, match=r"labels \+1 \(good\).*np\.where"):
         ScoreDisplay.from_predictions([0, 1], [0.0, 1.0], 0.5)
     for bins in (0, None, "a", 2.5):
-        with pytest.raises(ValueError, match="bins must be at least 1"):
+        with pytest.raises(ValueError, match="bins must be an int of at least 1"):
             ScoreDisplay([0.0], [1], 0.5).plot(bins=bins)
     with pytest.raises(ValueError, match="offset must be a finite number; got None"):
         ScoreDisplay([0.0], [1], None).plot()

@@ -111,7 +111,7 @@ def test_regions_scale_outward(region, sizes, scaled):
     ("sizes", "words"),
     [
         ([(4, 4), (0, 4)], "to_size must be .* got"),
-        ([(4, 4, 3), (4, 4)], "from_size must be .*shape"),
+        ([(4, 4, 3), (4, 4)], "from_size must be .*got"),
         ([(2, 4), (4, 4)], r"from_size .* does not lie in \(2, 4\)"),
     ],
 )

@@ -155,7 +155,7 @@ def test_bad_overlays_are_refused():
         with pytest.raises(ValueError, match=r"anomaly_map must have shape \(H, W\)"):
             heat_map_image(np.zeros((2, 3)), np.zeros(shape), 1.0)
     for outline in (-1, 0.5, None):
-        with pytest.raises(ValueError, match="outline must be at least 0"):
+        with pytest.raises(ValueError, match="outline must be an int of at least 0"):
             heat_map_image(np.zeros((2, 3)), np.zeros((2, 3)), 1.0, outline=outline)
     for opacity in (60, None, "a"):
         with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
@@ -169,7 +169,7 @@ def test_bad_overlays_are_refused():
     with pytest.raises(ValueError, match=r"boxes\[1\] is \(0, 2, 3, 2\)"):
         boxes_image(np.zeros((5, 5)), [(0, 0, 1, 1), (0, 2, 3, 2)])
     for thickness in (0, "a", None, 1.5):
-        with pytest.raises(ValueError, match="thickness must be at least 1"):
+        with pytest.raises(ValueError, match="thickness must be an int of at least 1"):
             boxes_image(np.zeros((5, 5)), [], thickness=thickness)
 
 

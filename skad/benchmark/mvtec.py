@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.common.masks import as_mask, has_more_than_two_values
+from skad.common.checks import as_mask, has_more_than_two_values
 from skad.common.warnings import warn
 from skad.images.decoding import PathLike, read_image
 from skad.images.finding import find_images, is_image_name

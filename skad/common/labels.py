@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skad.common.masked import refuse_mask
+from skad.common.checks import refuse_mask
 from skad.common.warnings import warn
 
 _REMEDY = "Pass y = np.where(bad, -1, 1), where bad is True for anomalous images."

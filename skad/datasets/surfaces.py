@@ -1,12 +1,10 @@
 """Real surfaces from scikit-image's own photographs, with planted defects."""
 
-from numbers import Real
-
 import numpy as np
 from skimage import data
 from sklearn.utils import Bunch
 
-from skad.common.whole_numbers import is_whole
+from skad.common.checks import as_float, check_whole, is_whole
 from skad.datasets.planting import DEFECTS, draw_kinds, plant
 
 _SOURCES = {
@@ -183,13 +181,8 @@ def _check_sizes(
             f"photograph); got {tile_size!r}."
         )
     for label, number in numbers.items():
-        least = 0 if label == "n_calibration" else 1
-        if not is_whole(number, least):
-            raise ValueError(
-                f"{label} must be an int of at least {least}; got {number!r}."
-            )
-    is_number = isinstance(defect_fraction, Real)
-    if not is_number or not 0 <= defect_fraction <= 1:
+        check_whole(label, number, 0 if label == "n_calibration" else 1)
+    if not 0 <= as_float(defect_fraction) <= 1:
         raise ValueError(
             "defect_fraction must be a number from 0 to 1 (0.5 = half of the test "
             f"tiles); got {defect_fraction!r}."

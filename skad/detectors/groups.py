@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.common.masked import refuse_mask
+from skad.common.checks import refuse_mask
 
 _FORM = "groups must hold one label an image, such as the name of its part"
 

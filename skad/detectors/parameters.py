@@ -11,9 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
-from skad.common.real_numbers import as_float
+from skad.common.checks import as_float, check_size, whole_numbers
 from skad.common.threads import check_not_lost
-from skad.common.whole_numbers import whole_numbers
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
@@ -62,15 +61,7 @@ def patch_sizes(patch_size: Any) -> tuple[int, ...]:
 
 def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
     """Return the working resolution (height, width); None means that of the images."""
-    if image_size is None:
-        return given
-    sizes = whole_numbers(image_size, alone=2)
-    if len(sizes) != 2 or min(sizes) < 1 or sizes[0] * sizes[1] > MOST:
-        raise ValueError(
-            "image_size must be an int or a tuple of two ints (height, width), each >= "
-            f"1, with at most {MOST} pixels in all; got {image_size!r}."
-        )
-    return sizes[0], sizes[1]
+    return given if image_size is None else check_size("image_size", image_size)
 
 
 def n_epochs(epochs: int, size: tuple[int, int]) -> int:

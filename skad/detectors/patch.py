@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import joblib
 import numpy as np
 
+from skad.common.checks import is_whole
 from skad.common.files import make_room_for
 from skad.common.labels import places_of_good
 from skad.common.locks import locked
 from skad.common.threads import within_quota
 from skad.common.torch_state import as_at_start
-from skad.common.whole_numbers import is_whole
 from skad.detectors.base import ImageDetector, known_to
 from skad.detectors.drift import Watch
 from skad.detectors.fitted import Fitted

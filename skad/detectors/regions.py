@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from skimage.measure import label, regionprops
 
-from skad.common.whole_numbers import whole_numbers
+from skad.common.checks import check_size
 
 Size = tuple[int, int]  # (height, width), pixels
 Box = tuple[int, int, int, int]  # row_min, col_min, row_max, col_max; half-open
@@ -63,7 +63,8 @@ class Region(NamedTuple):
         >>> region.scaled((256, 256), (1024, 512))
         Region(bbox=(40, 40, 48, 50), area=64, peak=3.0, centroid=(43.5, 44.5))
         """
-        old, new = _checked("from_size", from_size), _checked("to_size", to_size)
+        old = check_size("from_size", from_size, square=False)
+        new = check_size("to_size", to_size, square=False)
         box = self.bbox
         inside = 0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]
         if not inside:
@@ -94,16 +95,6 @@ def scaled_box(box: Box, from_size: Size, to_size: Size) -> Box:
         -(-box[2] * new_height // height),
         -(-box[3] * new_width // width),
     )
-
-
-def _checked(name: str, size: Size) -> Size:
-    sides = whole_numbers(size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(
-            f"{name} must be (height, width), whole pixels of at least 1; got "
-            f"{size!r}. Of an image, pass image.shape[:2]."
-        )
-    return sides[0], sides[1]
 
 
 def above(maps: np.ndarray, threshold: float) -> np.ndarray:

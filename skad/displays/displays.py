@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.common.masks import as_mask
-from skad.common.whole_numbers import is_whole
+from skad.common.checks import as_mask, check_whole
 from skad.displays.drawing import edges_with_one_at, finite, outline, pyplot, two_axes
 from skad.metrics.scorers import check_labels_and_scores
 from skad.overlays.overlays import as_map, hottest_value, to_rgb_uint8
@@ -366,8 +365,7 @@ class ScoreDisplay:
         plt = pyplot("ScoreDisplay")
         y, scores = check_labels_and_scores(self.y, self.scores)
         offset = finite("offset", self.offset)
-        if not is_whole(bins, 1):
-            raise ValueError(f"bins must be at least 1, a whole number; got {bins!r}.")
+        check_whole("bins", bins, 1)
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
         edges = edges_with_one_at(offset, scores, bins)

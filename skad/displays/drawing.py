@@ -2,11 +2,12 @@
 
 import math
 from importlib import import_module
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skad.common.checks import as_float
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def show_picture(rgb: NDArray[np.uint8], title: str, *, feature: str) -> None:
 
 def finite(name: str, value: Any) -> float:
     """Return a number that can be drawn as a float."""
-    if not (isinstance(value, Real) and math.isfinite(value)):
+    if not (math.isfinite(as_float(value))):
         raise ValueError(f"{name} must be a finite number; got {value!r}.")
     return float(value)
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from skad.common.checks import MAX_PIXELS
 from skad.common.warnings import warn
 from skad.images.formats import (
     MAX_BYTES,
-    MAX_PIXELS,
     UnreadableError,
     check_claim,
     check_depth,

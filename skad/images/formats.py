@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageFile, _imaging
 
+from skad.common.checks import MAX_PIXELS
+
 # Formats of Pillow's that are no photographs: documents, vectors, movies, icons, and
 # data of measurements, of which Pillow reads signed numbers as if they had no sign.
 _NO_PHOTOGRAPHS = frozenset(
@@ -23,7 +25,6 @@ _CHATTER = re.compile(r"PIL(\.|$)|tifffile")
 _IGNORED = ("ignore", None, Warning, _CHATTER, 0)
 _thread = local()
 
-MAX_PIXELS = 2**28  # 16384 x 16384: far above any camera, 1 GiB as Pillow holds colour
 MOST_COUNTED = 1000  # frames or pages of a file
 MAX_BYTES = 2**31  # of a file that is read as a whole: 8 a pixel at MAX_PIXELS
 

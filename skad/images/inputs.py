@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from skad.common.masked import refuse_mask
-from skad.common.whole_numbers import whole_numbers
+from skad.common.checks import refuse_mask, whole_numbers
 from skad.images.layout import (
     NO_MASK,
     as_image,

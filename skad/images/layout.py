@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skad.common.masked import refuse_mask
+from skad.common.checks import refuse_mask
 
 NO_MASK = "; what never counts is the detector's roi"
 _MOST_ROWS_OF_A_GLANCE = 16  # (H, W, C) with H and W above this is one image …

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from skad.common.masked import refuse_mask
-from skad.common.whole_numbers import whole_numbers
-from skad.images.formats import MAX_PIXELS
+from skad.common.checks import check_size, refuse_mask
 
 Size = tuple[int, int]  # (height, width), pixels
 
@@ -18,20 +16,7 @@ _DTYPES = (np.uint8, np.uint16, np.float32)  # of all that is read
 def check_options(image_size: Any, gray: Any) -> Size | None:
     """Check both; return image_size as (height, width) or None."""
     check_bool("gray", gray)
-    if image_size is None:
-        return None
-    sides = whole_numbers(image_size, alone=2)
-    if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(
-            "image_size must be None, an int or (height, width), in whole pixels of at "
-            f"least 1; got {image_size!r}"
-        )
-    height, width = sides
-    if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"image_size may hold at most {MAX_PIXELS} pixels; got {image_size!r}"
-        )
-    return height, width
+    return None if image_size is None else check_size("image_size", image_size)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -79,9 +64,7 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
             f"uint16 or float32, and no palette image; got {type(image).__name__} of "
             f"{array.dtype} and shape {array.shape}"
         )
-    size = check_options(image_size, gray=False)
-    if size is None:
-        raise ValueError("image_size must be an int or (height, width); got None")
+    size = check_size("image_size", image_size)
     return resize(np.ascontiguousarray(array, dtype), size)
 
 

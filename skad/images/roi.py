@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.common.masked import refuse_mask
-from skad.common.masks import as_mask, has_more_than_two_values
+from skad.common.checks import as_mask, has_more_than_two_values, refuse_mask
 from skad.common.warnings import warn
 from skad.images.decoding import read_image
 from skad.images.resizing import Size, resize_image

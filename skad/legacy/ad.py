@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skad.common.bars import bar
+from skad.common.checks import as_float, check_size, check_whole, is_whole
 from skad.common.files import make_room_for
-from skad.common.real_numbers import as_float
 from skad.common.warnings import warn
-from skad.common.whole_numbers import is_whole, whole_numbers
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector as Dense
 from skad.detectors.drift import one_warning
@@ -119,16 +118,13 @@ class AD:
         img_size: tuple[int, int] = (200, 200),
         patch_size: int | tuple[int, ...] = 40,
     ) -> None:
-        sides = whole_numbers(img_size)
-        size_fits = len(sides) == 2 and min(sides) > 0
         _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
-        _check(size_fits, "img_size must be (height, width), whole pixels", img_size)
         patch_sizes(patch_size)  # for its errors
         is_path = isinstance(save_path, str | os.PathLike)
         _check(is_path, "save_path must be a path", save_path)
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
-        self.img_size = (sides[0], sides[1])
+        self.img_size = check_size("img_size", img_size, square=False)
         self.images: Pixels | None = None
         name = os.fspath(model_name)
         stored = None if name in _PRESETS else find_stored_model(name, _PRESETS)
@@ -197,7 +193,7 @@ class AD:
         ValueError
             If `epochs` is out of its range, or the images are too few.
         """
-        _check(is_whole(epochs, 1), "epochs must be a whole number, at least 1", epochs)
+        check_whole("epochs", epochs, 1)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
@@ -296,8 +292,7 @@ class AD:
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         threshold = self._threshold(thresh)
-        rule = "patch_size must be a whole number of pixels, or 0 for the model's"
-        _check(is_whole(patch_size, 0), rule, patch_size)
+        check_whole("patch_size", patch_size, 0)  # 0: the model's
         side = patch_size or int(np.max(self.patch_size))
         paths = image_files(path)
         folder = output_folder(save_path, paths) if save else None

@@ -1,11 +1,10 @@
 """How well anomalous images and pixels are told from good ones, by scores and maps."""
 
 import math
-from numbers import Real
 
 from scipy.stats import binomtest
 
-from skad.common.whole_numbers import is_whole
+from skad.common.checks import as_float, is_whole
 from skad.metrics.localization import warn_undefined
 
 
@@ -55,7 +54,7 @@ def wilson_interval(
             f"successes must be from 0 to n; got {successes!r} of n={n!r}. "
             "Pass two counts, whole numbers."
         )
-    if not (isinstance(confidence, Real) and 0 < confidence < 1):
+    if not (0 < as_float(confidence) < 1):
         raise ValueError(
             f"confidence must be above 0 and below 1; got {confidence!r}. "
             "Pass 0.95 for 95 %."

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -11,8 +10,7 @@ from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
-from skad.common.masked import refuse_mask
-from skad.common.masks import as_mask
+from skad.common.checks import as_float, as_mask, refuse_mask
 from skad.common.warnings import warn
 
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
@@ -138,7 +136,7 @@ def au_pro_score(
     >>> au_pro_score(masks, maps, integration_limit=1.0)
     0.75
     """
-    if not (isinstance(integration_limit, Real) and 0 < integration_limit <= 1):
+    if not (0 < as_float(integration_limit) <= 1):
         raise ValueError(
             "integration_limit must be above 0 and at most 1, a false-positive rate; "
             f"got {integration_limit!r}. The usual one is 0.3."

@@ -8,7 +8,6 @@ for all that ask for labels.
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from skad.common.checks import as_float
 from skad.common.labels import are_labels, check_labels
 from skad.metrics.localization import is_undefined
 from skad.threshold.conformal import check_costs, check_scores, floor_of_decimals
@@ -282,7 +282,7 @@ def _check_labels_and_predictions(
 
 
 def _check_max_fpr(max_fpr: float) -> None:
-    if not (isinstance(max_fpr, Real) and 0 <= max_fpr < 1):
+    if not (0 <= as_float(max_fpr) < 1):
         raise ValueError(
             f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
             "0.05 allows 5 false alarms in 100 good images."

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter
 
-from skad.common.masked import refuse_mask
-from skad.common.whole_numbers import is_whole
+from skad.common.checks import as_float, check_whole, refuse_mask
 from skad.overlays.strips import map_strips, strips
 
 __all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
@@ -126,19 +125,18 @@ def heat_map_image(
     values = as_map(anomaly_map)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"anomaly_map must have shape (H, W); got {values.shape}.")
-    if not isinstance(threshold, Real) or not threshold > -math.inf:
+    if not as_float(threshold) > -math.inf:
         raise ValueError(
             f"threshold must be a number above minus infinity; got {threshold!r}."
         )
-    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
+    if not (0 <= as_float(opacity) <= 1):
         raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
-    if not is_whole(outline, 0):
-        rule = "outline must be at least 0, a whole number of pixels"
-        raise ValueError(f"{rule}; got {outline!r}.")
+    check_whole("outline", outline, 0)
     if not values.max() > threshold:
         return rgb
-    over = np.zeros(rgb.shape[:2], dtype=bool)
-    for rows, here in map_strips(values, over.shape, threshold):
+    size = rgb.shape[0], rgb.shape[1]
+    over = np.zeros(size, dtype=bool)
+    for rows, here in map_strips(values, size, threshold):
         over[rows] = here > threshold
         _paint_heat(rgb[rows], here, over[rows], threshold, opacity)
     if outline:
@@ -240,9 +238,7 @@ def boxes_image(
            [  0, 255,   0, 255],
            [  0, 255, 255, 255]], dtype=uint8)
     """
-    if not is_whole(thickness, 1):
-        rule = "thickness must be at least 1, a whole number of pixels"
-        raise ValueError(f"{rule}; got {thickness!r}.")
+    check_whole("thickness", thickness, 1)
     rgb = to_rgb_uint8(image)
     for i, box in enumerate(boxes):
         if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
+from skad.common.checks import as_float, refuse_mask
 from skad.common.labels import check_labels
-from skad.common.masked import refuse_mask
-from skad.common.real_numbers import as_float
 from skad.common.warnings import warn
 from skad.threshold.promise import images
 
