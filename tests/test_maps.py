@@ -16,10 +16,8 @@ from skad.scoring import anomaly_map as _maps
 from skad.scoring import second_pass as _halos
 from skad.scoring.anomaly_map import (
     VIEWS,
-    array_shapes,
+    AnomalyMapper,
     evidence,
-    from_arrays,
-    to_arrays,
 )
 from skad.scoring.fitting import fit_mapper
 from skad.scoring.fusion import combine, on_one_scale
@@ -280,15 +278,10 @@ def test_reconstruction_has_the_shape_of_the_images():
 def test_arrays_hold_all_numbers(size, working_size, n_channels):
     images = draw(3, size, n_channels)
     mapper = fit(images, working_size)
-    arrays = to_arrays(mapper)
+    arrays = mapper.to_arrays()
     shapes = {name: array.shape for name, array in arrays.items()}
-    assert shapes == array_shapes(n_channels, working_size)
-    again = from_arrays(
-        arrays,
-        std=mapper.preparation.std,
-        input_size=size,
-        working_size=working_size,
-    )
+    assert shapes == AnomalyMapper.array_shapes(n_channels, working_size)
+    again = AnomalyMapper.from_arrays(arrays, **mapper.settings())
     assert not again.network.training
     np.testing.assert_array_equal(again(images), mapper(images))
     np.testing.assert_array_equal(again.reconstruct(images), mapper.reconstruct(images))
@@ -297,27 +290,17 @@ def test_arrays_hold_all_numbers(size, working_size, n_channels):
 def test_arrays_hold_the_roi():
     images = draw()
     mapper = fit(images, roi=half((32, 48)))
-    arrays = to_arrays(mapper)
+    arrays = mapper.to_arrays()
     np.testing.assert_array_equal(arrays["roi"], half((32, 48)))
-    again = from_arrays(
-        arrays,
-        std=mapper.preparation.std,
-        input_size=(32, 48),
-        working_size=(32, 48),
-    )
+    again = AnomalyMapper.from_arrays(arrays, **mapper.settings())
     np.testing.assert_array_equal(again(images), mapper(images))
 
 
 def test_rebuilt_mappers_share_no_memory_with_the_arrays():
     images = draw()
     mapper = fit(images)
-    arrays = {name: array.copy() for name, array in to_arrays(mapper).items()}
-    again = from_arrays(
-        arrays,
-        std=mapper.preparation.std,
-        input_size=(32, 48),
-        working_size=(32, 48),
-    )
+    arrays = {name: array.copy() for name, array in mapper.to_arrays().items()}
+    again = AnomalyMapper.from_arrays(arrays, **mapper.settings())
     for name, array in arrays.items():
         if name != "mean":
             array[...] = 0
@@ -343,7 +326,7 @@ def test_equal_mappers_have_equal_pickles():
 
 
 def test_shapes_of_absurd_sizes_take_no_memory():
-    shapes = array_shapes(2**31 - 1, (2**31 - 1, 2**31 - 1))
+    shapes = AnomalyMapper.array_shapes(2**31 - 1, (2**31 - 1, 2**31 - 1))
     assert shapes["mean"] == (2**31 - 1,)
 
 

@@ -57,18 +57,20 @@ def score(mapper, X: np.ndarray) -> None:
 
 def new_mapper(size: tuple[int, int]):
     """A model for colour images of this size, of random numbers."""
-    from skad.scoring.anomaly_map import array_shapes, from_arrays
+    from skad.scoring.anomaly_map import AnomalyMapper
 
     rng = np.random.default_rng(0)
     arrays = {
         name: np.asarray(0.1 * rng.random(shape) + 0.01, np.float32)
-        for name, shape in array_shapes(3, size).items()
+        for name, shape in AnomalyMapper.array_shapes(3, size).items()
     }
     arrays["tails"].sort(axis=1)
     arrays["view_lines"].sort(axis=1)
     arrays["view_lines"][..., 1] *= 18  # some noise is plain: there is a second look
     arrays["mean"] = np.full(3, 0.5)
-    return from_arrays(arrays, std=0.3, input_size=size, working_size=size)
+    return AnomalyMapper.from_arrays(
+        arrays, std=0.3, input_size=size, working_size=size
+    )
 
 
 if __name__ == "__main__":

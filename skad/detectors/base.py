@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from skad import __version__
 from skad.common.labels import are_labels, check_labels, not_labels
 from skad.common.warnings import warn
 from skad.detectors.drift import Statistics, Watch, warn_if_unlike
@@ -23,7 +24,6 @@ from skad.detectors.groups import check_groups, one_of_each_kind
 from skad.detectors.html import fitted_html
 from skad.detectors.inspection import judge, regions_in_frames
 from skad.detectors.learning import Learned, score_images
-from skad.detectors.older_states import brought_up_to_date, stamped
 from skad.detectors.parameters import device_at_hand, generator
 from skad.detectors.progress import CallbackSupportMixin
 from skad.detectors.regions import above
@@ -62,10 +62,9 @@ class ImageDetector(
     def score_samples(self, X):
         """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
 
-        Higher = more normal. X is what `fit` takes, here as in the other methods:
-        n images as an array, as rows or as a lazy sequence. Where most of them are
-        unlike the good images that set the threshold, as from another bit depth,
-        channel order or light, a UserWarning says so, here as in the other methods.
+        Higher = more normal. X is what `fit` takes, here as in the other methods. Where
+        most images are unlike the good ones that set the threshold, as in another bit
+        depth, channel order or light, a UserWarning says so.
         """
         return _scores(*self._check_images(X))
 
@@ -89,9 +88,8 @@ class ImageDetector(
     def score(self, X, y):
         """Return the balanced accuracy of `predict`, in [0, 1].
 
-        y is (n,), +1 good and -1 anomalous; NaN with a warning for other labels, and a
-        ValueError where they are names or one is missing. Where all are of one kind, as
-        in a fold of a search: the share that is told right.
+        y is (n,), +1 good and -1 anomalous; other labels give NaN with a warning. Where
+        all are the same, it is the share that is told right.
         """
         known = are_labels(y)
         predicted = self.predict(X)
@@ -105,9 +103,7 @@ class ImageDetector(
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].
 
-        The share of held-out good images, with the image itself counted among them,
-        that look no better than it. Among good images it is at most a with a
-        probability of at most a.
+        Among good images, one of at most a has a probability of at most a.
         """
         fitted, images = self._check_images(X)
         calibration_scores = self._threshold_of(fitted).calibration_scores
@@ -116,9 +112,8 @@ class ImageDetector(
     def anomaly_map(self, X):
         """Return how much every pixel deviates, (n, H, W) float32, >= 0.
 
-        Higher = worse, on one absolute scale, in the unit that the class names. Images
-        of several sizes have a list of n arrays (H, W), here as from `predict_mask` and
-        `reconstruct`.
+        Higher = worse, on one absolute scale. Images of several sizes have a list of
+        n arrays (H, W), here as from `predict_mask` and `reconstruct`.
         """
         return joined(list(_maps(*self._check_images(X))))
 
@@ -153,10 +148,8 @@ class ImageDetector(
             "anomalous"), ``regions`` and ``anomaly_map`` (H, W), the map at the
             resolution of X.
 
-            Regions are in pixels of the images as given: resized ones are not known
-            to be so. An `ImageFolder` that resizes knows the sizes of its files, and
-            regions are in pixels of these. For images that you resized, as with
-            `resize_image`, ``region.scaled(from_size, to_size)`` is the way back.
+            Regions are in pixels of the images as given or, of an `ImageFolder`, of the
+            files. `Region.scaled` brings them to another size.
 
         Raises
         ------
@@ -349,12 +342,19 @@ class ImageDetector(
         return bundle
 
     def __getstate__(self):
-        """Return what is pickled: it says which version it is of."""
-        return stamped(super().__getstate__())
+        """Return what is pickled, with the version that it is of."""
+        return {**super().__getstate__(), "_skad_version": __version__}
 
     def __setstate__(self, state):
         """Unpickle; the network comes to the device that this machine has."""
-        state = brought_up_to_date(state, type(self))
+        state = dict(state)
+        version = state.pop("_skad_version", "an earlier version")
+        if version != __version__:
+            warn(
+                f"This pickle was written by skad {version}; this is {__version__}. It "
+                "may fail or give other results. Install that version, fit again, "
+                "or store detectors by skad.save, whose files last."
+            )
         super().__setstate__(state)
         if "_fitted" in state:
             self._mapper.to(device_at_hand(self.device))

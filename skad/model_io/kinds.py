@@ -23,8 +23,8 @@ from skad.model_io.header import (
     tupled,
 )
 from skad.network.keras import is_input_shape
-from skad.scoring import anomaly_map as _maps
-from skad.scoring import dense_map as _dense_maps
+from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.dense_map import DenseMapper
 
 Arrays = dict[str, np.ndarray]
 Description = dict[str, Any]  # what the header of a file holds
@@ -87,7 +87,7 @@ def _patch_shapes(
     description: Description, names: set[str]
 ) -> dict[str, tuple[int, ...]]:
     height, width, n_channels = description["format"]["image_shape"]
-    shapes = _maps.array_shapes(n_channels, tuple(description["working_size"]))
+    shapes = AnomalyMapper.array_shapes(n_channels, tuple(description["working_size"]))
     return shapes | ({"roi": (height, width)} if "roi" in names else {})
 
 
@@ -120,7 +120,7 @@ def _check_patch(detector: Any, description: Description) -> None:
 
 
 def _patch_mapper(arrays: Arrays, description: Description) -> Any:
-    return _maps.from_arrays(
+    return AnomalyMapper.from_arrays(
         arrays,
         std=description["std"],
         input_size=tupled(description["format"]["image_shape"][:2]),
@@ -138,7 +138,7 @@ def _describe_dense(mapper: Any) -> Description:
 def _dense_shapes(
     description: Description, names: set[str]
 ) -> dict[str, tuple[int, ...]]:
-    return _dense_maps.array_shapes(tupled(description["network_shape"]))
+    return DenseMapper.array_shapes(tupled(description["network_shape"]))
 
 
 def _check_dense(detector: Any, description: Description) -> None:
@@ -153,7 +153,7 @@ def _check_dense(detector: Any, description: Description) -> None:
 
 
 def _dense_mapper(arrays: Arrays, description: Description) -> Any:
-    return _dense_maps.from_arrays(
+    return DenseMapper.from_arrays(
         arrays,
         input_shape=tupled(description["network_shape"]),
         input_size=tupled(description["format"]["image_shape"][:2]),
@@ -176,7 +176,7 @@ KINDS = {
             "working_size": lambda value: is_size(value, range(2, 3)),
         },
         describe=_describe_patch,
-        to_arrays=_maps.to_arrays,
+        to_arrays=AnomalyMapper.to_arrays,
         shapes=_patch_shapes,
         check_arrays=_check_patch_arrays,
         parameters=_patch_parameters,
@@ -195,7 +195,7 @@ KINDS = {
             "mean_map": _is_number_or_none,
         },
         describe=_describe_dense,
-        to_arrays=_dense_maps.to_arrays,
+        to_arrays=DenseMapper.to_arrays,
         shapes=_dense_shapes,
         check_arrays=lambda arrays: None,
         parameters=lambda arrays: {},

@@ -5,14 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad.common.arrays import HERE, Origin, check_arrays
 from skad.common.threads import check_not_lost, within_quota
 from skad.common.torch_state import inference
 from skad.images.batches import batchwise
@@ -62,6 +61,7 @@ class Mapper(ABC):
     """Turns images into maps, by a network that may be on any device."""
 
     network: nn.Module
+    from_arrays: ClassVar[Callable[..., Any]]  # arrays and settings in, a mapper out
 
     @abstractmethod
     def __call__(self, batch: np.ndarray) -> np.ndarray:
@@ -92,6 +92,18 @@ class Mapper(ABC):
     def roi(self) -> np.ndarray | None:
         """Where to look, bool (H, W); None: everywhere."""
         return None
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what `from_arrays` needs besides arrays: plain values."""
+
+    @abstractmethod
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all other numbers."""
+
+    def __reduce__(self) -> tuple:
+        """Pickle arrays: a machine without the device can read them."""
+        return partial(self.from_arrays, **self.settings()), (self.to_arrays(),)
 
     def to(self, device: str) -> Self:
         """Move everything to a device, in place."""
@@ -184,14 +196,6 @@ class AnomalyMapper(Mapper):
         needed = 65535 * (seen.mean.max() + _NEARLY_ALL * seen.std)
         return next(((0, 2**n - 1) for n in _BIT_DEPTHS if needed < 2**n), None)
 
-    def __reduce__(self) -> tuple:
-        """Pickle arrays: a machine without the device can read them."""
-        p = self.preparation
-        rebuild = partial(
-            from_arrays, std=p.std, input_size=p.input_size, working_size=p.working_size
-        )
-        return rebuild, (to_arrays(self), HERE)
-
     @inference()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
@@ -248,76 +252,84 @@ class AnomalyMapper(Mapper):
         height, width = self.preparation.padded_size
         return self._batchwise(images, height * width, compute)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what `from_arrays` needs besides arrays: plain values."""
+        p = self.preparation
+        return {
+            "std": p.std,
+            "input_size": p.input_size,
+            "working_size": p.working_size,
+        }
 
-def to_arrays(mapper: AnomalyMapper) -> dict[str, np.ndarray]:
-    """Return all numbers of a mapper, sizes and the standard deviation aside."""
-    tensors = {f"network.{k}": v for k, v in mapper.network.state_dict().items()}
-    for stride, level in zip(FEATURE_STRIDES, mapper.gaussians, strict=True):
-        tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
-    expectation = mapper.expectation._asdict()
-    tensors |= {f"expectation.{k}": v for k, v in expectation.items()}
-    tensors |= {"tails": mapper.tails, "view_lines": mapper.view_lines}
-    arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
-    arrays["mean"] = mapper.preparation.mean
-    if mapper.preparation.roi is not None:
-        arrays["roi"] = mapper.preparation.roi.numpy()
-    return arrays
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all numbers but the settings."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for stride, level in zip(FEATURE_STRIDES, self.gaussians, strict=True):
+            tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
+        expectation = self.expectation._asdict()
+        tensors |= {f"expectation.{k}": v for k, v in expectation.items()}
+        tensors |= {"tails": self.tails, "view_lines": self.view_lines}
+        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+        arrays["mean"] = self.preparation.mean
+        if self.preparation.roi is not None:
+            arrays["roi"] = self.preparation.roi.numpy()
+        return arrays
+
+    @staticmethod
+    def array_shapes(
+        n_channels: int, working_size: tuple[int, int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that `to_arrays` gives, without the roi's."""
+        with torch.device("meta"):
+            state = PatchAutoencoder(n_channels).state_dict()
+        shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
+        height, width = (s + -s % STRIDE for s in working_size)
+        for stride in FEATURE_STRIDES:
+            c = state[f"down{stride}.0.0.weight"].shape[0]
+            level = gaussians_shapes((height // stride, width // stride), c)
+            shapes |= {f"gaussians{stride}.{name}": s for name, s in level.items()}
+        return shapes | {
+            "expectation.weight": (_N_KINDS - 1, c),  # those at the coarsest stride
+            "expectation.bias": (_N_KINDS - 1,),
+            "expectation.most": (_N_KINDS - 1,),
+            "tails": (_N_KINDS, N_KNOTS, 2),
+            "view_lines": (len(VIEWS) - 1, N_VIEW_KNOTS, 2),
+            "mean": (n_channels,),
+        }
+
+    @classmethod
+    @within_quota()
+    def from_arrays(
+        cls,
+        arrays: dict[str, np.ndarray],
+        *,
+        std: float,
+        input_size: tuple[int, int],
+        working_size: tuple[int, int],
+    ) -> Self:
+        """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+        tensors = {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
+        with torch.device("meta"):  # no weights are drawn, only to be overwritten
+            network = PatchAutoencoder(len(arrays["mean"]))
+        network.load_state_dict(_group(tensors, "network"), assign=True)
+        network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        roi = tensors.get("roi")
+        return cls(
+            network,
+            Preparation(arrays["mean"], std, input_size, working_size, roi),
+            tuple(
+                Gaussians(**_group(tensors, f"gaussians{s}")) for s in FEATURE_STRIDES
+            ),
+            Expectation(**_group(tensors, "expectation")),
+            tensors["tails"],
+            tensors["view_lines"],
+        )
 
 
-def array_shapes(
-    n_channels: int, working_size: tuple[int, int]
-) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that `to_arrays` gives, the roi aside; allocates nothing."""
-    with torch.device("meta"):
-        state = PatchAutoencoder(n_channels).state_dict()
-    shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
-    height, width = (s + -s % STRIDE for s in working_size)
-    for stride in FEATURE_STRIDES:
-        c = state[f"down{stride}.0.0.weight"].shape[0]
-        level = gaussians_shapes((height // stride, width // stride), c)
-        shapes |= {f"gaussians{stride}.{name}": shape for name, shape in level.items()}
-    return shapes | {
-        "expectation.weight": (_N_KINDS - 1, c),  # those at the coarsest stride
-        "expectation.bias": (_N_KINDS - 1,),
-        "expectation.most": (_N_KINDS - 1,),
-        "tails": (_N_KINDS, N_KNOTS, 2),
-        "view_lines": (len(VIEWS) - 1, N_VIEW_KNOTS, 2),
-        "mean": (n_channels,),
-    }
-
-
-@within_quota()
-def from_arrays(
-    arrays: dict[str, np.ndarray],
-    origin: Origin | None = None,
-    *,
-    std: float,
-    input_size: tuple[int, int],
-    working_size: tuple[int, int],
-) -> AnomalyMapper:
-    """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
-    shapes = partial(array_shapes, working_size=working_size)
-    check_arrays(arrays, lambda: shapes(len(arrays["mean"])), origin)
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    with torch.device("meta"):  # no weights are drawn, only to be overwritten
-        network = PatchAutoencoder(len(arrays["mean"]))
-    prefix = "network."
-    state = {
-        k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
-    }
-    network.load_state_dict(state, assign=True)
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return AnomalyMapper(
-        network,
-        Preparation(arrays["mean"], std, input_size, working_size, tensors.get("roi")),
-        tuple(
-            Gaussians(*(tensors[f"gaussians{s}.{name}"] for name in Gaussians._fields))
-            for s in FEATURE_STRIDES
-        ),
-        Expectation(*(tensors[f"expectation.{name}"] for name in Expectation._fields)),
-        tensors["tails"],
-        tensors["view_lines"],
-    )
+def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a group's, by the rest of the name."""
+    start = f"{name}."
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
 
 def evidence(

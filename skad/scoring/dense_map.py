@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.arrays import HERE, Origin, check_arrays
 from skad.common.threads import within_quota
 from skad.common.torch_state import inference
 from skad.images.inputs import Images, Subset
@@ -37,14 +35,38 @@ class DenseMapper(Mapper):
     network: DenseAutoencoder
     input_size: tuple[int, int]
 
-    def __reduce__(self) -> tuple:
-        """Pickle arrays: a machine without the device can read them."""
-        rebuild = partial(
-            from_arrays,
-            input_shape=self.network.input_shape,
-            input_size=self.input_size,
-        )
-        return rebuild, (to_arrays(self), HERE)
+    def settings(self) -> dict[str, Any]:
+        """Return what `from_arrays` needs besides arrays: plain values."""
+        return {
+            "input_shape": self.network.input_shape,
+            "input_size": self.input_size,
+        }
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all numbers but the settings."""
+        state = self.network.state_dict()
+        return {_PREFIX + name: t.detach().cpu().numpy() for name, t in state.items()}
+
+    @staticmethod
+    def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that `to_arrays` gives; allocates nothing."""
+        return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
+
+    @classmethod
+    @within_quota()
+    def from_arrays(
+        cls,
+        arrays: dict[str, np.ndarray],
+        *,
+        input_shape: tuple[int, int, int],
+        input_size: tuple[int, int],
+    ) -> Self:
+        """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
+        state = {
+            name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
+            for name, array in arrays.items()
+        }
+        return cls(from_state(input_shape, state), input_size)
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
@@ -110,31 +132,3 @@ def in_unit_range(images: Any) -> Any:
     unit = _UnitImages(images.source, images.format, images.dtype)
     unit.watch = images.watch
     return unit
-
-
-def to_arrays(mapper: DenseMapper) -> dict[str, np.ndarray]:
-    """Return all numbers of a mapper, sizes aside."""
-    state = mapper.network.state_dict()
-    return {_PREFIX + name: t.detach().cpu().numpy() for name, t in state.items()}
-
-
-def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that `to_arrays` gives; allocates nothing."""
-    return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
-
-
-@within_quota()
-def from_arrays(
-    arrays: dict[str, np.ndarray],
-    origin: Origin | None = None,
-    *,
-    input_shape: tuple[int, int, int],
-    input_size: tuple[int, int],
-) -> DenseMapper:
-    """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
-    check_arrays(arrays, partial(array_shapes, input_shape), origin)
-    state = {
-        name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
-        for name, array in arrays.items()
-    }
-    return DenseMapper(from_state(input_shape, state), input_size)
