@@ -14,7 +14,7 @@ from old_models import write_model
 
 import skad
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
-from skad.common.torch_state import as_at_start
+from skad.common.torch_settings import training_settings
 from skad.metrics import image_auroc_score
 from skad.threshold.conformal import labelled_threshold
 
@@ -61,7 +61,7 @@ def test_fits_in_threads_leave_the_default_type(good, expected):
     all_in = threading.Barrier(3)  # all are inside before any of them leaves
 
     def fit(i):
-        with as_at_start():
+        with training_settings():
             all_in.wait(60)
             assert torch.get_default_dtype() == torch.float32
             fitted = detector().fit(good)

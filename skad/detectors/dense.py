@@ -7,8 +7,7 @@ from typing import ClassVar
 from sklearn.utils._param_validation import Interval
 
 from skad.common.labels import places_of_good
-from skad.common.threads import within_quota
-from skad.common.torch_state import as_at_start
+from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector, known_to
 from skad.detectors.dense_learning import Settings, copy_of, learn, read_network
 from skad.detectors.drift import Watch
@@ -221,7 +220,7 @@ class DenseAutoencoderDetector(ImageDetector):
         )
         seed = rng.randint(2**31 - 1)
         followed = following(self, X, y, int(self.epochs))
-        with within_quota(), as_at_start(), followed as progress:
+        with training_settings(), followed as progress:
             learned = learn(network, images, division, settings, seed, progress)
             self._take_over(X, images, good, learned, before, division, watch.kept())
         return self

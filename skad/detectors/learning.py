@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skad import __version__
-from skad.common.threads import threads_for
+from skad.common.torch_settings import limit_threads
 from skad.images.batches import batches_of
 from skad.network.augmentation import flip_combinations, measure_appearance
 from skad.network.checkpoint import Checkpoint
@@ -25,6 +25,7 @@ from skad.scoring.fitting import fit_mapper
 _MOST_LOOKED_AT = 256  # images from which statistics are estimated
 _EPOCH_FLOOR = 64  # images an epoch, at least …
 _FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
+_PIXELS_FOR_THREADS = 2**17  # of a batch: with fewer, several threads are no quicker
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def learn(
         generator=generator,
         checkpoint=checkpoint,
     )
-    with threads_for(batch_size * math.prod(settings.working_size)):
+    n_pixels = batch_size * math.prod(settings.working_size)
+    with limit_threads(1 if n_pixels < _PIXELS_FOR_THREADS else None):
         for step in losses:
             check_finite_loss(step["loss"], settings.learning_rate)
             history.note(step)

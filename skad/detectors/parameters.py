@@ -12,7 +12,6 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
 from skad.common.checks import as_float, check_size, whole_numbers
-from skad.common.threads import check_not_lost
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
@@ -86,7 +85,6 @@ def resolve_device(device: str) -> str:
         raise ValueError(
             f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
         )
-    check_not_lost(kind)
     if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "

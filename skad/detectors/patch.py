@@ -11,8 +11,7 @@ from skad.common.checks import is_whole
 from skad.common.files import make_room_for
 from skad.common.labels import places_of_good
 from skad.common.locks import locked
-from skad.common.threads import within_quota
-from skad.common.torch_state import as_at_start
+from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector, known_to
 from skad.detectors.drift import Watch
 from skad.detectors.fitted import Fitted
@@ -301,7 +300,7 @@ class PatchAutoencoderDetector(ImageDetector):
             if kept.found_at is not None and say_resumed is not None:
                 say_resumed(kept.found_at)
         followed = following(self, X, y, settings.epochs)
-        with within_quota(), as_at_start(), followed as progress:
+        with training_settings(), followed as progress:
             learned = self._learn(arguments, progress, kept)
             self._take_over(
                 X, images, good, learned, before, division, watch.kept(), source

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from skad.common.threads import side_by_side
+from skad.common.torch_settings import side_by_side
 
 T = TypeVar("T")
 _END: Any = object()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skad.common.torch_state import inference
+from skad.common.torch_settings import inference
 from skad.detectors.parameters import image_size
 from skad.images.inputs import Format, format_of
 from skad.scoring.anomaly_map import Mapper

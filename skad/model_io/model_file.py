@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
 from skad.common.files import write_atomically
-from skad.common.threads import within_quota
+from skad.common.torch_settings import limit_threads
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
 from skad.detectors.parameters import device_at_hand, resolve_device
@@ -111,7 +111,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         ) from error
 
 
-@within_quota()
+@limit_threads()
 def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """Load a detector that `save` stored.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Muon
 from torch.optim.lr_scheduler import OneCycleLR
 
-from skad.common.threads import one_thread
+from skad.common.torch_settings import limit_threads
 
 _OTHERS_RATE = 0.3  # of the kernels': with it, 0.003 is what AdamW alone does best with
 _RISE = 0.1  # of the steps, up to the peak
@@ -76,7 +76,7 @@ class Optimizer:
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             if kernel.grad is not None:
                 matrix.grad = _channels_last(kernel.grad).flatten(1)
-        with one_thread():
+        with limit_threads(1):
             self._muon.step()
         self._adam.step()
         for schedule in self._schedules:

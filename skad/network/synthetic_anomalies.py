@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.threads import one_thread
+from skad.common.torch_settings import limit_threads
 from skad.network.random import (
     choose,
     log_uniform,
@@ -57,7 +57,7 @@ _BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
 _LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
 
 
-@one_thread()
+@limit_threads(1)
 def simulate(
     images: Tensor,
     patch_sizes: tuple[int, ...],

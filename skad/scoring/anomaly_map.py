@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad.common.threads import check_not_lost, within_quota
-from skad.common.torch_state import inference
+from skad.common.torch_settings import inference, limit_threads
 from skad.images.batches import batchwise
 from skad.network.folding import fold
 from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
@@ -122,7 +121,6 @@ class Mapper(ABC):
 
         Raises NotFiniteError where it gives anything but finite numbers.
         """
-        check_not_lost(self.device)
         if self.device.type == "cpu":
             size = max(1, _PIXELS_A_PASS // pixels)
             at_a_time = max(1, PIXELS_AT_A_TIME // (size * pixels))
@@ -298,7 +296,7 @@ class AnomalyMapper(Mapper):
         }
 
     @classmethod
-    @within_quota()
+    @limit_threads()
     def from_arrays(
         cls,
         arrays: dict[str, np.ndarray],

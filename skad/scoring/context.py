@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.threads import one_thread
+from skad.common.torch_settings import limit_threads
 
 _SHARE = 0.75  # of what is to be expected; a defect changes its surroundings, too
 _RIDGE = 1e-3  # of the mean square
@@ -60,7 +60,7 @@ def fit_expectation(images: Iterable[tuple[Tensor, Tensor]]) -> Expectation:
     return Expectation(*(each.float().contiguous() for each in state))
 
 
-@one_thread()
+@limit_threads(1)
 def _sums(coarsest: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return x' x and x' y: x features and a one, y evidence, in rows for places."""
     h, w = coarsest.shape[2:]

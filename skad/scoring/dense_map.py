@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.threads import within_quota
-from skad.common.torch_state import inference
+from skad.common.torch_settings import inference, limit_threads
 from skad.images.inputs import Images, Subset
 from skad.network.dense import DenseAutoencoder, from_state, state_shapes
 from skad.network.preparation import to_unit_range
@@ -53,7 +52,7 @@ class DenseMapper(Mapper):
         return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
 
     @classmethod
-    @within_quota()
+    @limit_threads()
     def from_arrays(
         cls,
         arrays: dict[str, np.ndarray],

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skad.common.torch_state import inference
+from skad.common.torch_settings import inference
 from skad.images.batches import groupwise
 from skad.network.folding import fold
 from skad.network.model import MAP_STRIDE, PatchAutoencoder

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.threads import one_thread
+from skad.common.torch_settings import limit_threads
 
 MOST_PLACES = 1024  # in larger images, neighbouring positions share a Gaussian
 N_COMPONENTS = 32  # of the features
@@ -41,7 +41,7 @@ class Moments(NamedTuple):
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         return Moments(*(a + b for a, b in zip(self, other, strict=True)))
 
-    @one_thread()
+    @limit_threads(1)
     def __iadd__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         for a, b in zip(self, other, strict=True):
             a += b  # in place: there may be many places
@@ -112,7 +112,7 @@ def fit_gaussians(
     return [_fit_level(*level) for level in zip(projections, folds, strict=True)]
 
 
-@one_thread()
+@limit_threads(1)
 def _fit_level(
     projection: Tensor, folds: list[Moments]
 ) -> tuple[Gaussians, list[Gaussians]]:
@@ -155,7 +155,7 @@ def _principal_components(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     return [_directions(torch.stack(level).sum(0)) for level in zip(*sums, strict=True)]
 
 
-@one_thread()
+@limit_threads(1)
 def _first_two(x: Tensor) -> Tensor:
     """Return sums (1 + 1 + c, c) over features (n, c, h, w): of one, x and x x'."""
     rows = x.movedim(1, 3).flatten(0, 2).double()  # n h w, c
@@ -185,7 +185,7 @@ def _moments(
     return levels
 
 
-@one_thread()
+@limit_threads(1)
 def _moments_of(z: Tensor) -> Moments:
     cell = _cell(z.shape[1:3])
     x = _by_place(z, cell).double()  # P, m, k

@@ -1,0 +1,153 @@
+"""Torch's threads: as many as it is set to, within what the process may use."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from skad import PatchAutoencoderDetector, load, save
+from skad.common.torch_settings import limit_threads, side_by_side
+
+
+@pytest.fixture
+def three_threads(threads_as_before, monkeypatch):
+    torch.set_num_threads(3)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (16, 3)])
+def test_threads_are_no_more_than_the_processors(
+    monkeypatch, three_threads, processors, threads
+):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: processors)
+    with pytest.raises(ZeroDivisionError), limit_threads():
+        assert torch.get_num_threads() == threads
+        _ = 1 / 0
+    assert torch.get_num_threads() == 3
+    with limit_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_training_and_scoring_keep_within_the_quota(monkeypatch, three_threads):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    found, forward = set(), torch.nn.Conv2d.forward
+
+    def noted(*args):
+        found.add(torch.get_num_threads())
+        return forward(*args)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noted)
+    images = some_images(6, 16)
+    detector = PatchAutoencoderDetector(4, epochs=1, target_fpr=0.5, random_state=0)
+    detector.fit(images).anomaly_map(images)
+    assert found <= {1, 2}
+    found.clear()
+    detector.anomaly_map(images[:1])
+    assert found == {2}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ""),
+    ],
+)
+def test_threads_wait_without_keeping_a_processor_busy(given, spins):
+    """Unless the environment says how they wait."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    others = {k: v for k, v in os.environ.items() if k not in names}
+    code = "import os, skad; print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    command = [sys.executable, "-c", code]
+    found = subprocess.check_output(command, env={**others, **given}, text=True)
+    assert found.strip() == spins
+
+
+@pytest.mark.parametrize(
+    ("most", "processors", "at_a_time", "share"),
+    [(1, 16, 1, 3), (2, 16, 2, 1), (8, 16, 3, 1), (8, 1, 1, 1)],
+)
+def test_work_and_threads_are_shared_out(
+    monkeypatch, three_threads, most, processors, at_a_time, share
+):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: processors)
+    busy, most_busy, threads = set(), [0], set()
+
+    def compute(item):
+        busy.add(item)
+        time.sleep(0.02)
+        most_busy[0] = max(most_busy[0], len(busy))
+        threads.add(torch.get_num_threads())
+        busy.remove(item)
+        return 2 * item
+
+    assert list(side_by_side(compute, range(12), most)) == list(range(0, 24, 2))
+    assert most_busy == [at_a_time]
+    assert threads == {share}
+    assert torch.get_num_threads() == 3
+
+
+def test_a_thread_that_starts_late_changes_nothing_afterwards(
+    monkeypatch, three_threads
+):
+    """Torch's number of threads is in part one for the process."""
+    order, set_num_threads = [], torch.set_num_threads
+
+    def slow_in_the_pool(n):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.1)
+        set_num_threads(n)
+        order.append(n)
+
+    monkeypatch.setattr(torch, "set_num_threads", slow_in_the_pool)
+    results = side_by_side(lambda item: item, range(9), 3)
+    next(results)
+    results.close()
+    assert order[-1] == 3
+    assert len(order) > 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("skad-compute")]
+
+
+def test_an_error_comes_where_its_result_would_have(three_threads):
+    results = side_by_side(lambda item: 1 / (item - 3), range(9), 2)
+    assert [next(results) for _ in range(3)] == [-1 / 3, -1 / 2, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert not [t for t in threading.enumerate() if t.name.startswith("skad-compute")]
+
+
+def some_images(n, side):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, side, side), dtype=np.uint8)
+
+
+def test_verdicts_do_not_depend_on_the_number_of_threads(tmp_path, threads_as_before):
+    """Trainings with as many threads are equal to the bit, scores but for rounding."""
+    images = some_images(9, 128)
+    settings = {"epochs": 1, "batch_size": 16, "target_fpr": 0.5, "random_state": 0}
+    torch.set_num_threads(2)
+    detector, other = (
+        PatchAutoencoderDetector(**settings).fit(images[:4]) for _ in "ab"
+    )
+    scores = detector.score_samples(images)
+    np.testing.assert_array_equal(other.score_samples(images), scores)
+    detector.offset_ = float(np.median(scores))
+    save(detector, tmp_path / "model")
+    found = []
+    for n_threads in (2, 1):
+        torch.set_num_threads(n_threads)
+        found.append(load(tmp_path / "model").decision_function(images))
+    scale = abs(detector.offset_)
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5 * scale)
+    far = np.abs(found[0]) > 1e-5 * scale
+    assert 4 < far.sum() < 9
+    assert (np.sign(found)[:, far] == np.sign(found[0])[far]).all()
