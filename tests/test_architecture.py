@@ -13,8 +13,7 @@ MAX_LINES = 400
 # A room imports from those that stand in a line above its own.
 FLOORS = [
     {"common"},
-    {"images", "threshold", "datasets", "overlays", "testing"},
-    {"metrics"},
+    {"images", "threshold", "metrics", "datasets", "overlays", "testing"},
     {"network"},
     {"scoring"},
     {"detectors"},

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from skad.threshold.promise import promise_in_words
+from skad.threshold.conformal import promise_in_words
 
 
 def run(args: argparse.Namespace) -> int:

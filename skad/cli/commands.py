@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from skad.threshold.promise import promise_in_words
+from skad.threshold.conformal import promise_in_words
 
 
 def check_not_read(output: Path, inputs: Iterable[Path]) -> None:

@@ -1,133 +1,121 @@
-"""Labels of images: +1 good, -1 anomalous."""
+"""Labels of images (+1 good, -1 anomalous), their scores, and the costs of mistakes."""
 
+import math
 from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from skad.common.checks import refuse_mask
+from skad.common.checks import as_float, refuse_mask
 from skad.common.warnings import warn
 
-_REMEDY = "Pass y = np.where(bad, -1, 1), where bad is True for anomalous images."
-_KNOWN = {-1, 1}
-_AND_UNKNOWN = {-1, 0, 1}  # 0 for what nobody has labelled
-_MOST_KINDS = 2
-_READABLE = 50  # characters of what came
+_LABELS = {"1", "-1", "1.0", "-1.0"}  # as text, since True == 1
+_MISSING = {"nan", "None", "<NA>"}  # NaN, None and pandas.NA, as text
+_MAX_SHOWN = 50  # characters
 
 
-def check_labels(y: Any, n: int) -> np.ndarray:
+def check_labels(y: Any, n: int, name: str = "y") -> NDArray[np.int_]:
     """Return labels as an array (n,) of +1 and -1."""
-    labels = _one_an_image(y)
+    labels = _one_per_image(y, name)
     if labels.shape != (n,):
         raise ValueError(
-            f"y must hold one label an image, {n} in all; got shape {labels.shape}."
+            f"{name} must hold one label an image, {n} in all; got shape "
+            f"{labels.shape}."
         )
-    if not are_labels(labels):
-        raise ValueError(not_labels(labels))
-    return labels
+    if not are_labels(labels, name):
+        raise ValueError(not_labels(labels, name))
+    return labels.astype(int)
 
 
-def are_labels(y: Any) -> bool:
-    """Tell whether all of y are +1 or -1.
+def are_labels(y: Any, name: str = "y") -> bool:
+    """Tell whether y is +1 and -1 alone; raise for names and for missing labels."""
+    values = _distinct(y, name)
+    known = {value for value in values if str(value) not in _MISSING}
+    misses_some = len(known) < len(values) and _may_be_labels(known, np.size(y))
+    if misses_some or any(isinstance(value, str | bytes) for value in values):
+        raise ValueError(not_labels(y, name))
+    return set(map(str, values)) <= _LABELS
 
-    Raises
-    ------
-    ValueError
-        If they are labels, and one of them is missing (NaN, None, pandas.NA), or names.
+
+def places_of_good(y: Any, n: int) -> NDArray[np.intp]:
+    """Return the places of the images that are not labelled -1.
+
+    A y that cannot be labels, such as a continuous target, is ignored; one that may be
+    other labels, as 0 and 1, is ignored with a warning.
     """
-    refuse_mask(y, "y")
-    labels = np.asarray(y)
-    if _hold_names(labels):
-        raise ValueError(not_labels(labels))
-    missing = _missing(labels)
-    kinds = _kinds(labels[~missing])
-    if missing.any() and _look_like_labels(kinds, labels.size):
-        raise ValueError(
-            "y must hold a label for every image, +1 (good) or -1 (anomalous); "
-            f"{missing.sum()} of {labels.size} are missing, the first at place "
-            f"{missing.ravel().argmax()}. Leave those images out, or label them."
+    if y is None:
+        return np.arange(n)
+    if are_labels(y):
+        return np.flatnonzero(check_labels(y, n) == 1)
+    if _may_be_labels(_distinct(y, "y"), n):
+        warn(
+            f"{not_labels(y)} This y is ignored: fit learns from all images, including "
+            "the anomalous ones."
         )
-    return not missing.any() and kinds is not None and kinds <= _KNOWN
+    return np.arange(n)
 
 
-def not_labels(y: Any) -> str:
+def not_labels(y: Any, name: str = "y") -> str:
     """Say what labels have to be, where `are_labels` is False."""
-    labels = np.asarray(y).ravel()
-    found = ", ".join(sorted(map(str, _kinds(labels) or labels[:9].tolist())))
-    found = found if len(found) <= _READABLE else f"{found[:_READABLE]} ..."
+    found = ", ".join(sorted(set(map(str, _distinct(y, name)))))
+    found = found if len(found) <= _MAX_SHOWN else f"{found[:_MAX_SHOWN]} ..."
     return (
-        f"y must hold the labels +1 (good) and -1 (anomalous); got [{found}]. {_REMEDY}"
+        f"{name} must hold the labels +1 (good) and -1 (anomalous), one an image; got "
+        f"[{found}]. Pass {name} = np.where(bad, -1, 1), where bad is True for "
+        "anomalous images, and leave out images without a label."
     )
 
 
-def places_of_good(y: Any, n: int) -> np.ndarray:
-    """Places of the images that are not labelled -1.
-
-    A y that cannot be labels, such as a continuous target, is ignored; so is one that
-    may be other labels, with a warning.
-    """
-    everywhere = np.arange(n)
-    if y is None:
-        return everywhere
-    labels = _one_an_image(y)
-    if are_labels(labels):
-        return everywhere[check_labels(labels, n) == 1]
-    if _look_like_labels(_kinds(labels), n):
-        warn(
-            f"{not_labels(labels)} This y is ignored: fit learns from all images, the "
-            "anomalous ones, too.",
+def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
+    """Return scores as an array (n,) of finite numbers, n >= 1."""
+    refuse_mask(scores, name)
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"{name} must be one-dimensional, one number an image, and hold at least "
+            f"one; got shape {values.shape}. Pass what score_samples returns."
         )
-    return everywhere
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise ValueError(
+            f"{name} must be finite; {name}[{wrong[0]}] is {values[wrong[0]]}. "
+            "Leave that image out, or find out what made its score so."
+        )
+    return values
 
 
-def _one_an_image(y: Any) -> np.ndarray:
+def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
+    """Raise a ValueError unless both are finite and >= 0, and one is above 0."""
+    costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
+    for name, cost in costs.items():
+        if not 0 <= as_float(cost) < math.inf:
+            raise ValueError(
+                f"{name} must be a finite number >= 0; got {cost!r}. "
+                "Pass what one such mistake costs."
+            )
+    if cost_miss == cost_false_alarm == 0:
+        raise ValueError("cost_miss or cost_false_alarm must be above 0; both are 0.")
+
+
+def floor_of_decimals(product: float) -> int:
+    """Return the integer part of a product of decimals: 0.29 * 100 gives 29, not 28."""
+    return math.floor(product + 1e-9)
+
+
+def _one_per_image(y: Any, name: str) -> NDArray:
     """Return y as an array; a table of one column is that column."""
-    refuse_mask(y, "y")
+    refuse_mask(y, name)
     labels = np.asarray(y)
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _look_like_labels(kinds: set | None, n: int) -> bool:
-    """Tell whether these values of n are few enough to be labels."""
-    if kinds is None:
-        return False
-    if len(kinds) <= _MOST_KINDS or kinds <= _AND_UNKNOWN:
-        return True
-    are_whole = all(isinstance(v, Real) and v % 1 == 0 for v in kinds)
-    return are_whole and 2 * len(kinds) <= n
+def _distinct(y: Any, name: str) -> set:
+    """Return the different values of y."""
+    return set(_one_per_image(y, name).ravel().tolist())
 
 
-def _kinds(labels: np.ndarray) -> set | None:
-    """Return the different values; None where they are no numbers or the like.
-
-    A bool is no number here, though Python has True == 1.
-    """
-    if labels.dtype.kind != "O":
-        kinds = np.unique(labels)
-        return set(kinds.astype(str) if kinds.dtype == bool else kinds.tolist())
-    try:
-        return {str(v) if isinstance(v, bool | np.bool_) else v for v in labels.flat}
-    except TypeError:  # arrays, for instance
-        return None
-
-
-def _missing(labels: np.ndarray) -> np.ndarray:
-    """Tell where there is no label: bool, of the same shape."""
-    if labels.dtype.kind != "O":
-        return labels != labels  # NaN
-    return np.array([_is_missing(v) for v in labels.flat], bool).reshape(labels.shape)
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA
-        return True
-    except ValueError:  # an array
-        return False
-
-
-def _hold_names(labels: np.ndarray) -> bool:
-    if labels.dtype.kind != "O":
-        return labels.dtype.kind in "US"
-    return any(isinstance(value, str | bytes) for value in labels.flat)
+def _may_be_labels(values: set, n: int) -> bool:
+    """Tell whether these values of n images are few enough to be classes."""
+    are_whole = all(isinstance(v, Real) and v % 1 == 0 for v in values)
+    return len(values) <= 2 or (are_whole and len(values) <= max(3, n // 2))

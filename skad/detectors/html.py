@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from skad.threshold.promise import promise_in_words
+from skad.threshold.conformal import promise_in_words
 
 
 def fitted_html(detector: Any) -> str:

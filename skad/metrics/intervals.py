@@ -1,11 +1,12 @@
-"""How well anomalous images and pixels are told from good ones, by scores and maps."""
+"""Confidence intervals of rates."""
 
 import math
 
 from scipy.stats import binomtest
+from sklearn.exceptions import UndefinedMetricWarning
 
 from skad.common.checks import as_float, is_whole
-from skad.metrics.localization import warn_undefined
+from skad.common.warnings import warn
 
 
 def wilson_interval(
@@ -16,7 +17,7 @@ def wilson_interval(
     Parameters
     ----------
     successes : int
-        How often it happened, from 0 to `n`.
+        Number of successes, from 0 to `n`.
     n : int
         Number of trials.
     confidence : float, default=0.95
@@ -25,18 +26,8 @@ def wilson_interval(
     Returns
     -------
     low, high : float
-        Ends of the interval, in [0, 1]. NaN where `n` is 0.
-
-    Raises
-    ------
-    ValueError
-        Where the two are no whole numbers, `successes` is not from 0 to `n`, or
-        `confidence` not in (0, 1).
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where `n` is 0.
+        Ends of the interval, in [0, 1]. NaN with an `UndefinedMetricWarning` if `n` is
+        0.
 
     References
     ----------
@@ -51,16 +42,16 @@ def wilson_interval(
     """
     if not (is_whole(successes, 0) and is_whole(n) and successes <= n):
         raise ValueError(
-            f"successes must be from 0 to n; got {successes!r} of n={n!r}. "
-            "Pass two counts, whole numbers."
+            f"successes and n must be ints, 0 <= successes <= n; got {successes!r} and "
+            f"{n!r}."
         )
-    if not (0 < as_float(confidence) < 1):
+    if not 0 < as_float(confidence) < 1:
         raise ValueError(
-            f"confidence must be above 0 and below 1; got {confidence!r}. "
-            "Pass 0.95 for 95 %."
+            f"confidence must be above 0 and below 1, as 0.95; got {confidence!r}."
         )
     if n == 0:
-        warn_undefined("The interval of a rate", "trial")
+        words = "The interval of a rate is undefined without a single trial: NaN."
+        warn(words, UndefinedMetricWarning)
         return math.nan, math.nan
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence, "wilson")
     return float(interval.low), float(interval.high)

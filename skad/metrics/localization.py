@@ -1,4 +1,11 @@
-"""How well maps tell anomalous pixels from good ones: AU-PRO and the pixel AUROC."""
+"""How well maps tell anomalous pixels from good ones: AU-PRO and the pixel AUROC.
+
+References
+----------
+.. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec
+   Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
+   Anomaly Detection", International Journal of Computer Vision 129, 2021.
+"""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +17,7 @@ from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc
 
-from skad.common.checks import as_float, as_mask, refuse_mask
+from skad.common.checks import as_float, refuse_mask
 from skad.common.warnings import warn
 
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
@@ -21,9 +28,9 @@ def pro_curve(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
     """Per-region overlap against the false-positive rate of pixels.
 
-    At a threshold `t` a pixel is flagged where `map >= t`. The per-region overlap
-    (PRO) is the flagged share of an anomalous region, averaged over all regions of
-    all images, so that a small region counts as much as a large one [1]_ [2]_. A
+    At a threshold `t` a pixel is flagged where `map >= t`. The per-region overlap (PRO)
+    is the flagged share of an anomalous region, averaged over all regions of all
+    images, so that small regions count as much as large ones [1]_. A
     region is an 8-connected component of a mask. The false-positive rate (FPR) is the
     flagged share of all good pixels of all images.
 
@@ -37,32 +44,17 @@ def pro_curve(
 
     Returns
     -------
-    fpr : ndarray of shape (k,), float64
-        False-positive rates, never falling, from 0 to 1.
-    pro : ndarray of shape (k,), float64
-        Mean per-region overlaps, never falling, from 0 to 1.
+    fpr, pro : ndarray of shape (k,), float64
+        Never falling, from 0 to 1. With an `UndefinedMetricWarning`, `pro` is NaN if no
+        pixel is anomalous, `fpr` if none is good.
     thresholds : ndarray of shape (k,)
-        Falling thresholds, the first infinite. Thresholds in the middle of a
-        stretch of constant overlap are left out; straight lines join the points.
+        Falling, the first infinite. Thresholds within a stretch of constant overlap
+        are left out: straight lines join the points.
 
     Raises
     ------
     ValueError
-        Where shapes do not match, a map is not finite, or a mask is not 0 and 1.
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where no pixel is anomalous (`pro` is NaN) or none is good (`fpr` is NaN).
-
-    References
-    ----------
-    .. [1] P. Bergmann, M. Fauser, D. Sattlegger and C. Steger, "Uninformed Students:
-       Student-Teacher Anomaly Detection with Discriminative Latent Embeddings",
-       CVPR 2020, section 4.
-    .. [2] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec
-       Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
-       Anomaly Detection", International Journal of Computer Vision 129, 2021.
+        If shapes do not match, a map is not finite, or a mask is not 0 and 1.
 
     Examples
     --------
@@ -76,14 +68,26 @@ def pro_curve(
     >>> thresholds
     array([inf, 0.9, 0.3, 0.2, 0. ])
     """
-    mask_list, map_list = _check_masks_and_maps(masks, maps)
-    good, anomalous = _split_pixels(mask_list, map_list)
+    pairs = _checked_pairs(masks, maps)
+    good, anomalous = _split_pixels(pairs)
     if is_undefined(good, anomalous, "The per-region overlap curve"):
-        lowest = min(pixels.min() for pixels in (good, anomalous) if len(pixels))
-        blank, ends = np.full(2, np.nan), np.array([0.0, 1.0])
+        ends, blank = np.array([0.0, 1.0]), np.full(2, np.nan)
         fpr, pro = (ends, blank) if len(good) else (blank, ends)
-        return fpr, pro, np.array([np.inf, lowest])
-    return _pro_curve(good, anomalous, _region_shares(mask_list))
+        return fpr, pro, np.array([np.inf, np.append(good, anomalous).min()])
+
+    # A pixel adds 1 / (pixels of its region) to the overlap; a sum over thresholds.
+    order = np.argsort(anomalous)
+    levels = anomalous[order]  # rising
+    shares = np.concatenate([_region_shares(mask) for mask, _ in pairs])[order]
+    flagged = np.append(0.0, np.cumsum(shares[::-1]))  # of the 0, 1, … highest pixels
+    # The overlap rises at the values of anomalous pixels; the level stretch before one
+    # ends at the next good value above it.
+    next_good = np.append(good, np.inf)[np.searchsorted(good, levels, side="right")]
+    corners = np.concatenate([[np.inf], next_good, levels, good[:1]])
+    thresholds = np.unique(corners.astype(good.dtype))[::-1]
+    fpr = (len(good) - np.searchsorted(good, thresholds)) / len(good)
+    pro = flagged[len(levels) - np.searchsorted(levels, thresholds)] / flagged[-1]
+    return fpr, pro, thresholds
 
 
 def au_pro_score(
@@ -96,10 +100,8 @@ def au_pro_score(
 
     Parameters
     ----------
-    masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and one number above it, which is anomalous.
-    maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        Anomaly maps: finite numbers, higher = worse.
+    masks, maps
+        As in :func:`pro_curve`, which raises the same errors.
     integration_limit : float, default=0.3
         Largest false-positive rate of pixels that counts, in (0, 1]; the default is
         that of [1]_.
@@ -107,45 +109,24 @@ def au_pro_score(
     Returns
     -------
     score : float
-        From 0 to 1; 1 = every region wholly flagged before any good pixel. NaN
-        where no pixel is anomalous or none is good.
-
-    Raises
-    ------
-    ValueError
-        Where shapes do not match, a map is not finite, a mask is not 0 and 1, or
-        `integration_limit` is not in (0, 1].
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where the score is NaN.
-
-    References
-    ----------
-    .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec
-       Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
-       Anomaly Detection", International Journal of Computer Vision 129, 2021.
+        From 0 to 1; 1 = every region is flagged before any good pixel. NaN with an
+        `UndefinedMetricWarning` if no pixel is anomalous or none is good.
 
     Examples
     --------
     >>> masks = np.array([[[0, 0, 1, 1]]])
     >>> maps = np.array([[[0.0, 0.3, 0.2, 0.9]]])
-    >>> au_pro_score(masks, maps)
-    0.5
     >>> au_pro_score(masks, maps, integration_limit=1.0)
     0.75
     """
-    if not (0 < as_float(integration_limit) <= 1):
+    if not 0 < as_float(integration_limit) <= 1:
         raise ValueError(
             "integration_limit must be above 0 and at most 1, a false-positive rate; "
             f"got {integration_limit!r}. The usual one is 0.3."
         )
-    mask_list, map_list = _check_masks_and_maps(masks, maps)
-    good, anomalous = _split_pixels(mask_list, map_list)
-    if is_undefined(good, anomalous, "AU-PRO"):
+    fpr, pro, _ = pro_curve(masks, maps)
+    if np.isnan(fpr).any() or np.isnan(pro).any():
         return math.nan
-    fpr, pro, _ = _pro_curve(good, anomalous, _region_shares(mask_list))
     stop = int(np.searchsorted(fpr, integration_limit, side="right"))
     if stop < len(fpr):
         weight = (integration_limit - fpr[stop - 1]) / (fpr[stop] - fpr[stop - 1])
@@ -158,193 +139,91 @@ def au_pro_score(
 def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     """Area under the ROC curve over all pixels of all images.
 
-    The share of pairs of an anomalous and a good pixel in which the anomalous one
-    has the higher map value, ties counting one half.
+    The share of pairs of an anomalous and a good pixel in which the anomalous one has
+    the higher value; ties count one half.
 
-    Parameters
-    ----------
-    masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and one number above it, which is anomalous.
-    maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        Anomaly maps: finite numbers, higher = worse.
+    Parameters, errors and warnings are those of :func:`au_pro_score`.
 
-    Returns
-    -------
-    score : float
-        From 0 to 1. NaN where no pixel is anomalous or none is good.
-
-    Raises
-    ------
-    ValueError
-        Where shapes do not match, a map is not finite, or a mask is not 0 and 1.
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where the score is NaN.
-
-    Examples
-    --------
     >>> masks = np.array([[[0, 0, 1, 1]]])
     >>> pixel_auroc_score(masks, np.array([[[0.0, 0.3, 0.2, 0.9]]]))
     0.75
     """
-    good, anomalous = _split_pixels(*_check_masks_and_maps(masks, maps))
+    good, anomalous = _split_pixels(_checked_pairs(masks, maps))
     if is_undefined(good, anomalous, "The pixel AUROC"):
         return math.nan
     anomalous.sort()  # neighbours in value are found close to one another in memory
-    below = np.searchsorted(good, anomalous, side="left").mean()
-    not_above = np.searchsorted(good, anomalous, side="right").mean()
-    return float((below + not_above) / (2 * len(good)))
-
-
-def _split_pixels(
-    masks: list[NDArray[np.bool_]], maps: list[NDArray[np.floating]]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Values of all good pixels, sorted, and of all anomalous ones, in image order."""
-    pairs = list(zip(masks, maps, strict=True))
-    good = np.concatenate([values[~mask] for mask, values in pairs])
-    good.sort()
-    return good, np.concatenate([values[mask] for mask, values in pairs])
-
-
-def _region_shares(masks: list[NDArray[np.bool_]]) -> NDArray[np.float64]:
-    """For each anomalous pixel, in image order, 1 / (pixels of its region)."""
-    shares = []
-    for mask in masks:
-        if mask.any():
-            region = label(mask, connectivity=2)[mask]  # (anomalous pixels,), from 1
-            shares.append(1 / np.bincount(region)[region])
-    return np.concatenate(shares)
-
-
-def _pro_curve(
-    good: NDArray[np.floating],
-    anomalous: NDArray[np.floating],
-    shares: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
-    """Corners of the curve: PRO rises only at the values of anomalous pixels.
-
-    Each such value, from high to low, gives two points: at the next good value above
-    it, where the level stretch before it ends, and at the value itself.
-    """
-    levels, inverse = np.unique(anomalous, return_inverse=True)
-    levels = levels[::-1]  # (k,), falling
-    flagged = np.cumsum(np.bincount(inverse, weights=shares)[::-1])  # (k,), regions
-    overlap = flagged / flagged[-1]
-
-    first_above = np.searchsorted(good, levels, side="right")
-    first_not_below = np.searchsorted(good, levels, side="left")
-    next_good = np.append(good, np.inf)[first_above]
-
-    def points(start, before, after, end):
-        pairs = np.stack([before, after], axis=1).ravel()  # (2k,), alternating
-        return np.concatenate([[start], pairs, [end]])  # (2k + 2,)
-
-    alarms = points(0, len(good) - first_above, len(good) - first_not_below, len(good))
-    pro = points(0.0, np.append(0.0, overlap[:-1]), overlap, 1.0)
-    thresholds = points(np.inf, next_good, levels, good[0]).astype(good.dtype)
-    moved = np.append(True, (np.diff(alarms) > 0) | (np.diff(pro) > 0))
-    return alarms[moved] / len(good), pro[moved], thresholds[moved]
+    n_below = np.searchsorted(good, anomalous, side="left").mean()
+    n_not_above = np.searchsorted(good, anomalous, side="right").mean()
+    return float((n_below + n_not_above) / (2 * len(good)))
 
 
 def is_undefined(
     good: NDArray, anomalous: NDArray, metric: str, of: str = "pixel"
 ) -> bool:
-    """Warn and return True where one of the two kinds is missing."""
-    for kind, values in (("good", good), ("anomalous", anomalous)):
-        if not len(values):
-            warn_undefined(metric, f"{kind} {of}")
-            return True
-    return False
-
-
-def warn_undefined(metric: str, missing: str) -> None:
-    """Warn that a metric is NaN, and for want of what."""
+    """Return True, with a warning, if one of the two has no values."""
+    if len(good) and len(anomalous):
+        return False
+    missing = "anomalous" if len(good) else "good"
     warn(
-        f"{metric} is undefined without a single {missing}: NaN is returned.",
+        f"{metric} is undefined without a single {missing} {of}: NaN is returned.",
         UndefinedMetricWarning,
     )
+    return True
 
 
-def _check_masks_and_maps(
+def _split_pixels(pairs: list[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray]:
+    """Return the values of all good pixels, sorted, and of all anomalous ones."""
+    good = np.concatenate([values[~mask] for mask, values in pairs])
+    good.sort()
+    return good, np.concatenate([values[mask] for mask, values in pairs])
+
+
+def _region_shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return 1 / (pixels of its region) for each anomalous pixel of a mask."""
+    region = label(mask, connectivity=2)[mask]  # from 1
+    return 1 / np.bincount(region)[region]
+
+
+def _checked_pairs(
     masks: ImageArrays, maps: ImageArrays
-) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.floating]]]:
-    """Check both, and return lists of bool and of float arrays of shape (H, W)."""
-    mask_list = _list_of_images(masks, "masks")
-    map_list = _list_of_images(maps, "maps")
-    if len(mask_list) != len(map_list):
+) -> list[tuple[NDArray[np.bool_], NDArray[np.floating]]]:
+    """Check masks and maps, and return pairs of both, (H, W) each."""
+    refuse_mask(masks, "masks")
+    refuse_mask(maps, "maps")
+    mask_list, map_list = list(map(np.asarray, masks)), list(map(np.asarray, maps))
+    if len(mask_list) != len(map_list) or not mask_list:
         raise ValueError(
-            f"masks and maps must be equally many; got {len(mask_list)} masks and "
-            f"{len(map_list)} maps. A good image has a mask of zeros."
+            "masks and maps must be equally many, and at least one; got "
+            f"{len(mask_list)} masks and {len(map_list)} maps. A good image has a mask "
+            "of zeros."
         )
+    pairs = []
     for i, (mask, values) in enumerate(zip(mask_list, map_list, strict=True)):
-        if mask.shape != values.shape:
+        if mask.ndim != 2 or mask.shape != values.shape:
             raise ValueError(
-                f"A mask and its map must have one shape; masks[{i}] has {mask.shape} "
-                f"and maps[{i}] {values.shape}. Resize one of them."
+                f"A mask and its map must have one shape (H, W); masks[{i}] has "
+                f"{mask.shape} and maps[{i}] {values.shape}. Resize one of them, and "
+                "for one image pass masks[np.newaxis] and maps[np.newaxis]."
             )
-        mask_list[i] = _check_mask(mask, i)
-        map_list[i] = _check_map(values, i)
-    return mask_list, map_list
-
-
-def _list_of_images(images: ImageArrays, name: str) -> list[NDArray]:
-    refuse_mask(images, name)
-    if not np.iterable(images):
-        raise ValueError(
-            f"{name} must be an array of shape (n, H, W) or a sequence of arrays of "
-            f"shape (H, W); got {images!r}."
-        )
-    if isinstance(images, np.ndarray) and images.ndim != 3:
-        raise ValueError(
-            f"{name} must have shape (n, H, W); got {images.shape}. "
-            f"For one image pass {name}[np.newaxis]."
-        )
-    arrays = [np.asarray(image) for image in images]
-    if not arrays:
-        raise ValueError(f"{name} must hold at least one image; got none.")
-    for i, array in enumerate(arrays):
-        if array.ndim != 2:
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        if not np.isfinite(values).all():
             raise ValueError(
-                f"Each of {name} must have shape (H, W); {name}[{i}] has "
-                f"{array.shape}. Pass one channel without a channel axis."
+                f"maps must be finite; maps[{i}] is not. Replace such values, or leave "
+                "that image out."
             )
-        if not array.size:
-            raise ValueError(
-                f"Each of {name} must have at least one pixel; {name}[{i}] has shape "
-                f"{array.shape}. Leave it out."
-            )
-    return arrays
+        pairs.append((_as_bool(mask, i), values))
+    return pairs
 
 
-def _check_mask(mask: NDArray, i: int) -> NDArray[np.bool_]:
+def _as_bool(mask: NDArray, i: int) -> NDArray[np.bool_]:
     if mask.dtype == bool:
         return mask
-    values = np.unique(mask)
-    others = values[values != 0]
-    if len(others) > 1 or not (np.isfinite(others) & (others > 0)).all():
-        shown = ", ".join(f"{value:g}" for value in values[:4])
+    others = np.unique(mask[mask != 0])
+    if len(others) > 1 or not (others > 0).all():
         raise ValueError(
-            "masks must be bool, or hold 0 (good) and one number above it (anomalous), "
-            f"1 or 255; masks[{i}] holds {shown}{', …' * (len(values) > 4)}. Where a "
+            "masks must be bool, or 0 (good) and one number above it (anomalous); "
+            f"masks[{i}] holds {others[:4].tolist()} beside 0. If a "
             "JPEG blurred two values, pass mask > mask.max() / 2."
         )
-    return as_mask(mask)
-
-
-def _check_map(values: NDArray, i: int) -> NDArray[np.floating]:
-    if values.dtype.kind in "biu":
-        return values.astype(np.float64)
-    if values.dtype.kind != "f":
-        raise ValueError(
-            f"maps must be real numbers; maps[{i}] has dtype {values.dtype}. "
-            "Pass what anomaly_map returns."
-        )
-    wrong = ~np.isfinite(values)
-    if wrong.any():
-        raise ValueError(
-            f"maps must be finite; maps[{i}] holds {values[wrong][0]}. "
-            "Replace it, or leave that image out."
-        )
-    return values
+    return mask > 0

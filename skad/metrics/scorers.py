@@ -1,9 +1,9 @@
-"""What people tune a detector by: metrics over labelled images, and their scorers.
+"""Metrics over labelled images, and their scorers for scikit-learn's searches.
 
 A scorer is called as ``scorer(estimator, X, y)``, higher = better, and is what
-scikit-learn takes as `scoring`. All of them are made by `sklearn.metrics.make_scorer`,
-so a search with several scores the images once for all that ask for scores, and once
-for all that ask for labels.
+scikit-learn takes as `scoring`. `sklearn.metrics.make_scorer` makes all of them, so a
+search with several scorers scores the images once for all that ask for scores, and
+once for all that ask for labels.
 """
 
 import math
@@ -20,9 +20,13 @@ from sklearn.metrics import (
 )
 
 from skad.common.checks import as_float
-from skad.common.labels import are_labels, check_labels
+from skad.common.labels import (
+    check_costs,
+    check_labels,
+    check_scores,
+    floor_of_decimals,
+)
 from skad.metrics.localization import is_undefined
-from skad.threshold.conformal import check_costs, check_scores, floor_of_decimals
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
 
@@ -32,28 +36,20 @@ _SCORES = ("score_samples", "decision_function")  # the first that an estimator 
 def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve over images.
 
+    As all metrics of images, it raises a ValueError for other labels and scores.
+
     Parameters
     ----------
     y : array-like of shape (n,)
         Labels: +1 good, -1 anomalous.
     scores : array-like of shape (n,)
-        Scores, higher = more normal, as from `score_samples`.
+        Finite scores, higher = more normal, as from `score_samples`.
 
     Returns
     -------
     score : float
-        From 0 to 1; 1 = every good image above every anomalous one. NaN where only
-        one of the labels occurs.
-
-    Raises
-    ------
-    ValueError
-        Where labels are not +1 and -1, lengths differ or a score is not finite.
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where the score is NaN.
+        From 0 to 1; 1 = every good image above every anomalous one. NaN with an
+        `UndefinedMetricWarning` if only one of the labels occurs.
 
     Examples
     --------
@@ -72,41 +68,27 @@ def detection_rate_at_fpr(
 ) -> float:
     """Share of the anomalous images found where few good ones are flagged.
 
-    The threshold is the best for these very images: of all that flag at most the share
-    `max_fpr` of the good ones, that which finds most. It is the true-positive rate on
-    the ROC curve at that false-positive rate, without interpolation.
+    The highest true-positive rate on the ROC curve up to that false-positive rate.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Labels: +1 good, -1 anomalous.
     scores : array-like of shape (n,)
-        Scores, higher = more normal, as from `score_samples`.
+        Finite numbers, higher = more normal.
     max_fpr : float, default=0.05
-        Largest share of the good images that may be flagged, from 0 to below 1.
+        Largest share of the good images that may be flagged, in [0, 1).
 
     Returns
     -------
     rate : float
-        From 0 to 1. NaN where only one of the labels occurs.
-
-    Raises
-    ------
-    ValueError
-        Where labels are not +1 and -1, lengths differ, a score is not finite, or
-        `max_fpr` is not in [0, 1).
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        Where the rate is NaN.
+        From 0 to 1. NaN with an `UndefinedMetricWarning` if only one of the labels
+        occurs.
 
     Examples
     --------
     >>> y = [1, 1, 1, 1, -1, -1]
     >>> scores = [-0.1, -0.2, -0.3, -0.6, -0.5, -0.9]
-    >>> detection_rate_at_fpr(y, scores, max_fpr=0)
-    0.5
     >>> detection_rate_at_fpr(y, scores, max_fpr=0.25)
     1.0
     """
@@ -116,7 +98,7 @@ def detection_rate_at_fpr(
     if is_undefined(good, bad, "The detection rate", "image"):
         return math.nan
     n_flagged = floor_of_decimals(max_fpr * len(good))
-    # Flagged is what lies below: of the good images these n_flagged, fewer with ties.
+    # Flagged is what lies below: these n_flagged good images, or fewer if some tie.
     return float(np.mean(bad < np.sort(good)[n_flagged]))
 
 
@@ -129,30 +111,20 @@ def mean_cost(
 ) -> float:
     """Mean cost of an image: of overlooked anomalies and of false alarms.
 
-    ``(cost_miss * misses + cost_false_alarm * false alarms) / n``, which is what
-    ``calibrate(X, y, metric="cost")`` makes least.
+    ``(cost_miss * misses + cost_false_alarm * false alarms) / n``, as minimised by
+    ``calibrate(X, y, metric="cost")``.
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        Labels: +1 good, -1 anomalous. One kind alone will do.
-    predicted : array-like of shape (n,)
-        What `predict` says: +1 or -1.
-    cost_miss : float, default=1.0
-        What an anomalous image costs that is predicted good, >= 0, in any unit.
-    cost_false_alarm : float, default=1.0
-        What a good image costs that is predicted anomalous, >= 0, in the same unit.
+    y, predicted : array-like of shape (n,)
+        Labels, and what `predict` returns: +1 good, -1 anomalous.
+    cost_miss, cost_false_alarm : float, default=1.0
+        Cost of an overlooked anomaly and of a false alarm, >= 0, not both 0.
 
     Returns
     -------
     cost : float
         From 0 to the larger of the two costs; lower = better.
-
-    Raises
-    ------
-    ValueError
-        Where labels or predictions are not +1 and -1, lengths differ, a cost is
-        negative or not finite, or both are 0.
 
     Examples
     --------
@@ -169,31 +141,7 @@ def mean_cost(
 def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
     """Make a scorer from `detection_rate_at_fpr`; it ignores the detector's threshold.
 
-    Parameters
-    ----------
-    max_fpr : float, default=0.05
-        Largest share of the good images of X that may be flagged, from 0 to below 1.
-
-    Returns
-    -------
-    scorer : callable
-        ``scorer(estimator, X, y)``, from 0 to 1; NaN with an `UndefinedMetricWarning`
-        where only one of the labels occurs in y. It pickles.
-
-    Raises
-    ------
-    ValueError
-        Where `max_fpr` is not in [0, 1); when called, for labels other than +1 and -1.
-
-    Examples
-    --------
-    >>> from sklearn.neighbors import LocalOutlierFactor
-    >>> from skad.metrics import make_detection_rate_at_fpr_scorer
-    >>> detector = LocalOutlierFactor(n_neighbors=2, novelty=True)
-    >>> detector = detector.fit([[0.1], [0.2], [0.3], [0.4]])
-    >>> scorer = make_detection_rate_at_fpr_scorer(max_fpr=0.1)
-    >>> scorer(detector, [[0.22], [0.28], [9.0]], [1, 1, -1])
-    1.0
+    `max_fpr` is as there. ``scorer(estimator, X, y)`` is from 0 to 1; it pickles.
     """
     _check_max_fpr(max_fpr)
     return make_scorer(detection_rate_at_fpr, response_method=_SCORES, max_fpr=max_fpr)
@@ -202,34 +150,7 @@ def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
 def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
     """Make a scorer from `mean_cost`: minus the mean cost of an image.
 
-    Parameters
-    ----------
-    cost_miss : float
-        What an overlooked anomaly costs, >= 0, in any unit.
-    cost_false_alarm : float
-        What a false alarm costs, >= 0, in the same unit.
-
-    Returns
-    -------
-    scorer : callable
-        ``scorer(estimator, X, y)``, at most 0. It pickles.
-
-    Raises
-    ------
-    ValueError
-        Where a cost is negative or not finite, or both are 0; when called, for labels
-        other than +1 and -1.
-
-    Examples
-    --------
-    >>> from sklearn.neighbors import LocalOutlierFactor
-    >>> from skad.metrics import make_cost_scorer
-    >>> detector = LocalOutlierFactor(n_neighbors=2, novelty=True)
-    >>> detector = detector.fit([[0.1], [0.2], [0.3], [0.4]])
-    >>> scorer = make_cost_scorer(cost_miss=20, cost_false_alarm=1)
-    >>> X = [[0.22], [0.28], [9.0], [0.26]]  # the last is anomalous, and looks good
-    >>> scorer(detector, X, [1, 1, -1, -1])
-    -5.0
+    Costs are as there. ``scorer(estimator, X, y)`` is at most 0; it pickles.
     """
     check_costs(cost_miss, cost_false_alarm)
     return make_scorer(
@@ -259,30 +180,23 @@ def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def check_labels_and_scores(
-    y: ArrayLike, scores: ArrayLike, name: str = "scores"
-) -> tuple[NDArray, NDArray[np.float64]]:
+    y: ArrayLike, scores: ArrayLike
+) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
     """Check labels of +1 and -1 and their scores, and return both as arrays."""
-    values = check_scores(scores, name)
-    if not len(values):
-        raise ValueError(f"{name} must hold at least one number; got none.")
+    values = check_scores(scores)
     return check_labels(y, len(values)), values
 
 
 def _check_labels_and_predictions(
     y: ArrayLike, predicted: ArrayLike
-) -> tuple[NDArray, NDArray[np.float64]]:
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Check that both are +1 and -1, and return them as arrays."""
-    labels, answers = check_labels_and_scores(y, predicted, "predictions")
-    if not are_labels(answers):
-        raise ValueError(
-            "predictions must be +1 (good) and -1 (anomalous); got "
-            f"{np.unique(answers).tolist()[:5]}. Pass what predict returns."
-        )
-    return labels, answers
+    n = len(check_scores(predicted, "predicted"))
+    return check_labels(y, n), check_labels(predicted, n, "predicted")
 
 
 def _check_max_fpr(max_fpr: float) -> None:
-    if not (0 <= as_float(max_fpr) < 1):
+    if not 0 <= as_float(max_fpr) < 1:
         raise ValueError(
             f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
             "0.05 allows 5 false alarms in 100 good images."

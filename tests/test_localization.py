@@ -1,21 +1,14 @@
-"""Metrics against slow loops over their definitions, and by hand."""
+"""AU-PRO and the pixel AUROC against slow loops over their definitions."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
-from skad.metrics import (
-    au_pro_score,
-    image_auroc_score,
-    pixel_auroc_score,
-    pro_curve,
-    wilson_interval,
-)
+from skad.metrics import au_pro_score, pixel_auroc_score, pro_curve
 
 
 def random_masks_and_maps(seed, levels=12):
@@ -59,12 +52,13 @@ def slow_au_pro(masks, maps, limit):
     return area / limit
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("limit", [0.01, 0.3, 0.77, 1.0])
-def test_au_pro_equals_a_slow_loop_over_all_thresholds(seed, limit):
+@pytest.mark.parametrize("seed", range(5))
+def test_au_pro_equals_a_slow_loop_over_all_thresholds(seed):
     masks, maps = random_masks_and_maps(seed)
-    expected = slow_au_pro(masks, maps, limit)
-    assert au_pro_score(masks, maps, integration_limit=limit) == pytest.approx(expected)
+    for limit in (0.01, 0.3, 0.77, 1.0):
+        expected = slow_au_pro(masks, maps, limit)
+        got = au_pro_score(masks, maps, integration_limit=limit)
+        assert got == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("levels", [1, 3, 40, 10**6])
@@ -97,21 +91,13 @@ def test_au_pro_of_a_small_example_by_hand():
     assert au_pro_score(masks, maps) == pytest.approx(expected)
 
 
-def test_regions_count_alike_whatever_their_size():
-    mask, values = np.zeros((20, 20), int), np.zeros((20, 20))
-    mask[:10, :10] = 1
-    mask[15, 15] = 1
-    values[:10, :10] = 1.0  # the large one found, the small one missed
-    assert pro_curve([mask], [values])[1][1] == pytest.approx(0.5)
-
-
-def test_pixels_that_touch_at_a_corner_are_one_region():
-    mask = np.array([[1, 0, 0, 0], [0, 1, 1, 0]])
-    values = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
-    assert pro_curve([mask], [values])[1][1] == pytest.approx(1 / 3)
-
-
-def test_regions_are_not_joined_across_images():
+def test_regions_count_alike_touch_at_corners_and_end_with_their_image():
+    mask = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    found = np.zeros((4, 4))
+    found[:2] = mask[:2]  # the large region found, the small one missed
+    assert pro_curve([mask], [found])[1][1] == 0.5
+    found[1] = 0  # of the large one, a third is found
+    assert pro_curve([mask], [found])[1][1] == pytest.approx(1 / 6)
     masks = np.ones((2, 1, 3), bool)
     masks[:, 0, 2] = False
     maps = np.array([[[1.0, 1, 0]], [[0, 0, 0]]])
@@ -144,20 +130,12 @@ def test_arrays_and_sequences_of_any_number_kind_agree(score):
     rng = np.random.default_rng(0)
     masks = rng.random((3, 6, 7)) < 0.3
     maps = rng.integers(0, 99, masks.shape)
-    expected = score(masks, maps.astype(np.float64))
-    assert score(masks.astype(np.uint8), maps) == expected
-    assert score(list(masks), tuple(maps.astype(np.float32))) == expected
-    assert score(masks.tolist(), (values for values in maps)) == expected
-    assert score(masks[::-1], maps[::-1]) == pytest.approx(expected)
-
-
-def test_nothing_that_came_is_written_to():
-    rng = np.random.default_rng(0)
-    masks, maps = rng.random((3, 6, 7)) < 0.3, rng.random((3, 6, 7))
     masks.setflags(write=False)
     maps.setflags(write=False)
-    au_pro_score(masks, maps)
-    pixel_auroc_score(masks, maps)
+    expected = score(masks, maps.astype(np.float64))
+    assert score(masks.astype(np.uint8) * 255, maps) == expected
+    assert score(list(masks), tuple(maps.astype(np.float32))) == expected
+    assert score(masks.tolist(), (values for values in maps)) == expected
 
 
 @pytest.mark.parametrize("score", [au_pro_score, pixel_auroc_score])
@@ -177,87 +155,25 @@ def test_one_kind_of_pixels_alone_is_undefined(score, fill, kind):
 def test_bad_masks_and_maps_are_named(score):
     masks, maps = np.zeros((2, 3, 4), int), np.zeros((2, 3, 4))
     masks[0, 0, 0] = 1
-    with pytest.raises(ValueError, match=r"masks\[0\] holds 0, 1, 2\. Where a JPEG"):
-        score(masks + np.eye(3, 4, dtype=int)[::-1] * 2, maps)
-    with pytest.raises(ValueError, match=r"masks\[0\] holds -1, 0\. "):
-        score(-masks, maps)
-    np.testing.assert_equal(score(masks * 255, maps), score(masks, maps))
-    with pytest.raises(ValueError, match=r"masks must have shape.*masks\[np.newaxis\]"):
-        score(masks[0], maps[0])
-    with pytest.raises(ValueError, match=r"maps\[1\] has \(3, 4, 1\)"):
-        score(masks, [maps[0], maps[1][..., None]])
-    with pytest.raises(ValueError, match=r"masks\[0\] has \(3, 4\) and maps\[0\] \(4"):
-        score(masks, maps.transpose(0, 2, 1))
-    with pytest.raises(ValueError, match="got 2 masks and 1 maps"):
-        score(masks, maps[:1])
-    with pytest.raises(ValueError, match="at least one image"):
-        score([], [])
-    with pytest.raises(ValueError, match=r"masks must be an array .*; got None"):
-        score(None, maps)
-    with pytest.raises(ValueError, match=r"maps must be an array .*; got 5"):
-        score(masks, 5)
-    with pytest.raises(ValueError, match=r"masks\[1\] has shape \(0, 4\)"):
-        score([masks[0], masks[1, :0]], [maps[0], maps[1, :0]])
-    with pytest.raises(ValueError, match=r"dtype complex128"):
-        score(masks, maps + 1j)
-    maps[1, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"maps\[1\] holds nan"):
-        score(masks, maps)
+    for words, arguments in {
+        r"masks\[0\] holds \[1.0, 2.0\].* a JPEG": (
+            masks + 2 * np.eye(3, 4)[::-1],
+            maps,
+        ),
+        r"masks\[0\] holds \[-1\]": (-masks, maps),
+        r"masks\[0\] has \(4,\).* masks\[np.newaxis\]": (masks[0], maps[0]),
+        r"maps\[1\] \(3, 4, 1\)": (masks, [maps[0], maps[1][..., None]]),
+        r"masks\[0\] has \(3, 4\) and maps\[0\] \(4": (masks, maps.swapaxes(1, 2)),
+        "got 2 masks and 1 maps": (masks, maps[:1]),
+        "at least one; got 0 masks": ([], []),
+        r"maps\[1\] is not": (masks, [maps[0], maps[1] + np.nan]),
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            score(*arguments)
 
 
-@pytest.mark.parametrize("limit", [0, -0.1, 1.01, 30, np.nan, None, "a"])
-def test_an_integration_limit_is_a_rate(limit):
+def test_an_integration_limit_is_a_rate():
     masks = np.array([[[0, 1]]])
-    with pytest.raises(ValueError, match="integration_limit must be above 0"):
-        au_pro_score(masks, masks * 1.0, integration_limit=limit)
-
-
-def test_image_auroc_is_the_share_of_pairs_in_order():
-    rng = np.random.default_rng(0)
-    y, scores = rng.choice([-1, 1], size=40), rng.integers(0, 9, size=40)
-    pairs = [
-        (good > bad) + (good == bad) / 2
-        for good in scores[y == 1]
-        for bad in scores[y == -1]
-    ]
-    assert image_auroc_score(y, scores) == pytest.approx(np.mean(pairs))
-    assert image_auroc_score([1, -1], [0.0, -1.0]) == 1
-
-
-def test_image_auroc_of_one_kind_alone_is_undefined():
-    with pytest.warns(UndefinedMetricWarning, match="single anomalous image"):
-        assert np.isnan(image_auroc_score([1, 1], [0.0, 1.0]))
-
-
-def test_bad_labels_and_scores_are_named():
-    with pytest.raises(ValueError, match=r"\[0, 1\].*y = np\.where\(bad, -1, 1\)"):
-        image_auroc_score([0, 1], [0.0, 1.0])
-    with pytest.raises(ValueError, match="2 of 2 are missing, the first"):
-        image_auroc_score([None, None], [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"an image, 3 in all; got shape \(2,\)"):
-        image_auroc_score([1, -1], [0.0, 1.0, 2.0])
-    with pytest.raises(ValueError, match=r"scores\[1\] is inf"):
-        image_auroc_score([1, -1], [0.0, np.inf])
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 7), (7, 7), (400, 1000)])
-@pytest.mark.parametrize("confidence", [0.5, 0.95])
-def test_wilson_ends_are_where_the_score_test_turns(successes, n, confidence):
-    z = norm.ppf((1 + confidence) / 2)
-    for end in wilson_interval(successes, n, confidence):
-        # (p - rate)^2 = z^2 p (1 - p) / n defines both ends.
-        distance = (end - successes / n) ** 2
-        assert distance == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-12)
-
-
-def test_wilson_refuses_what_is_no_count():
-    with pytest.raises(ValueError, match="successes must be from 0 to n; got 3 of n=2"):
-        wilson_interval(3, 2)
-    for successes, n in ((1.5, 10), (1, 10.5), (None, 10), (1, "a")):
-        with pytest.raises(ValueError, match="Pass two counts, whole numbers"):
-            wilson_interval(successes, n)
-    for confidence in (95, None):
-        with pytest.raises(ValueError, match="confidence must be above 0"):
-            wilson_interval(1, 2, confidence=confidence)
-    with pytest.warns(UndefinedMetricWarning, match="without a single trial"):
-        assert np.isnan(wilson_interval(0, 0)).all()
+    for limit in (0, 1.01, np.nan, None):
+        with pytest.raises(ValueError, match="integration_limit must be above 0"):
+            au_pro_score(masks, masks * 1.0, integration_limit=limit)
