@@ -7,14 +7,14 @@ __version__ = "0.2.0.dev8"
 
 _MODULE_OF = {
     "AD": "legacy.ad",
-    "AnomalyMapDisplay": "displays.displays",
+    "AnomalyMapDisplay": "displays",
     "DenseAutoencoderDetector": "detectors.dense",
     "ImageFolder": "images.folder",
     "ImageReader": "images.folder",
     "InspectionResult": "detectors.inspection",
     "PatchAutoencoderDetector": "detectors.patch",
     "Region": "detectors.regions",
-    "ScoreDisplay": "displays.displays",
+    "ScoreDisplay": "displays",
     "load": "model_io.model_file",
     "read_image": "images.decoding",
     "read_images": "images.folder",

@@ -2,7 +2,6 @@ import csv
 import io
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from skad.cli import scoring as _scoring
 from skad.cli.score_table import COLUMNS
 from skad.cli.scoring import heat_map_files, list_files, score_files
 from skad.detectors.inspection import judge
-from skad.displays.pictures import picture_size
 from skad.scoring.anomaly_map import NotFiniteError
 
 THRESHOLD = 0.5
@@ -24,7 +22,6 @@ class Darkness:
     pixel_threshold_ = THRESHOLD
     offset_ = -THRESHOLD
     calibration_scores_ = np.array([-0.4, -0.3, -0.2])
-    _mapper = SimpleNamespace(value_range=lambda dtype: None)
 
     def __init__(self, shape=(8, 10)):
         self.image_shape_in_ = shape
@@ -124,17 +121,10 @@ def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path, monkeypatch):
         changed = (drawn != pixels).any(axis=2)
         assert changed[17:23, 20:34].all()
         assert not changed[:12].any() and not changed[:, :14].any()
-    monkeypatch.setattr("skad.displays.pictures.MOST_PIXELS", 480)
+    monkeypatch.setattr("skad.overlays._MOST_PIXELS", 480)
     score_files(detector, [tmp_path / "a.png"], tmp_path / "small")
     with Image.open(tmp_path / "small/heat_maps/a.png") as drawn:
         assert drawn.size == (30, 16)
-
-
-def test_very_large_pictures_are_made_smaller():
-    assert picture_size((2**12, 2**13)) == (2**12, 2**13)
-    height, width = picture_size((2**13, 2**14))
-    assert height * 2 == pytest.approx(width, abs=2)
-    assert 2**24 < height * width <= 2**25
 
 
 def test_a_file_that_is_gone_before_it_is_drawn_is_unreadable(parts, tmp_path):

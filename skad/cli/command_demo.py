@@ -13,7 +13,7 @@ from PIL import Image
 from skad.cli import demo as _demo
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
-from skad.displays.displays import ScoreDisplay
+from skad.displays import ScoreDisplay
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from skad.benchmark.evaluation import (
 from skad.datasets.surfaces import load_surfaces
 from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
-from skad.overlays.overlays import heat_map_image, to_rgb_uint8
+from skad.overlays import heat_map_image, to_rgb_uint8
 
 _N_TRAIN = 80
 _N_CALIBRATION = 40  # enough to promise 5 % of false alarms

@@ -25,12 +25,12 @@ from skad.common.bars import bar, say
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
 from skad.detectors.drift import one_warning
-from skad.displays.pictures import as_png, draw, read_picture
 from skad.images.as_fitted import AsFitted
 from skad.images.batches import read_ahead
 from skad.images.decoding import Frame, PathLike
 from skad.images.finding import list_files
 from skad.images.resizing import Size
+from skad.overlays import encode, heat_map_image, line_width, read_picture
 from skad.scoring.anomaly_map import NotFiniteError
 
 HEAT_MAPS = "heat_maps"
@@ -228,12 +228,17 @@ def _drawn(
         return finding
     path = Path(finding.row["path"])
     try:
-        rgb = read_picture(path, finding.size, detector._mapper.value_range)
+        rgb = read_picture(path, finding.size)
     except (OSError, ValueError) as error:
         return _unreadable(path, error)
-    rgb = draw(rgb, finding.anomaly_map, detector.pixel_threshold_)
+    rgb = heat_map_image(
+        rgb,
+        finding.anomaly_map,
+        detector.pixel_threshold_,
+        outline=line_width(rgb),
+    )
     picture = pictures[str(path)]
-    write_atomically(picture, as_png(rgb))
+    write_atomically(picture, encode(rgb))
     drawn = picture.relative_to(table.parent).as_posix()
     return finding._replace(row={**finding.row, "heat_map": drawn})
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from itertools import groupby, islice
+from copy import copy
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,41 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from skad import overlays
 from skad.common.bars import bar
 from skad.common.checks import as_float, check_size, check_whole, is_whole
-from skad.common.files import make_room_for
+from skad.common.files import make_room_for, write_atomically
 from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector as Dense
 from skad.detectors.drift import one_warning
-from skad.detectors.inspection import judge
+from skad.detectors.inspection import InspectionResult, judge
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
-from skad.detectors.regions import Region
-from skad.displays.drawing import show_picture
-from skad.displays.pictures import draw, read_picture
+from skad.detectors.regions import Region, above, marked_patches, scaled_box
 from skad.images.decoding import Frame, PathLike, as_colour, read_frame
 from skad.images.finding import is_shape_of_files
+from skad.images.resizing import Size
 from skad.legacy.files import (
+    FORMATS,
     find_stored_model,
     image_files,
     output_folder,
-    write_picture,
+    show_picture,
 )
-from skad.model_io import model_file as _persistence
+from skad.model_io.model_file import load, save
 from skad.network.checkpoint import OtherTrainingError, forget
 from skad.network.keras import Pair
-from skad.overlays.overlays import to_rgb_uint8
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
 _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
 _DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
-_CHUNK = 16  # images read and scored at a time
+_CALIBRATED = 0.8  # the value of thresh that means the calibrated threshold
+_AT_A_TIME = 16  # images read and scored
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
 _NO_THRESHOLD = (
-    "The model has no threshold yet, so nothing is flagged: scores and maps alone are "
-    "given. Call load_data with good images first, or train."
+    "The model has no threshold yet, so no image is flagged; scores and maps are as "
+    "ever. Call load_data with good images to set the threshold."
 )
 
 
@@ -60,48 +62,36 @@ class Result(NamedTuple):
 class AD:
     """Anomaly detector with the calls of the old script.
 
-    A name makes a new model; the path of a stored model loads it. Images are read as
-    they are, with 8 or 16 bits a channel, gray files as colour where the model is so.
+    A name makes a new model; the path of a stored model loads it. Images keep their 8
+    or 16 bits a channel; models in colour read gray files as colour.
 
     Parameters
     ----------
     model_name : str or path, default="AD1"
         ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
-        256 x 256, gray. Or a stored model: its file, with or without the suffix, as
-        in ``AD("Models/model")``; where there is none, the files "model.json" and
-        "model.h5" of the old script, which h5py reads. Another plain name warns and is
-        AD1; one with a separator or a model's suffix is a path, and must exist.
+        256 x 256, gray. Or the path of a stored model, with or without suffix, as in
+        ``AD("Models/model")``: of skad's, else of the old script's two files, which
+        h5py reads. Another plain name warns and is AD1; another path raises
+        FileNotFoundError.
     train_path : path, default="Dataset/"
-        Good images, for `train` where `load_data` was not called. May be missing.
+        Good images, for `train` without `load_data`. May be missing until then.
     gray_scale : bool, default=True
-        Read images as gray. True leaves it to the name (AD0 is in colour), False
-        means colour under every name.
+        Read images as gray. True leaves it to the name (AD0 is in colour).
     save_path : path, default="Models/"
         The folder where `train` saves the model, as "model.safetensors".
     img_size : (height, width), default=(200, 200)
-        What every image is resized to, in pixels. The default leaves it to the name
-        (AD2 is 256 x 256), another size holds under every name.
+        What every image is resized to, in pixels. The default leaves it to the name.
     patch_size : int or tuple of ints, default=40
         The largest defect to be expected, in pixels at `img_size`.
 
     Attributes
     ----------
     detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
-        What does the work. A new one's random_state is 0: equal calls with as many
-        threads give equal models.
+        A new one has random_state=0: equal calls give equal models.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read: uint8, or uint16 if any file has 16 bits.
     gray_scale, img_size, patch_size
-        What holds in the end. A stored model keeps its own, and warns of others.
-
-    Raises
-    ------
-    FileNotFoundError
-        If `model_name` looks like a path and no model is stored there.
-    ImportError
-        If it is a model of the old script, and h5py is not installed.
-    ValueError
-        If a parameter is out of its range, or the stored model is none for `AD`.
+        As used. A stored model keeps its own, and warns of others.
 
     Examples
     --------
@@ -118,55 +108,42 @@ class AD:
         img_size: tuple[int, int] = (200, 200),
         patch_size: int | tuple[int, ...] = 40,
     ) -> None:
-        _check(gray_scale in (0, 1), "gray_scale must be True or False", gray_scale)
+        if gray_scale not in (0, 1):
+            raise ValueError(f"gray_scale must be True or False; got {gray_scale!r}.")
         patch_sizes(patch_size)  # for its errors
-        is_path = isinstance(save_path, str | os.PathLike)
-        _check(is_path, "save_path must be a path", save_path)
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
         self.img_size = check_size("img_size", img_size, square=False)
         self.images: Pixels | None = None
+        self.detector: ImageDetector
         name = os.fspath(model_name)
         stored = None if name in _PRESETS else find_stored_model(name, _PRESETS)
-        if stored is None:
-            side, gray = _PRESETS.get(name, _PRESETS["AD1"])
-            self.gray_scale = self.gray_scale and gray
-            if self.img_size == _DEFAULTS["img_size"]:
-                self.img_size = (side, side)
-            new = PatchAutoencoderDetector(patch_size, random_state=0)
-            self.detector: ImageDetector = new
-        else:
+        if stored is not None:
             self._load(stored)
+            return
+        side, gray = _PRESETS.get(name, _PRESETS["AD1"])
+        self.gray_scale = self.gray_scale and gray
+        if self.img_size == _DEFAULTS["img_size"]:
+            self.img_size = (side, side)
+        self.detector = PatchAutoencoderDetector(patch_size, random_state=0)
 
     def load_data(self, path: PathLike | None = None) -> None:
-        """Read the good images to train on; they replace what was read before.
+        """Read the good images to train on; they replace those read before.
 
-        A model of the old script has no threshold at first: these images set it. Take
-        others than it was trained on, which it rebuilds better than new ones.
+        They also set the threshold of a model of the old script, which has none. Use
+        other images than it was trained on, which it reconstructs better than new ones.
 
         Parameters
         ----------
         path : path, default=None
             A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png`` and ``*.bmp`` in
-            any case, not recursively; or one file. None means `train_path`.
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If there is no such path, or no image that can be read. Single ones that
-            cannot are left out and named in a warning.
+            any case, not recursively; or one file. None means `train_path`. A warning
+            names files that cannot be read; if none can, that is an error.
         """
         path = self.train_path if path is None else path
-        paths = image_files(path)
-        channels = () if self.gray_scale else (3,)
-        images = np.empty((len(paths), *self.img_size, *channels), np.uint8)
-        for n_images, (_, frame) in enumerate(self._readable(paths, "reading"), 1):
-            image = frame.image
-            if image.dtype != images.dtype:
-                images, image = _in_16_bits(images), _in_16_bits(image)
-            images[n_images - 1] = image
-        self.images = images[:n_images]
-        print(f"Loaded {n_images} images from {path}")
+        readable = self._readable(image_files(path), "reading")
+        self.images = _stacked([frame for _, frame in readable])
+        print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
             self.detector.calibrate(self.images)
             print(f"Set the threshold, {self.detector.pixel_threshold_:.4g}, from them")
@@ -174,11 +151,9 @@ class AD:
     def train(self, epochs: int = 75) -> None:
         """Train on the loaded images, set the threshold, and save the model.
 
-        A part of the images is held out from training, for the threshold. A model that
-        is trained, by an earlier call or as it was stored, goes on from there. It is
-        saved as "model.safetensors" in `save_path`: ``AD("Models/model")`` loads it.
-        After a stop, the same call goes on with "model.safetensors.unfinished", but
-        not with a model of the old script.
+        Some images are held out to set the threshold. A trained model goes on training.
+        Run the same call again to resume after a stop (not with an old model): the file
+        "model.safetensors.unfinished" keeps the state.
 
         Parameters
         ----------
@@ -188,17 +163,17 @@ class AD:
         Raises
         ------
         OSError
-            If `train_path` is needed and missing, or `save_path` cannot be written to,
-            which is found out before training.
+            If `train_path` is needed and missing, or, before training, if `save_path`
+            cannot be written to.
         ValueError
-            If `epochs` is out of its range, or the images are too few.
+            If there are too few images.
         """
-        check_whole("epochs", epochs, 1)
+        epochs = check_whole("epochs", epochs, 1)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
         detector = self.detector
-        detector.set_params(epochs=int(epochs), warm_start=True, verbose=1)
+        detector.set_params(epochs=epochs, warm_start=True, verbose=1)
         options: dict[str, Any] = {}
         if not isinstance(detector, Dense) and is_whole(detector.random_state):
             options["checkpoint"] = target.with_name(f"{target.name}.unfinished")
@@ -208,14 +183,14 @@ class AD:
             warn(f"{error.reason}: it is replaced by this one")
             forget(options["checkpoint"])
             detector.fit(self.images, **options)
-        _persistence.save(detector, target)
+        save(detector, target)
         print(f"Saved the model as {target}")
 
     def test_img(self, path_to_img: PathLike) -> Pixels:
-        """Set an image and what the model makes of it side by side.
+        """Show an image beside its reconstruction, and return both.
 
-        If both look alike, training is on the right path. With a screen and matplotlib
-        they are shown, too.
+        If both look alike, training is on the right track. They are shown where there
+        is a screen and matplotlib.
 
         Parameters
         ----------
@@ -226,17 +201,12 @@ class AD:
         -------
         pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3)
             The image left, its reconstruction right, at `img_size`: uint8 or uint16,
-            as the file is.
-
-        Raises
-        ------
-        NotFittedError, FileNotFoundError, ValueError
-            If the model is not trained, there is no such file, or it is no image.
+            like the file.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._read(Path(path_to_img)).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
-        show_picture(to_rgb_uint8(pair), Path(path_to_img).name, feature="AD")
+        show_picture(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
 
     @one_warning()
@@ -250,108 +220,100 @@ class AD:
         thresh: float = 0.8,
         hardcore: bool = False,
     ) -> list[Result]:
-        """Find what is anomalous in one image or in a folder of images, and draw it.
+        """Find and draw what is anomalous in an image or in a folder of images.
 
         Parameters
         ----------
         path : path
             An image file, or a folder as in `load_data`.
         save_path : path, default="Output/"
-            The folder for the pictures, made where it is missing. A picture has the
-            name, format and size of its image; one of more than 2**25 pixels is made
-            smaller.
+            The folder for the pictures, made if missing; not that of the images. A
+            picture has the name, format and size of its image, up to 2**25 pixels.
         show, save : bool
-            Show each picture, with a screen and matplotlib; write each picture.
+            Show each picture, where there is a screen and matplotlib; write each.
         patch_size : int, default=0
-            Side of the boxes of `hardcore`, in pixels at `img_size`, from where they
-            are scaled to the picture; 0 = the model's.
+            Side of the boxes of `hardcore`, in pixels at `img_size`; 0 = the model's.
         thresh : float, default=0.8
-            Moves the threshold, higher = fewer anomalies: 0.8 is the calibrated one,
-            t, and in general it is ``m + (thresh / 0.8) * (t - m)`` with m the mean
-            map value of good images that were held out from training.
+            Higher = fewer anomalies. The threshold is ``m + thresh / 0.8 * (t - m)``,
+            t the calibrated one and m the mean map value of held-out good images.
         hardcore : bool, default=False
-            False lays heat over exactly what is above the threshold, and a line around
-            it. True cuts the image into patches of `patch_size`, from the upper left,
-            and boxes every patch with a pixel above the threshold; the last ones may be
-            cut short.
+            False draws heat on exactly what exceeds the threshold, and a line around
+            it. True boxes every patch of `patch_size` that has such a pixel; patches
+            begin at the upper left.
 
         Returns
         -------
         results : list of Result
-            (path, is_anomaly, score, regions) of each image, in order of the names;
-            regions are in pixels of the file.
-
-        Raises
-        ------
-        NotFittedError, OSError
-            If the model is not trained, there is nothing at `path`, or `save_path`
-            cannot be written to.
-        ValueError
-            If a parameter is out of its range, the pictures would overwrite the images,
-            or no image can be read. Single ones that cannot are named in a warning.
+            (path, is_anomaly, score, regions) of each image, sorted by name; regions
+            are in pixels of the file. A warning names files that cannot be read; if
+            none can, that is an error.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
-        threshold = self._threshold(thresh)
-        check_whole("patch_size", patch_size, 0)  # 0: the model's
-        side = patch_size or int(np.max(self.patch_size))
+        side = check_whole("patch_size", patch_size, 0) or int(np.max(self.patch_size))
+        side *= bool(hardcore)
+        detector = self._with_threshold(thresh)
+        threshold = getattr(detector, "pixel_threshold_", np.inf)
         paths = image_files(path)
         folder = output_folder(save_path, paths) if save else None
-        readable = self._readable(paths, "scoring")
         results = []
-        for chunk in _chunks(readable):
-            images = np.stack([frame.image for _, frame in chunk])
-            maps = self.detector.anomaly_map(images)
-            for (file, frame), values in zip(chunk, maps, strict=True):
-                found = judge(values, -threshold, None)
-                regions = [r.scaled(values.shape, frame.size) for r in found.regions]
-                results.append(Result(file, found.is_anomaly, found.score, regions))
+        readable = self._readable(paths, "scoring")
+        while chunk := list(islice(readable, _AT_A_TIME)):
+            found = _inspect(detector, _stacked([frame for _, frame in chunk]))
+            for (file, frame), one in zip(chunk, found, strict=True):
+                size = one.anomaly_map.shape
+                regions = [region.scaled(size, frame.size) for region in one.regions]
+                results.append(Result(file, one.is_anomaly, one.score, regions))
                 if folder is None and not show:
                     continue
-                rgb = read_picture(file, frame.size, self.detector._mapper.value_range)
-                picture = draw(rgb, values, threshold, box_side=hardcore * side)
+                picture = _draw(file, frame.size, one.anomaly_map, threshold, side)
                 if folder is not None:
-                    write_picture(picture, folder / file.name)
+                    content = overlays.encode(picture, FORMATS[file.suffix.lower()])
+                    write_atomically(folder / file.name, content)
                 if show:
-                    show_picture(picture, file.name, feature="AD")
+                    show_picture(picture, file.name)
         return results
 
     def _load(self, stored: Path | Pair) -> None:
         if isinstance(stored, Pair):
             self.detector = Dense(stored.weights, random_state=0).read_model()
         else:
-            self.detector = _persistence.load(stored)
+            self.detector = load(stored)
         shape = tuple(self.detector.image_shape_in_)
-        kind = self.detector._format.kind
-        if kind != "integer" or not is_shape_of_files(shape):
-            rule = "AD needs a model of uint8 or uint16 images (H, W) or (H, W, 3)"
-            found = f"{stored} has {kind} ones of {shape}"
-            raise ValueError(f"{rule}; {found}. Load it with skad.load.")
-        patch_size = getattr(self.detector, "patch_size", self.patch_size)
-        held = (shape[2:] != (3,), shape[:2], patch_size)
-        for (name, default), value in zip(_DEFAULTS.items(), held, strict=True):
-            if getattr(self, name) not in (default, value):
+        if not is_shape_of_files(shape):
+            raise ValueError(
+                f"AD needs a model of images (H, W) or (H, W, 3); {stored} has ones of "
+                f"{shape}. Load it with skad.load."
+            )
+        held = {"gray_scale": shape[2:] != (3,), "img_size": shape[:2]}
+        if hasattr(self.detector, "patch_size"):
+            held["patch_size"] = self.detector.patch_size
+        for name, value in held.items():
+            if getattr(self, name) not in (_DEFAULTS[name], value):
                 warn(
                     f"{name}={getattr(self, name)} is ignored: the stored model has "
                     f"{name}={value}. Train a new model to change it.",
                 )
             setattr(self, name, value)
 
-    def _threshold(self, thresh: float) -> float:
-        """Return the map value that `thresh` means: for 0.8 the calibrated, exactly."""
-        fits = 0 <= as_float(thresh) < np.inf
-        _check(fits, "thresh must be at least 0 (0.8 = as calibrated)", thresh)
-        found = self.detector._fitted.threshold
-        if found is None:
+    def _with_threshold(self, thresh: float) -> ImageDetector:
+        """Return the detector with the threshold that `thresh` means."""
+        if not 0 <= as_float(thresh) < np.inf:
+            raise ValueError(
+                f"thresh must be at least 0 (0.8 = as calibrated); got {thresh!r}."
+            )
+        detector = copy(self.detector)
+        if not hasattr(detector, "offset_"):
             warn(_NO_THRESHOLD)
-            return np.inf
-        calibrated, mean = -found.offset, found.mean_map
-        return calibrated + (float(thresh) / 0.8 - 1) * (calibrated - mean)
+        elif thresh != _CALIBRATED:
+            t, m = detector.pixel_threshold_, detector.mean_map_
+            detector.offset_ = -(m + thresh / _CALIBRATED * (t - m))
+        return detector
 
     def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Frame]]:
-        """Read file after file; name and leave out what is no image, if others are."""
+        """Read files; warn of those that are not images, raise if none is."""
         n_bad = 0
-        with bar(paths, desc=doing, unit="image", shown=True) as moving:
-            for path in moving:
+        with bar(paths, desc=doing, unit="image", shown=True) as progress:
+            for path in progress:
                 try:
                     frame = self._read(path)
                 except (OSError, ValueError) as error:
@@ -363,26 +325,35 @@ class AD:
                     yield path, frame
 
     def _read(self, path: Path) -> Frame:
-        """Read a file as the model wants it: (H, W) or (H, W, 3), uint8 or uint16."""
+        """Read a file as the model takes it: (H, W) or (H, W, 3), uint8 or uint16."""
         frame = read_frame(path, self.img_size, gray=self.gray_scale)
-        if frame.image.dtype.kind == "f":
-            raise ValueError(f"{path} holds floating-point numbers; save it as a PNG.")
         if self.gray_scale:
             return frame
         return frame._replace(image=as_colour(frame.image))
 
 
-def _check(fits: bool, rule: str, value: object) -> None:
-    if not fits:
-        raise ValueError(f"{rule}; got {value!r}.")
+def _inspect(detector: ImageDetector, images: Pixels) -> list[InspectionResult]:
+    if hasattr(detector, "offset_"):
+        return detector.inspect(images)
+    return [judge(one, -np.inf, None) for one in detector.anomaly_map(images)]
 
 
-def _in_16_bits(pixels: Pixels) -> Pixels:
-    return pixels if pixels.dtype == np.uint16 else 257 * pixels.astype(np.uint16)
+def _draw(
+    file: Path, size: Size, anomaly_map: NDArray, threshold: float, box_side: int
+) -> NDArray[np.uint8]:
+    """Draw heat into a file; or boxes, if `box_side` pixels of the map are not 0."""
+    rgb = overlays.read_picture(file, size)
+    width = overlays.line_width(rgb)
+    if not box_side:
+        return overlays.heat_map_image(rgb, anomaly_map, threshold, outline=width)
+    patches = marked_patches(above(anomaly_map, threshold), box_side)
+    boxes = [scaled_box(box, anomaly_map.shape[:2], rgb.shape[:2]) for box in patches]
+    return overlays.boxes_image(rgb, boxes, thickness=max(2, width))
 
 
-def _chunks(readable: Iterator[tuple[Path, Frame]]) -> Iterator[list]:
-    """Yield a few at a time, of one number type: an array holds no more."""
-    for _, alike in groupby(readable, lambda one: one[1].image.dtype):
-        while chunk := list(islice(alike, _CHUNK)):
-            yield chunk
+def _stacked(frames: list[Frame]) -> Pixels:
+    """Stack images as uint8, or as uint16 if any has 16 bits."""
+    images = [frame.image for frame in frames]
+    if any(image.dtype == np.uint16 for image in images):
+        images = [i if i.dtype == np.uint16 else i * np.uint16(257) for i in images]
+    return np.stack(images)

@@ -1,14 +1,19 @@
-"""Displays in the manner of scikit-learn: computed arrays in, a drawing out."""
+"""Displays in the manner of scikit-learn: computed arrays in, a drawing out.
 
+Imports `common`, `metrics` and `overlays`; loads matplotlib only to draw.
+"""
+
+import math
+from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad.common.checks import as_mask, check_whole
-from skad.displays.drawing import edges_with_one_at, finite, outline, pyplot, two_axes
 from skad.metrics.scorers import check_labels_and_scores
-from skad.overlays.overlays import as_map, hottest_value, to_rgb_uint8
+from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,39 +26,31 @@ _CROWDED = 0.08  # of a colour bar's length: nearer tick labels would touch
 
 
 class AnomalyMapDisplay:
-    """An image and its anomaly map side by side.
+    """Image and anomaly map side by side.
 
-    The map is drawn on an absolute scale, never stretched for one image: colours run
-    from 0 to twice the threshold, and further only where the map does. The constructor
-    takes computed arrays; :meth:`from_estimator` computes them.
+    The colours of the map run from 0 to twice the threshold, and further only where the
+    map does: they are never stretched for one image. Create a display with
+    :meth:`from_estimator`, or from computed arrays.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, C)
-        The image. Of channels other than one or three the mean is shown.
+        The image, as :func:`skad.overlays.to_rgb_uint8` takes it.
     anomaly_map : array-like of shape (H, W)
         Its anomaly map, higher = worse.
     threshold : float
-        Map values above it are anomalous.
+        Pixels with larger map values are anomalous.
     mask : array-like of shape (H, W), default=None
-        The truth, where known: bool, or numbers, the largest being anomalous.
+        The ground truth: bool, or numbers of which the largest is anomalous.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
-        The figure.
-    axes_ : ndarray of shape (2,), of matplotlib Axes
-        The axes of the image and of the map.
+    axes_ : ndarray of two matplotlib Axes, of the image and of the map
     image_, map_ : matplotlib AxesImage
-        The drawn image and the drawn map.
-    outline_ : matplotlib ContourSet or None
-        Outline of where the map exceeds the threshold; None where it nowhere does.
-    mask_outline_ : matplotlib ContourSet or None
-        Outline of `mask`; None without one, or where it is empty.
+    outline_, mask_outline_ : matplotlib ContourSet, or None where nothing is marked
     colorbar_ : matplotlib Colorbar
-        The colour bar of the map.
-    threshold_line_ : matplotlib Line2D
-        The line at the threshold in the colour bar.
+    threshold_line_ : matplotlib Line2D, in the colour bar
 
     See Also
     --------
@@ -61,10 +58,9 @@ class AnomalyMapDisplay:
 
     Examples
     --------
-    >>> image = np.full((3, 4), 0.5)
     >>> anomaly_map = np.zeros((3, 4))
     >>> anomaly_map[1, 2] = 1.5
-    >>> display = AnomalyMapDisplay(image, anomaly_map, threshold=1.0)
+    >>> display = AnomalyMapDisplay(np.ones((3, 4)), anomaly_map, threshold=1.0)
     >>> display.score, display.is_anomaly
     (-1.5, True)
     >>> display.plot().map_.get_clim()
@@ -98,28 +94,16 @@ class AnomalyMapDisplay:
 
         Parameters
         ----------
-        detector : fitted PatchAutoencoderDetector
-            Anything with `anomaly_map(X)` and `pixel_threshold_`.
+        detector : fitted detector
+            With `anomaly_map(X)` and `pixel_threshold_`.
         image : array-like of shape (H, W) or (H, W, C)
-            One image, as the detector takes it.
-        mask : array-like of shape (H, W), default=None
-            The truth, where known: bool, or numbers, the largest being anomalous.
-        ax : matplotlib Axes, or two of them, default=None
-            Where to draw; see :meth:`plot`.
-        cmap : str, default="viridis"
-            Colour map of the anomaly map.
+            One image, as the detector takes it; a batch raises a ValueError.
+        mask, ax, cmap
+            As for :class:`AnomalyMapDisplay` and :meth:`plot`.
 
         Returns
         -------
         display : AnomalyMapDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            Where `image` is not one image, shapes differ, or the map is not finite.
-        ImportError
-            Where matplotlib is not installed.
         """
         pixels = np.asarray(image)
         fitted = getattr(detector, "image_shape_in_", None)
@@ -141,7 +125,7 @@ class AnomalyMapDisplay:
     @property
     def is_anomaly(self) -> bool:
         """Whether the map exceeds the threshold anywhere."""
-        return -self.score > finite("threshold", self.threshold)
+        return -self.score > _finite("threshold", self.threshold)
 
     def plot(
         self, ax: "Axes | NDArray | None" = None, *, cmap: str = "viridis"
@@ -157,32 +141,19 @@ class AnomalyMapDisplay:
 
         Returns
         -------
-        display : AnomalyMapDisplay
-            The display itself.
+        self
 
         Raises
         ------
         ValueError
-            Where image, map and mask differ in shape, or the map or the threshold is
-            not finite.
+            If image, map and mask differ in shape, or the map or the threshold is not
+            finite.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
-        plt = pyplot("AnomalyMapDisplay")
-        rgb, values, mask = self._checked()
-        self.axes_ = two_axes(plt, ax)
-        self.figure_ = self.axes_[0].figure
-        for axes in self.axes_:
-            axes.set(xticks=[], yticks=[])
-
-        self._draw_image(rgb, values > float(self.threshold), mask)
-        self._draw_map(values, cmap)
-        return self
-
-    def _checked(self) -> tuple[NDArray, NDArray, NDArray | None]:
-        finite("threshold", self.threshold)
-        rgb = to_rgb_uint8(self.image)  # (H, W, 3)
-        values = as_map(self.anomaly_map)
+        plt = _pyplot("AnomalyMapDisplay")
+        threshold = _finite("threshold", self.threshold)
+        rgb, values = to_rgb_uint8(self.image), as_map(self.anomaly_map)
         mask = None if self.mask is None else as_mask(np.asarray(self.mask))
         for name, array in (("anomaly_map", values), ("mask", mask)):
             if array is not None and array.shape != rgb.shape[:2]:
@@ -190,26 +161,31 @@ class AnomalyMapDisplay:
                     f"{name} must have the shape of the image, {rgb.shape[:2]}; got "
                     f"{array.shape}. Resize it, or pass what belongs to the image."
                 )
-        return rgb, values, mask
+        self.axes_ = _two_axes(plt, ax)
+        self.figure_ = self.axes_[0].figure
+        for axes in self.axes_:
+            axes.set(xticks=[], yticks=[])
+        self._draw_image(rgb, values > threshold, mask)
+        self._draw_map(values, threshold, cmap)
+        return self
 
     def _draw_image(self, rgb: NDArray, found: NDArray, mask: NDArray | None) -> None:
-        axes, threshold = self.axes_[0], float(self.threshold)
-        verdict = "anomalous" if self.is_anomaly else "good"
+        axes = self.axes_[0]
+        verdict, threshold = "anomalous" if found.any() else "good", self.threshold
         axes.set_title(f"{verdict}: peak {-self.score:.3g}, threshold {threshold:.3g}")
         self.image_ = axes.imshow(rgb)
-        self.outline_ = outline(axes, found, color=_VERMILION, linestyle="solid")
+        axes.autoscale(False)  # outlines do not move its limits
+        self.outline_ = _outline(axes, found, _VERMILION, "solid")
         self.mask_outline_ = None
-        if mask is None:
-            return
-        self.mask_outline_ = outline(axes, mask, color=_SKY_BLUE, linestyle="dashed")
-        axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
-        axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False
-        )
+        if mask is not None:
+            self.mask_outline_ = _outline(axes, mask, _SKY_BLUE, "dashed")
+            axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
+            axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+            axes.legend(**below, ncols=2, frameon=False)
 
-    def _draw_map(self, values: NDArray, cmap: str) -> None:
-        axes, threshold = self.axes_[1], float(self.threshold)
+    def _draw_map(self, values: NDArray, threshold: float, cmap: str) -> None:
+        axes = self.axes_[1]
         low = min(0.0, threshold, values.min())
         high = max(hottest_value(threshold), values.max())
         axes.set_title("anomaly map")
@@ -218,19 +194,17 @@ class AnomalyMapDisplay:
         bar = axes.inset_axes([1.03, 0.0, 0.05, 1.0])
         self.colorbar_ = self.figure_.colorbar(self.map_, cax=bar)
         apart = _CROWDED * (high - low)
-        numbers = [end for end in (low, high) if abs(end - threshold) > apart]
-        self.colorbar_.set_ticks(
-            [*numbers, threshold],
-            labels=[*(f"{number:.3g}" for number in numbers), "threshold"],
-        )
+        ends = [end for end in (low, high) if abs(end - threshold) > apart]
+        labels = [*(f"{end:.3g}" for end in ends), "threshold"]
+        self.colorbar_.set_ticks([*ends, threshold], labels=labels)
         self.threshold_line_ = bar.axhline(threshold, color=_VERMILION, linewidth=3)
 
 
 class ScoreDisplay:
-    """Histograms of good and of anomalous images' scores, with the threshold.
+    """Histograms of the scores of good and anomalous images, with the threshold.
 
-    Drawn is minus the score, as all that is anomalous: higher = worse. One edge of the
-    bars is the threshold itself, so that exactly what is flagged is drawn right of it.
+    The axis shows minus the score: higher = worse. Bars begin and end at the threshold,
+    so exactly what is flagged is drawn to the right of it.
 
     Parameters
     ----------
@@ -239,24 +213,19 @@ class ScoreDisplay:
     y : array-like of shape (n,)
         Labels: +1 good, -1 anomalous; one of them may be missing.
     offset : float
-        Scores below it are flagged.
+        Images with lower scores are flagged.
 
     Attributes
     ----------
-    figure_ : matplotlib Figure
-        The figure.
-    ax_ : matplotlib Axes
-        The axes.
+    figure_, ax_ : matplotlib Figure and Axes
     good_, anomalous_ : matplotlib BarContainer
-        The bars of the two histograms.
     threshold_line_ : matplotlib Line2D
-        The line at the threshold.
 
     Examples
     --------
     >>> display = ScoreDisplay([-0.1, -0.2, -0.9], [1, 1, -1], offset=-0.5)
     >>> [int(bar.get_height()) for bar in display.plot(bins=2).anomalous_]
-    [0, 0, 1]
+    [1, 0, 0]
     """
 
     def __init__(self, scores: ArrayLike, y: ArrayLike, offset: float):
@@ -278,29 +247,18 @@ class ScoreDisplay:
 
         Parameters
         ----------
-        detector : fitted PatchAutoencoderDetector
-            Anything with `score_samples(X)` and `offset_`.
+        detector : fitted detector
+            With `score_samples(X)` and `offset_`.
         X : array-like of shape (n, H, W) or (n, H, W, C), or a sequence of images
-            The images.
-        y : array-like of shape (n,)
-            Labels: +1 good, -1 anomalous.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        bins : int, default=30
-            About how many bars span the scores.
+        y, ax, bins
+            As for :class:`ScoreDisplay` and :meth:`plot`.
 
         Returns
         -------
         display : ScoreDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError, ImportError
-            As :meth:`plot`.
         """
         scores = detector.score_samples(X)
-        return cls.from_predictions(y, scores, detector.offset_, ax=ax, bins=bins)
+        return cls(scores, y, detector.offset_).plot(ax, bins=bins)
 
     @classmethod
     def from_predictions(
@@ -312,30 +270,16 @@ class ScoreDisplay:
         ax: "Axes | None" = None,
         bins: int = 30,
     ) -> "ScoreDisplay":
-        """Draw scores that are there already.
+        """Draw computed scores.
 
         Parameters
         ----------
-        y : array-like of shape (n,)
-            Labels: +1 good, -1 anomalous.
-        scores : array-like of shape (n,)
-            Scores, higher = more normal.
-        offset : float
-            Scores below it are flagged.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        bins : int, default=30
-            About how many bars span the scores.
+        y, scores, offset, ax, bins
+            As for :class:`ScoreDisplay` and :meth:`plot`.
 
         Returns
         -------
         display : ScoreDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError, ImportError
-            As :meth:`plot`.
         """
         return cls(scores, y, offset).plot(ax, bins=bins)
 
@@ -347,44 +291,36 @@ class ScoreDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         bins : int, default=30
-            About how many bars span the scores.
+            Approximate number of bars that span the scores.
 
         Returns
         -------
-        display : ScoreDisplay
-            The display itself.
+        self
 
         Raises
         ------
         ValueError
-            Where labels are not +1 and -1, lengths differ, a score or the offset is
-            not finite, or `bins` is no whole number of at least 1.
+            If labels are not +1 and -1, lengths differ, a score or the offset is not
+            finite, or `bins` is not an int of at least 1.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
-        plt = pyplot("ScoreDisplay")
+        plt = _pyplot("ScoreDisplay")
         y, scores = check_labels_and_scores(self.y, self.scores)
-        offset = finite("offset", self.offset)
-        check_whole("bins", bins, 1)
+        offset = _finite("offset", self.offset)
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
-        edges = edges_with_one_at(offset, scores, bins)
+        edges = _edges(scores, offset, check_whole("bins", bins, 1))
 
-        def bars(kind: str, chosen: NDArray, color: str, hatch: str | None):
-            return ax.bar(
-                -edges[:0:-1],  # not ax.hist: a score at the threshold counts as good
-                np.histogram(scores[chosen], edges)[0][::-1],
-                np.diff(edges)[::-1],
-                align="edge",
-                color=color,
-                hatch=hatch,
-                alpha=0.65,
-                edgecolor="white",
-                label=f"{kind} ({chosen.sum()})",
-            )
+        def bars(label: int, name: str, **style: Any) -> Any:
+            # Not ax.hist: a score at the threshold counts as good.
+            counts = np.histogram(scores[y == label], edges)[0]
+            style |= {"alpha": 0.65, "edgecolor": "white", "align": "edge"}
+            name = f"{name} ({counts.sum()})"
+            return ax.bar(-edges[1:], counts, np.diff(edges), label=name, **style)
 
-        self.good_ = bars("good", y == 1, _BLUE, None)
-        self.anomalous_ = bars("anomalous", y == -1, _VERMILION, "//")
+        self.good_ = bars(1, "good", color=_BLUE)
+        self.anomalous_ = bars(-1, "anomalous", color=_VERMILION, hatch="//")
         self.threshold_line_ = ax.axvline(
             -offset, color="black", linestyle="dashed", label="threshold"
         )
@@ -394,3 +330,53 @@ class ScoreDisplay:
         self.ax_ = ax
         self.figure_: Any = ax.figure
         return self
+
+
+def _pyplot(feature: str) -> Any:
+    try:
+        return import_module("matplotlib.pyplot")
+    except ImportError as error:
+        message = f"{feature} needs matplotlib. Install it: pip install matplotlib."
+        raise ImportError(message) from error
+
+
+def _finite(name: str, value: Any) -> float:
+    if not (isinstance(value, Real) and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+    return float(value)
+
+
+def _two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:
+    """Return two Axes: new ones, the given ones, or the halves of a given one."""
+    if ax is None:
+        return plt.subplots(1, 2, figsize=(9, 4), layout="constrained")[1]
+    given = np.ravel(np.asarray(ax, dtype=object))
+    if len(given) == 1:
+        given[0].set_axis_off()
+        left = given[0].inset_axes([0.0, 0.0, 0.44, 1.0])
+        right = given[0].inset_axes([0.47, 0.0, 0.44, 1.0])  # then the colour bar
+        return np.array([left, right], dtype=object)
+    if len(given) != 2:
+        raise ValueError(f"ax must be one or two Axes; got {len(given)}.")
+    return given
+
+
+def _outline(axes: Any, region: NDArray, color: str, linestyle: str) -> Any:
+    """Draw the outline of a (H, W) bool region, closed also at the image's border."""
+    if not region.any():
+        return None
+    height, width = region.shape
+    style = {"colors": color, "linestyles": linestyle, "linewidths": 1.5}
+    frame = (-1, width, -1, height)  # the centres of the outermost pixels
+    return axes.contour(np.pad(region, 1), levels=[0.5], extent=frame, **style)
+
+
+def _edges(scores: NDArray, offset: float, bins: int) -> NDArray[np.float64]:
+    """Return evenly spaced edges that span the scores, one of them at the offset."""
+    width = (np.ptp(scores) or 1.0) / bins
+    first = np.floor((scores.min() - offset) / width)
+    last = np.floor((scores.max() - offset) / width) + 1
+    edges = offset + width * np.arange(first, last + 1)
+    edges[0] = min(edges[0], scores.min())  # rounding must not lose the extremes
+    edges[-1] = max(edges[-1], scores.max())
+    return edges

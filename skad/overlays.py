@@ -1,0 +1,326 @@
+"""Draw anomalies into images: heat and boxes, as plain arrays.
+
+Imports `common` and `images`.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Real
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from scipy.ndimage import maximum_filter
+
+from skad.common.checks import check_whole, refuse_mask
+from skad.images.decoding import PathLike, read_image
+from skad.images.resizing import Size
+
+__all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
+
+RED = (255, 0, 0)
+VERMILION = (213, 94, 0)  # M. Okabe and K. Ito, Color Universal Design, 2008
+
+# Purple, orange, pale yellow: lightness only rises, so that it reads without colour.
+_HEAT = np.array(
+    [
+        np.interp(np.arange(256), (0, 128, 255), levels)
+        for levels in ((120, 237, 252), (28, 105, 255), (109, 37, 164))
+    ]
+).T.astype(np.uint8)  # (256, 3)
+
+_MOST_PIXELS = 2**25  # of a picture; larger files are drawn at a smaller size
+_LINES_A_SIDE = 400  # widths of a line that fit along the longer side of a picture
+_CAMERA_BITS = (10, 12, 14, 16)  # that cameras store in 16
+
+
+def to_rgb_uint8(
+    image: ArrayLike, *, value_range: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """Convert an image of any number type to RGB from 0 to 255, for viewing.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W) or (H, W, C)
+        Three channels are red, green and blue. Any other number is shown as the gray
+        mean of the channels.
+    value_range : (low, high), default=None
+        Values that become black and full brightness, as (0, 4095) for a camera of 12
+        bits. None: the whole range of the type for bool, uint8 and uint16; otherwise
+        (0, 1) where the image fits into it, else its own minimum and maximum.
+
+    Returns
+    -------
+    rgb : ndarray of shape (H, W, 3), uint8
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, a value is not finite, or the range is empty.
+
+    Examples
+    --------
+    >>> to_rgb_uint8(np.array([[0.0, 0.5, 1.0]]))[0, :, 0]
+    array([  0, 128, 255], dtype=uint8)
+    """
+    pixels = np.asarray(image)
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise ValueError(
+            f"image must have shape (H, W) or (H, W, C); got {pixels.shape}. "
+            "Of a batch pass one image: images[0]."
+        )
+    if not np.isfinite(pixels).all():
+        raise ValueError(
+            "image must hold finite numbers; got NaN or infinity. "
+            "Replace them: np.nan_to_num(image)."
+        )
+    low, high = _full_range(pixels) if value_range is None else value_range
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(
+            "value_range must be (low, high), two finite numbers, low < high; got "
+            f"{value_range!r}."
+        )
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]  # (H, W, 1)
+    elif pixels.shape[2] != 3:
+        pixels = pixels.mean(axis=2, keepdims=True)  # (H, W, 1)
+    if pixels.dtype != np.uint8 or (low, high) != (0, 255):
+        unit = pixels.astype(np.result_type(pixels, np.float32))
+        unit -= low
+        unit /= high - low
+        np.clip(unit, 0, 1, out=unit)  # in place: images may be large
+        unit *= 255
+        unit += 0.5
+        pixels = unit.astype(np.uint8)
+    return np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # (H, W, 3)
+
+
+def heat_map_image(
+    image: ArrayLike,
+    anomaly_map: ArrayLike,
+    threshold: float,
+    *,
+    opacity: float = 0.6,
+    outline: int = 0,
+) -> NDArray[np.uint8]:
+    """Overlay heat on an image exactly where its anomaly map exceeds the threshold.
+
+    Colours are on one absolute scale: they start at the threshold and end at
+    :func:`hottest_value`, which is twice a positive threshold.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W) or (H, W, C)
+        The image, as :func:`to_rgb_uint8` takes it.
+    anomaly_map : array-like of shape (H, W) or (h, w)
+        Its anomaly map, higher = worse. A map of another size is resized smoothly; what
+        exceeds the threshold still does, and nothing else comes to exceed it.
+    threshold : float
+        Pixels with larger map values are anomalous.
+    opacity : float, default=0.6
+        Weight of the heat against the image, in [0, 1].
+    outline : int, default=0
+        Width in pixels of the vermilion line around the heat.
+
+    Returns
+    -------
+    rgb : ndarray of shape (H, W, 3), uint8
+        The image, unchanged where `anomaly_map <= threshold`, the outline aside.
+
+    Raises
+    ------
+    ValueError
+        If the map is not finite or not (h, w), `threshold` is NaN, `opacity` is not in
+        [0, 1], or `outline` is not an int of at least 0.
+
+    Examples
+    --------
+    >>> gray = np.full((1, 2), 100, dtype=np.uint8)
+    >>> heat_map_image(gray, np.array([[0.5, 1.5]]), threshold=1.0)[0]
+    array([[100, 100, 100],
+           [181, 102,  62]], dtype=uint8)
+    """
+    values = as_map(anomaly_map)
+    if not (isinstance(threshold, Real) and threshold > -math.inf):
+        raise ValueError(
+            f"threshold must be a number above minus infinity; got {threshold!r}."
+        )
+    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
+        raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
+    check_whole("outline", outline, 0)
+    rgb = to_rgb_uint8(image)
+    if not values.max() > threshold:
+        return rgb
+    if values.shape != rgb.shape[:2]:
+        values = _resized_map(values, rgb.shape[:2], threshold)
+    part = _part_around(values > threshold, outline)  # mostly small, and large images
+    over, painted = values[part] > threshold, rgb[part]
+    scale = 255 / (hottest_value(threshold) - threshold)
+    degree = np.clip(scale * (values[part] - threshold), 0, 255).astype(np.uint8)
+    heat = Image.fromarray(_HEAT[degree])  # (h, w, 3)
+    blend = Image.blend(Image.fromarray(painted), heat, opacity)
+    np.copyto(painted, np.asarray(blend), where=over[:, :, np.newaxis])
+    if outline:
+        near = maximum_filter(over.view(np.uint8), 2 * outline + 1, mode="constant")
+        painted[near.view(bool) & ~over] = VERMILION
+    return rgb
+
+
+def boxes_image(
+    image: ArrayLike, boxes: Iterable[Sequence[int]], *, thickness: int = 2
+) -> NDArray[np.uint8]:
+    """Outline boxes in red; the lines lie inside the boxes.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W) or (H, W, C)
+        The image, as :func:`to_rgb_uint8` takes it.
+    boxes : iterable of (row_min, col_min, row_max, col_max)
+        Half-open boxes, as from `skimage.measure.regionprops`. What lies outside the
+        image is not drawn.
+    thickness : int, default=2
+        Width of the lines in pixels, at least 1.
+
+    Returns
+    -------
+    rgb : ndarray of shape (H, W, 3), uint8
+        The image with the outlines.
+
+    Raises
+    ------
+    ValueError
+        If a box is not four numbers or is empty, or `thickness` is not an int of at
+        least 1.
+
+    Examples
+    --------
+    >>> gray = np.zeros((3, 4), dtype=np.uint8)
+    >>> boxes_image(gray, [(0, 1, 3, 4)], thickness=1)[:, :, 0]
+    array([[  0, 255, 255, 255],
+           [  0, 255,   0, 255],
+           [  0, 255, 255, 255]], dtype=uint8)
+    """
+    check_whole("thickness", thickness, 1)
+    rgb = to_rgb_uint8(image)
+    for i, box in enumerate(boxes):
+        if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
+            raise ValueError(
+                "A box must be (row_min, col_min, row_max, col_max) with min < max; "
+                f"boxes[{i}] is {tuple(box)}."
+            )
+        inner = _within(box, thickness)
+        kept = rgb[inner].copy()
+        rgb[_within(box, 0)] = RED
+        rgb[inner] = kept
+    return rgb
+
+
+def hottest_value(threshold: float) -> float:
+    """Return the map value from which on the colours of a heat map stay the same.
+
+    Parameters
+    ----------
+    threshold : float
+        The threshold of the map.
+
+    Returns
+    -------
+    value : float
+        ``threshold + abs(threshold)``; 1 for a threshold of 0.
+
+    Examples
+    --------
+    >>> hottest_value(0.25)
+    0.5
+    """
+    return float(threshold + (abs(threshold) or 1.0))
+
+
+def as_map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
+    """Return an anomaly map (H, W) as float64; refuse one that is not finite."""
+    refuse_mask(anomaly_map, "anomaly_map")
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"anomaly_map must have shape (H, W); got {values.shape}.")
+    wrong = values[~np.isfinite(values)]
+    if wrong.size:
+        raise ValueError(
+            f"anomaly_map must be finite; it holds {wrong[0]}. "
+            "Replace it, or leave that image out."
+        )
+    return values
+
+
+def read_picture(path: PathLike, size: Size) -> NDArray[np.uint8]:
+    """Read a file of some (height, width) as RGB (H, W, 3), for viewing.
+
+    Files of more than 2**25 pixels are made smaller. Of 16 bits, as many are shown as
+    the brightest pixel needs: images of cameras with 12 bits are not black.
+    """
+    image = read_image(path, picture_size(size))
+    if image.dtype != np.uint16:
+        return to_rgb_uint8(image)
+    brightest = int(image.max())
+    white = next(2**n - 1 for n in _CAMERA_BITS if brightest < 2**n)
+    return to_rgb_uint8(image, value_range=(0, white))
+
+
+def picture_size(size: Size) -> Size:
+    """Return the (height, width) of the picture of a file of some (height, width)."""
+    shrunk = min(1, math.sqrt(_MOST_PIXELS / math.prod(size)))
+    return max(1, int(size[0] * shrunk)), max(1, int(size[1] * shrunk))
+
+
+def line_width(rgb: NDArray[np.uint8]) -> int:
+    """Return the width of a line that shows on a picture of this size."""
+    return max(1, round(max(rgb.shape) / _LINES_A_SIDE))
+
+
+def encode(rgb: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    """Return the contents of a file: "PNG", "JPEG" or "BMP"."""
+    content = io.BytesIO()
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 1}}
+    Image.fromarray(rgb).save(content, kind, **options.get(kind, {}))
+    return content.getvalue()
+
+
+def _full_range(pixels: NDArray) -> tuple[float, float]:
+    if pixels.dtype == bool:
+        return 0, 1
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return 0, np.iinfo(pixels.dtype).max
+    low, high = float(pixels.min()), float(pixels.max())
+    if low >= 0 and high <= 1:
+        return 0, 1
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _resized_map(values: NDArray, size: Size, threshold: float) -> NDArray[np.float64]:
+    """Resize a map smoothly without changing its verdict.
+
+    Each value above the threshold stays at the pixel that its centre falls into, and
+    none exceeds the largest of all, which rounding could.
+    """
+    image = Image.fromarray(values.astype(np.float32))
+    smooth = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    resized = np.minimum(np.asarray(smooth), values.max())
+    peaks = np.argwhere(values > threshold)  # (k, 2)
+    at = (2 * peaks + 1) * size // (2 * np.array(values.shape))
+    np.maximum.at(resized, tuple(at.T), values[tuple(peaks.T)])
+    return resized
+
+
+def _part_around(region: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """Return the box around what is True, with a margin."""
+    rows, cols = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
+    top, left = max(0, rows[0] - margin), max(0, cols[0] - margin)
+    return slice(top, rows[-1] + margin + 1), slice(left, cols[-1] + margin + 1)
+
+
+def _within(box: Sequence[int], margin: int) -> tuple[slice, slice]:
+    """Return the place of a box, less a margin on each side; empty at the least."""
+    top, left = (max(int(edge) + margin, 0) for edge in box[:2])
+    bottom, right = (max(int(edge) - margin, 0) for edge in box[2:])
+    return slice(top, bottom), slice(left, right)
