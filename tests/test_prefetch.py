@@ -12,8 +12,8 @@ from PIL import Image
 from skad import ImageFolder, PatchAutoencoderDetector
 from skad.images.batches import batches_of, batchwise, read_ahead
 from skad.images.inputs import as_images
-from skad.network.augmentation import Appearance
-from skad.network.model import PatchAutoencoder
+from skad.network.augmentation import Variation
+from skad.network.model import new_network
 from skad.network.training import train
 
 SECONDS = 10  # to wait for what must happen
@@ -270,14 +270,14 @@ def test_training_that_is_given_up_ends_the_thread():
         return read_ahead(images[indices] for indices in places)
 
     losses = train(
-        PatchAutoencoder(1),
+        new_network(1, torch.Generator().manual_seed(0)),
         read,
         len(images),
         n_steps=20,
         batch_size=2,
         learning_rate=0.001,
         patch_sizes=(8,),
-        appearance=Appearance(0.1, 0.0, 0.0, 0.0, ()),
+        variation=Variation(0.1, 0.0, 0.0, 0.0, ()),
         roi=None,
         generator=torch.Generator().manual_seed(0),
     )

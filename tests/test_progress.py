@@ -124,7 +124,7 @@ def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
     callback, labelled, monkeypatch, tmp_path
 ):
     X = labelled[0][:20]  # the others are near copies
-    step, made = skad.network.training.step, []
+    step, made = skad.network.training.compute_losses, []
 
     def stopping(*batch):
         made.append(batch)
@@ -133,7 +133,7 @@ def test_a_training_that_goes_on_tells_of_the_epochs_that_are_left(
         return step(*batch)
 
     monkeypatch.setattr(skad.network.checkpoint, "_SECONDS", 0.0)  # after every step
-    monkeypatch.setattr(skad.network.training, "step", stopping)
+    monkeypatch.setattr(skad.network.training, "compute_losses", stopping)
     model = detector().set_params(batch_size=32, device="cpu")  # one step an epoch
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, checkpoint=tmp_path / "c")

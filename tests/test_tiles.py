@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from skad.images.inputs import as_images
-from skad.network import preparation as _preparation
 from skad.network.model import MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad.network.preparation import Preparation
 from skad.scoring import tiles as _tiles
@@ -215,19 +213,3 @@ def test_no_tensor_of_the_network_grows_with_the_image(monkeypatch):
         mapper.reconstruct(draw(1, size, 1))
     assert largest[0] == largest[1]
     assert 0 < largest[1] <= 24 * (SMALL + 2 * MARGIN) ** 2 // 4  # 24 channels, halved
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
-def test_images_are_standardised_a_few_rows_at_a_time(monkeypatch, dtype):
-    size = (304, 400)
-    images = draw(1, size, 3).astype(dtype)
-    preparation = Preparation(np.array([0.1, 0.5, 0.6]), 0.2, size, size)
-    expected = preparation(images, CPU)
-    monkeypatch.setattr(_preparation, "_VALUES_AT_ONCE", 10_000)
-    watched = {"activities": [ProfilerActivity.CPU], "acc_events": True}
-    with profile(**watched, profile_memory=True) as profiled:
-        standardised = preparation(images, CPU)
-    np.testing.assert_array_equal(standardised, expected)
-    events = sorted(profiled.events(), key=lambda event: event.time_range.end)
-    peak = np.cumsum([event.self_cpu_memory_usage for event in events]).max()
-    assert standardised.nbytes <= peak < 1.2 * standardised.nbytes

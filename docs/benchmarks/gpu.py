@@ -58,7 +58,7 @@ def seconds_of_training(
         batch_size=batch_size,
         learning_rate=0.01,
         patch_sizes=(40,),
-        appearance=LOOK,
+        variation=LOOK,
         roi=None,
         generator=torch.Generator(device).manual_seed(0),
     )

@@ -25,18 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
-from skad.network.augmentation import Appearance, augment
+from skad.network.augmentation import Variation, augment
 from skad.network.dense import DenseAutoencoder
 from skad.network.model import new_network
 from skad.network.optimizer import Optimizer
-from skad.network.synthetic_anomalies import simulate
-from skad.network.training import step
+from skad.network.synthetic_anomalies import add_anomalies
+from skad.network.training import compute_losses
 from skad.scoring.second_pass import _PLAIN
 
 BATCH = 16
-LOOK = Appearance(
-    noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,)
-)
+LOOK = Variation(noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,))
 
 
 class Ratio(NamedTuple):
@@ -176,7 +174,9 @@ def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
 
     def once() -> None:
         good = augment(images, LOOK, rng)
-        losses = step(network, good, *simulate(good, (40,), LOOK.noise_level, rng))
+        losses = compute_losses(
+            network, good, *add_anomalies(good, (40,), LOOK.noise_level, rng)
+        )
         optimizer.step(losses["loss"].log())
 
     return once
@@ -186,7 +186,7 @@ def simulation(shape: tuple[int, int, int]) -> Callable[[], object]:
     """Return the simulation of defects alone."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
-    return lambda: simulate(images, (40,), LOOK.noise_level, rng)
+    return lambda: add_anomalies(images, (40,), LOOK.noise_level, rng)
 
 
 def old_step(shape: tuple[int, int, int]) -> Callable[[], object]:

@@ -13,8 +13,8 @@ from skad.detectors.split import Division
 from skad.images.batches import batches_of
 from skad.images.decoding import PathLike
 from skad.network.dense import DenseAutoencoder, from_keras, from_state, train
-from skad.network.history import History, check_finite_loss
 from skad.network.keras import find_pair, read_pair
+from skad.network.training import History, check_finite_loss
 from skad.scoring.dense_map import DenseMapper, in_unit_range
 
 

@@ -13,12 +13,17 @@ from torch import Tensor
 from skad import __version__
 from skad.common.torch_settings import limit_threads
 from skad.images.batches import batches_of
-from skad.network.augmentation import flip_combinations, measure_appearance
+from skad.network.augmentation import flip_combinations, measure_variation
 from skad.network.checkpoint import Checkpoint
-from skad.network.history import History, check_finite_loss, diverged
 from skad.network.model import new_network
 from skad.network.preparation import fit_preparation
-from skad.network.training import train, warn_of_memory
+from skad.network.training import (
+    History,
+    check_finite_loss,
+    diverged,
+    train,
+    warn_of_memory,
+)
 from skad.scoring.anomaly_map import Mapper, NotFiniteError
 from skad.scoring.fitting import fit_mapper
 
@@ -93,7 +98,7 @@ def learn(
 
     sample = np.random.RandomState(seed).permutation(training)[:_MOST_LOOKED_AT]
     preparation = fit_preparation(images, sample, settings.working_size, roi)
-    appearance = measure_appearance(images, sample, preparation, device)
+    variation = measure_variation(images, sample, preparation, device)
 
     def read(places: np.ndarray) -> Iterator[Tensor]:
         with closing(batches_of(images, training[places])) as batches:
@@ -116,7 +121,7 @@ def learn(
         batch_size=batch_size,
         learning_rate=settings.learning_rate,
         patch_sizes=settings.patch_sizes,
-        appearance=appearance,
+        variation=variation,
         roi=None if roi is None else preparation.inside(1).float().to(device),
         generator=generator,
         checkpoint=checkpoint,
@@ -128,7 +133,7 @@ def learn(
             history.note(step)
     try:
         mapper = fit_mapper(
-            network, preparation, images, sample, flip_combinations(appearance.flips)
+            network, preparation, images, sample, flip_combinations(variation.flips)
         )
         scores, means = score_images(mapper, images.subset(calibration))
     except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore

@@ -1,4 +1,4 @@
-"""How good images differ from each other, and images changed in the same ways."""
+"""Augmentation: how good images vary, and images varied in the same ways."""
 
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 from skad.images.batches import one_by_one
 from skad.network.preparation import Preparation
-from skad.network.random import normal, randint, with_chance
+from skad.network.random import bernoulli, normal, randint
 
-_CELLS = 3  # along each side of an image, whose shading differs
-_SHIFT = 4  # pixels that a good image may lie off its place
+_CELLS = 3  # along each side of an image, for its shading
+_SHIFT = 4  # pixels, at most
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
 
 
-class Appearance(NamedTuple):
-    """How good images differ from each other, in units of their standard deviation."""
+class Variation(NamedTuple):
+    """How good images vary, in units of their standard deviation."""
 
     noise_level: float  # of a pixel from its neighbourhood
     brightness: float  # standard deviation of the images' means
@@ -28,10 +28,10 @@ class Appearance(NamedTuple):
     flips: tuple[int, ...]  # axes, of 2 and 3, along which flipped images look good
 
 
-def measure_appearance(
+def measure_variation(
     images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
-) -> Appearance:
-    """Measure how good images differ from each other."""
+) -> Variation:
+    """Measure how good images vary."""
     means, deviations, noises, shading, descriptors = [], [], [], [], []
     for image in one_by_one(images, sample):
         x = preparation(image, device)
@@ -43,8 +43,8 @@ def measure_appearance(
         noises.append((near - around).abs().median())
         shading.append(shades(x))
         flipped = [preparation.flipped(x, (axis,)) for axis in _AXES]
-        descriptors.append(torch.stack([_describe(look) for look in (x, *flipped)]))
-    return Appearance(
+        descriptors.append(torch.stack([_describe(view) for view in (x, *flipped)]))
+    return Variation(
         noise_level=float(torch.stack(noises).median()) + 0.02,
         brightness=_spread(means),
         contrast=_spread(deviations),
@@ -58,7 +58,7 @@ def _spread(values: list[Tensor]) -> float:
 
 
 def _describe(x: Tensor) -> Tensor:
-    """Return coarse views of an image (1, C, h, w) and of the slant of its edges."""
+    """Return a coarse image (1, C, h, w), and the coarse slant of its edges."""
     gray = x.mean(1, keepdim=True)
     down, right = gray[:, :, 1:, :-1], gray[:, :, :-1, 1:]
     here = gray[:, :, :-1, :-1]
@@ -68,10 +68,10 @@ def _describe(x: Tensor) -> Tensor:
 
 
 def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
-    """Axes along which images, n times (1 + 2, k), look good when they are flipped.
+    """Return axes along which images, n descriptors (1 + 2, k), look good flipped.
 
-    They do where a flipped image is typically no farther from the others than one in
-    ten of the pairs of images are from each other.
+    They do where the median flipped image is no farther from the others than a tenth
+    of the pairs of images are from each other.
     """
     plain, *flipped = torch.stack(descriptors, 1)
     other = ~torch.eye(len(plain), dtype=torch.bool, device=plain.device)
@@ -87,30 +87,26 @@ def flip_combinations(flips: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [axes for k in range(len(flips) + 1) for axes in combinations(flips, k)]
 
 
-def augment(
-    images: Tensor,
-    appearance: Appearance,
-    generator: torch.Generator,
-) -> Tensor:
-    """Change good images as good images do differ: place, light, mirrored."""
+def augment(images: Tensor, variation: Variation, generator: torch.Generator) -> Tensor:
+    """Shift, flip and sharpen images (n, C, H, W), and vary contrast and light."""
     n, c, height, width = images.shape
     shift = randint(2 * n, 2 * _SHIFT + 1, generator).view(2, n).tolist()
-    mirrored = with_chance(2 * n, 0.5, generator).view(2, n).tolist()
+    mirrored = bernoulli(2 * n, 0.5, generator).view(2, n).tolist()
     wide = F.pad(images, (_SHIFT,) * 4, mode="replicate")
     varied = torch.empty_like(images)
     for i in range(n):  # copies of slices: far quicker than one big gather
         top, left = shift[0][i], shift[1][i]
         view = wide[i, :, top : top + height, left : left + width]
-        axes = [axis - 1 for axis in appearance.flips if mirrored[axis - 2][i]]
+        axes = [axis - 1 for axis in variation.flips if mirrored[axis - 2][i]]
         varied[i] = view.flip(axes) if axes else view
 
     sharpness = 0.3 * normal(n, 1, 1, 1, rng=generator)
-    spread = 0.5 * appearance.contrast + 0.05
+    spread = 0.5 * variation.contrast + 0.05
     contrast = 1 + spread * normal(n, 1, 1, 1, rng=generator)
-    light = (0.5 * appearance.brightness + 0.02) * normal(n, 1, 1, 1, rng=generator)
+    light = (0.5 * variation.brightness + 0.02) * normal(n, 1, 1, 1, rng=generator)
     colour = 0.03 * normal(n, c, 1, 1, rng=generator)
     varied.add_(_fine(varied) * sharpness)
-    shading = 0.5 * appearance.shading * normal(n, 1, _CELLS, _CELLS, rng=generator)
+    shading = 0.5 * variation.shading * normal(n, 1, _CELLS, _CELLS, rng=generator)
     varied.add_(
         F.interpolate(shading, (height, width), mode="bilinear", align_corners=True)
     )
@@ -118,13 +114,13 @@ def augment(
 
 
 def shades(images: Tensor) -> Tensor:
-    """Return the means (n, cells) of coarse cells of images, less the image's."""
+    """Return the means (n, cells) of coarse cells of images, minus the image's."""
     cells = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _CELLS).flatten(1)
     return cells - cells.mean(1, keepdim=True)
 
 
 def _fine(images: Tensor) -> Tensor:
-    """Return what the mean of the four next pixels lacks, for images (n, C, H, W)."""
+    """Subtract the mean of the four neighbours from pixels of images (n, C, H, W)."""
     x = F.pad(images, (1, 1, 1, 1), mode="replicate")
     next_to = x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1]
     next_to.add_(x[:, :, 1:-1, :-2]).add_(x[:, :, 1:-1, 2:])

@@ -1,8 +1,8 @@
-"""The network as it scores: the same function, in less arithmetic.
+"""The network folded for scoring: the same function in less arithmetic.
 
-What batch normalisation does is put into the kernels, and coarse features are not
-enlarged before they are convolved: every pixel of the four that come of one sees 2 x 2
-coarse ones, so four kernels of 2 x 2 do what one of 3 x 3 does [1]_.
+Batch normalisation moves into the kernels, and coarse features are not upsampled before
+they are convolved: each of the four pixels that come of one depends on 2 x 2 coarse
+ones, so four kernels of 2 x 2 do what one of 3 x 3 does [1]_.
 
 References
 ----------
@@ -20,17 +20,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from skad.network.model import Block, PatchAutoencoder, UpBlock
 
-# Of the three rows of a kernel that see an enlarged image, which fall on the first and
-# which on the second of two coarse rows: for odd rows of pixels, then for even ones.
+# Which of a kernel's three rows, over an upsampled image, fall on the first and which
+# on the second of two coarse rows: for odd rows of pixels, then for even ones.
 _FALL_ON = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
 
 
 @torch.no_grad()
 def fold(network: PatchAutoencoder) -> PatchAutoencoder:
-    """Return a copy that gives the same in evaluation mode, rounding aside.
+    """Return a copy that computes the same in evaluation mode, up to rounding.
 
-    It is made on the CPU, wherever the network is: so it is the same, to the last bit,
-    as that of the network when it is stored and loaded.
+    It is made on the CPU, wherever the network is, to be the same to the last bit after
+    the network is saved and loaded.
     """
     device = next(network.parameters()).device
     folded: Any = copy.deepcopy(network).cpu().eval()
@@ -60,9 +60,9 @@ class _FoldedUpBlock(nn.Module):
         self.bias = nn.Parameter(bias.repeat_interleave(4))  # type: ignore[union-attr]
         self.of_finer = nn.Parameter(conv.weight[:, n_coarse:].clone())
 
-    def forward(self, seen: tuple[Tensor, ...]) -> Tensor:
-        """Return features (n, c, 2h, 2w), as an `UpBlock`."""
-        coarse, *finer = seen
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return features (n, c, 2h, 2w), as an `UpBlock` does."""
+        coarse, *finer = features
         quarters = F.conv2d(coarse, self.of_coarse, self.bias, padding=1)
         y = F.pixel_shuffle(quarters, 2)[:, :, 1:-1, 1:-1]  # of n, 4c, h + 1, w + 1
         if finer:
@@ -71,9 +71,9 @@ class _FoldedUpBlock(nn.Module):
 
 
 def _of_quarters(kernels: Tensor) -> Tensor:
-    """Turn kernels (c, k, 3, 3) of enlarged features into (4c, k, 2, 2) of coarse ones.
+    """Turn kernels (c, k, 3, 3) for upsampled features into (4c, k, 2, 2) for coarse.
 
-    With a margin of one, the first row of quarters lies before the image: there,
+    With a padding of one, the first row of quarters lies above the image, so that pixel
     shuffling puts odd rows of pixels before even ones.
     """
     fall_on = torch.tensor(_FALL_ON, dtype=kernels.dtype, device=kernels.device)

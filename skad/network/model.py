@@ -1,4 +1,4 @@
-"""The network: an encoder, a decoder that rebuilds, a decoder that marks anomalies."""
+"""The network: an encoder, a reconstruction decoder and a segmentation decoder."""
 
 import math
 
@@ -11,12 +11,12 @@ FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` ret
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _FIRST_LOGIT = -3.0  # few pixels are anomalous
 _WIDTHS = (24, 32, 64, 96)  # channels of the encoder at strides 2, 4, 8 and 16
-_REBUILDING_WIDTHS = (64, 48)  # channels of the other decoder at strides 8 and 4
-_MARKING_WIDTH = 48  # channels of the anomaly decoder; parts in any pose ask for many
+_RECONSTRUCTION_WIDTHS = (64, 48)  # channels of that decoder at strides 8 and 4
+_SEGMENTATION_WIDTH = 48  # channels of that decoder; parts in any pose need many
 
 
 class Block(nn.Sequential):
-    """A convolution, normalised over the batch, and its positive part."""
+    """A convolution, batch normalisation and ReLU."""
 
     def __init__(self, n_in: int, n_out: int, *, side: int = 3, stride: int = 1):
         super().__init__(
@@ -27,54 +27,24 @@ class Block(nn.Sequential):
 
 
 class UpBlock(Block):
-    """A block that sees coarse features at twice their resolution, and finer ones."""
+    """A block over upsampled coarse features, and finer ones beside them."""
 
     def __init__(self, n_coarse: int, n_finer: int, n_out: int) -> None:
         super().__init__(n_coarse + n_finer, n_out)
         self.n_coarse = n_coarse
 
-    def forward(self, seen: tuple[Tensor, ...]) -> Tensor:
-        """Return features (n, n_out, 2h, 2w) of coarse ones (n, n_coarse, h, w).
-
-        Finer ones (n, n_finer, 2h, 2w) are the other part of what is seen, if any.
-        """
-        coarse, *finer = seen
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Turn coarse (n, n_coarse, h, w) and finer ones into (n, n_out, 2h, 2w)."""
+        coarse, *finer = features
         x = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
         return super().forward(torch.cat([x, *finer], 1) if finer else x)
 
 
-def new_network(n_channels: int, generator: torch.Generator) -> "PatchAutoencoder":
-    """Make a network with random weights, as torch draws them, from a CPU generator.
-
-    Torch itself would draw them from its global generator, which is not ours to use.
-    """
-    with torch.device("meta"):  # draws nothing
-        network = PatchAutoencoder(n_channels)
-    network.to_empty(device="cpu")
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        if isinstance(module, nn.Conv2d):
-            _draw(module, generator)
-    nn.init.constant_(network.to_logit[0].bias, _FIRST_LOGIT)  # type: ignore[arg-type]
-    return network
-
-
-@torch.no_grad()
-def _draw(module: nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw weights and biases evenly up to 1 / sqrt(fan-in)."""
-    bound = 1 / math.sqrt(module.weight[0].numel())
-    for parameter in (module.weight, module.bias):
-        if parameter is not None:
-            drawn = torch.empty(parameter.shape)
-            parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
-
-
 class PatchAutoencoder(nn.Module):
-    """Encoder with two decoders: one reconstructs, one marks what is anomalous.
+    """An encoder with two decoders.
 
-    The reconstruction has to pass the bottleneck; the anomaly decoder also sees the
-    encoder's finer features and where the reconstruction differs from the image.
+    The reconstruction decoder has only the bottleneck; the segmentation decoder also
+    has skip connections and the residual, image minus reconstruction.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -85,31 +55,30 @@ class PatchAutoencoder(nn.Module):
         self.down8 = nn.Sequential(Block(b, c, stride=2), Block(c, c))
         self.down16 = nn.Sequential(Block(c, d, stride=2), Block(d, d), Block(d, d))
 
-        r8, r4 = _REBUILDING_WIDTHS
+        r8, r4 = _RECONSTRUCTION_WIDTHS
         self.rebuild8 = UpBlock(d, 0, r8)
         self.rebuild4 = UpBlock(r8, 0, r4)
         self.to_image = nn.Sequential(
             nn.Conv2d(r4, 16 * n_channels, 3, padding=1), nn.PixelShuffle(4)
         )
 
-        m = _MARKING_WIDTH
+        m = _SEGMENTATION_WIDTH
         self.mark8 = nn.Sequential(UpBlock(d, c, m), Block(m, m))
         self.residual4 = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(16 * n_channels, b // 2, 1)
         )
         self.mark4 = nn.Sequential(UpBlock(m, b + b // 2, m), Block(m, m), Block(m, m))
         self.to_logit = nn.Sequential(nn.Conv2d(m, 4, 3, padding=1), nn.PixelShuffle(2))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return features of images (n, C, H, W), at every stride."""
+        """Return features of images (n, C, H, W) at every stride."""
         x2 = self.down2(x)  # n, a, H/2, W/2
         x4 = self.down4(x2)  # n, b, H/4, W/4
         x8 = self.down8(x4)  # n, c, H/8, W/8
         return x2, x4, x8, self.down16(x8)  # the last n, d, H/16, W/16
 
     def rebuild(self, x16: Tensor) -> Tensor:
-        """Return images (n, C, H, W), rebuilt from the last features."""
+        """Return images (n, C, H, W), reconstructed from the coarsest features."""
         y8 = self.rebuild8((x16,))  # n, r8, H/8, W/8
         return self.to_image(self.rebuild4((y8,)))
 
@@ -124,3 +93,20 @@ class PatchAutoencoder(nn.Module):
         residual = self.residual4(x - reconstruction.detach())
         y4 = self.mark4((y8, x4, residual))  # n, m, H/4, W/4
         return reconstruction, self.to_logit(y4)[:, 0], features
+
+
+def new_network(n_channels: int, generator: torch.Generator) -> PatchAutoencoder:
+    """Make a network with torch's initial weights, drawn from a CPU generator."""
+    with torch.device("meta"):  # draws nothing from the global generator
+        network = PatchAutoencoder(n_channels)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d):
+            bound = 1 / math.sqrt(module.weight[0].numel())  # of fan-in
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator)
+    nn.init.constant_(network.to_logit[0].bias, _FIRST_LOGIT)  # type: ignore[arg-type]
+    # With their channels last in memory, convolutions are faster.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

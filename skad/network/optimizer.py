@@ -1,9 +1,9 @@
-"""How training moves the weights: kernels by Muon, the few other numbers by Adam.
+"""The optimizer: Muon for the kernels, Adam for biases and normalisation.
 
-Muon [1]_ takes the mean gradient of a kernel as a matrix, of output channels by all
-that they see, and makes its singular values about equal: directions that few images ask
-for are followed as far as those that all ask for. Its steps are scaled as in [2]_. It
-needs fewer images than AdamW alone: see docs/method.md.
+Muon [1]_ takes the mean gradient of a kernel as a matrix, output channels by inputs,
+and makes its singular values about equal: rare directions are followed as far as
+common ones. Its steps are scaled as in [2]_. It needs fewer images than AdamW alone:
+see docs/method.md.
 
 References
 ----------
@@ -20,28 +20,21 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from skad.common.torch_settings import limit_threads
 
-_OTHERS_RATE = 0.3  # of the kernels': with it, 0.003 is what AdamW alone does best with
-_RISE = 0.1  # of the steps, up to the peak
+_ADAM_RATE = 0.3  # of Muon's learning rate
+_RISE = 0.1  # of the steps, up to the peak of the learning rate
 
 
 class Optimizer:
-    """Moves the weights of a network, with a one-cycle schedule of the learning rate.
+    """Muon and Adam with one-cycle schedules; `learning_rate` is the peak of Muon's.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The kernels of its convolutions lie in memory with their channels last.
-    learning_rate : float
-        The peak, after a tenth of the steps. It is the kernels'; the other numbers have
-        a smaller one.
-    n_steps : int
+    The kernels of the network must have the channels-last memory format.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float, n_steps: int) -> None:
         self._network = network
         self._kernels = [p for p in network.parameters() if p.ndim == 4]
         others = [p for p in network.parameters() if p.ndim != 4]
-        # Views: what moves a matrix moves its kernel.
+        # Views: a step of a matrix is a step of its kernel.
         self._matrices = [
             nn.Parameter(_channels_last(p.detach()).view(len(p), -1))
             for p in self._kernels
@@ -53,11 +46,11 @@ class Optimizer:
             weight_decay=0.1,
             adjust_lr_fn="match_rms_adamw",
         )
-        rate = _OTHERS_RATE * learning_rate
+        adam_rate = _ADAM_RATE * learning_rate
         # Of exactly ten rates the first would be the whole rise, which OneCycleLR then
         # divides by zero; a bit shorter, it begins at the peak.
         rise = _RISE if n_steps != 9 else 0.999 * _RISE
-        self._adam = Adam(others, rate)
+        self._adam = Adam(others, adam_rate)
         self._schedules = [
             OneCycleLR(
                 optimizer,
@@ -66,11 +59,15 @@ class Optimizer:
                 pct_start=rise,
                 cycle_momentum=optimizer is self._adam,
             )
-            for optimizer, peak in ((self._muon, learning_rate), (self._adam, rate))
+            for optimizer, peak in (
+                (self._muon, learning_rate),
+                (self._adam, adam_rate),
+            )
         ]
+        self._parts: tuple[Any, ...] = (self._muon, self._adam, *self._schedules)
 
     def step(self, loss: Tensor) -> None:
-        """Move the weights against the gradient of a loss."""
+        """Take a step down the gradient of a loss."""
         self._network.zero_grad(set_to_none=True)
         loss.backward()
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
@@ -83,21 +80,13 @@ class Optimizer:
             schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what changes from step to step, the weights aside."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        """Return momenta and schedules."""
+        return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        for optimizer in (self._muon, self._adam):
-            for weights, held in optimizer.state.items():
-                if any(v.ndim and v.shape != weights.shape for v in held.values()):
-                    raise ValueError("a momentum has another shape than its weights")
-
-    def _parts(self) -> dict[str, Any]:
-        schedules = dict(zip(("muon_rate", "adam_rate"), self._schedules, strict=True))
-        return {"muon": self._muon, "adam": self._adam, **schedules}
+        for part, held in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(held)
 
 
 def _channels_last(kernel: Tensor) -> Tensor:

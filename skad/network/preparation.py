@@ -13,11 +13,8 @@ from skad.images.batches import one_by_one
 from skad.network.model import MAP_STRIDE, STRIDE
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
-_VALUES_AT_ONCE = 2**22  # that are standardised
-_LEAST_EXPONENT = -1074  # of a float64
-_SQUARABLE = 256  # powers of two whose squares, and sums of them, float64 holds
-_ROUNDING = 1e-12  # of the mean: what varies less is constant
-_MOST_APART = 30.0  # times, that channels' standard deviations differ by unnoticed
+_ROUNDING = 1e-12  # of the mean: images that vary less are constant
+_MOST_APART = 30.0  # ratio of channels' standard deviations: more is warned of
 _SCALED = (np.uint8, np.uint16)  # by what the type can hold
 
 
@@ -58,7 +55,7 @@ class Preparation:
         return _pad(x).contiguous(memory_format=torch.channels_last)
 
     def flipped(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-        """Flip prepared images (k, C, h, w); what was filled up stays at the end."""
+        """Flip prepared images (k, C, h, w); their padding stays at the end."""
         height, width = self.working_size
         return _pad(x[..., :height, :width].flip(axes)) if axes else x
 
@@ -89,24 +86,14 @@ class Preparation:
         return F.max_pool2d(roi, stride)[0, 0] > 0
 
     def _standardise(self, batch: np.ndarray, device: torch.device) -> Tensor:
-        """Standardise images (k, H, W, C), there: float32, a few rows at a time."""
+        """Standardise images (k, H, W, C) on the device: float32."""
         top = _top(batch.dtype)
         # A float32 holds every number of 16 bits; others may need a float64.
-        exact = np.float32 if batch.dtype in _SCALED else np.float64
-        limits = np.finfo(exact)
-        mean = (self.mean * top).clip(limits.min, limits.max).astype(exact)
-        least = limits.smallest_subnormal
-        std = float(exact(np.clip(self.std * top, least, limits.max)))
-        values = _send(batch, device).flatten(2)  # k, H, W C
-        means = torch.from_numpy(mean).to(device).repeat(batch.shape[2])  # of a row
-        x = torch.empty(values.shape, dtype=torch.float32, device=device)
-        n_rows = max(1, _VALUES_AT_ONCE // values[:, 0].numel())
-        for some, standardised in zip(
-            values.split(n_rows, 1), x.split(n_rows, 1), strict=True
-        ):
-            unit = some.to(means.dtype, copy=True).sub_(means).div_(std)
-            standardised.copy_(unit.clamp_(-_FARTHEST, _FARTHEST))
-        return x.view(batch.shape)
+        exact = torch.float32 if batch.dtype in _SCALED else torch.float64
+        mean = torch.from_numpy(self.mean * top).to(device, exact)
+        x = _send(batch, device).to(exact, copy=True).flatten(2)  # k, H, W C
+        x.sub_(mean.repeat(batch.shape[2])).div_(self.std * top)
+        return x.clamp_(-_FARTHEST, _FARTHEST).float().view(batch.shape)
 
     def _resize(self, x: Tensor) -> Tensor:
         x = x[..., : self.working_size[0], : self.working_size[1]]
@@ -148,24 +135,23 @@ def fit_preparation(
     working_size: tuple[int, int],
     roi: np.ndarray | None,
 ) -> Preparation:
-    """Mean and standard deviation of the pixels that count."""
+    """Measure mean and standard deviation of the pixels that count."""
     counts = slice(None) if roi is None else roi
-    means, variances, exponents = [], [], []
+    means, variances = [], []
+    scale = 0.0
     for batch in one_by_one(images, sample):
-        image = to_unit_range(batch)[0]
-        pixels = image[counts].reshape(-1, image.shape[2]).astype(np.float64)
-        exponents.append(_exponent(pixels))
+        pixels = to_unit_range(batch)[0][counts].reshape(-1, batch.shape[3])
+        if not scale:  # a power of two: squares of 1e-200 would all be 0
+            scale = float(np.ldexp(1, np.frexp(np.abs(pixels).max())[1]))
         means.append(pixels.mean(0))
-        variances.append(np.ldexp(pixels, -exponents[-1]).var(0))
+        variances.append((pixels / scale).var(0))
     mean = np.mean(means, 0)
-    top = max(exponents)
-    below = np.subtract(exponents, top)[:, np.newaxis]
-    variance = np.mean(np.ldexp(variances, 2 * below), 0)  # within the images …
-    variance += np.var(np.ldexp(means, -top), 0)  # … and between them
-    stds = np.ldexp(np.sqrt(variance), top)
+    variance = np.mean(variances, 0)  # within the images …
+    variance += np.var(np.divide(means, scale), 0)  # … and between them
+    stds = np.sqrt(variance)
     if images.format.kind != "integer":  # integers share the scale of their type
-        _warn_of_scales(stds)
-    std = float(np.ldexp(np.sqrt(np.mean(np.square(np.ldexp(stds, -top)))), top))
+        _warn_of_scales(stds * scale)
+    std = float(np.sqrt(np.mean(np.square(stds))) * scale)
     rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
     return Preparation(
         mean=mean,
@@ -176,15 +162,8 @@ def fit_preparation(
     )
 
 
-def _exponent(pixels: np.ndarray) -> int:
-    """Return a power of two to divide numbers by, so that they can be squared."""
-    largest = max(pixels.max(), -pixels.min())
-    exponent = int(np.frexp(largest)[1]) if largest else _LEAST_EXPONENT
-    return 0 if abs(exponent) < _SQUARABLE else exponent
-
-
 def _warn_of_scales(stds: np.ndarray) -> None:
-    """Warn where some channels are too faint beside others to be seen."""
+    """Warn where some channels are too faint beside others to count."""
     faint = np.flatnonzero((stds > 0) & (stds < stds.max() / _MOST_APART))
     if len(faint):
         warn(

@@ -1,9 +1,9 @@
-"""Simulated defects, pasted into good images: what the anomaly decoder learns from.
+"""Synthetic anomalies, pasted into good images to train the segmentation decoder.
 
-A defect has a shape (blob or line), a content (what the shape shows) and a change of
-colour, drawn independently of each other. The material comes from the good images
-themselves, as in CutPaste [1]_ and NSA [2]_. All windows around defects of about one
-size are made at once, for the whole batch.
+An anomaly has a shape (blob or line), a content and a change of colour, drawn
+independently of each other. Its material comes from the good images themselves, as in
+CutPaste [1]_ and NSA [2]_. Anomalies of about one size are made at once for the whole
+batch, each in a window of its own.
 
 References
 ----------
@@ -22,148 +22,210 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import limit_threads
-from skad.network.random import (
-    choose,
-    log_uniform,
-    normal,
-    randint,
-    uniform,
-    with_chance,
-)
-from skad.network.windows import (
-    Windows,
-    cut,
-    pixels_at,
-    pixelwise,
-    place,
-    what_is_shown,
-)
+from skad.network.random import bernoulli, log_uniform, normal, randint, uniform
 
-_FEWEST_ROUNDS = 2  # of every size; in each, half of the images get a defect
-_COVERED = 0.06  # of an image, by the windows around the largest defects
+_FEWEST_ROUNDS = 2  # of every size; in each, half of the images get an anomaly
+_COVERED = 0.06  # of an image, by the windows around the largest anomalies
 _SMALLEST = 2.0  # pixels
-_LINE_POINTS = 48
-_LATTICE = 16  # side of the random lattice that smooth noise is made from
-_PLAIN_TO_SEE = 4.0  # noise levels
+_GRID = 32  # cells along each side of an image, for the foreground weight
+_LINE_POINTS = 48  # of a random walk: a few pixels apart even in long lines
+_LATTICE = 16  # side of the random lattice that smooth noise is interpolated from
+_VISIBLE_LEVEL = 4.0  # noise levels: a change of so much is plain to see
 
-# What a defect shows, and how often a blob and a line show it.
-_FOREIGN = 0  # a turned and scaled part of another image
-_MOVED = 1  # a slightly turned part of this image, from nearby
-_BENT = 2  # what is here, slightly turned and shifted
+# What an anomaly shows, and how often a blob and a line show it.
+_FOREIGN = 0  # a rotated and scaled part of another image
+_MOVED = 1  # a slightly rotated part of this image, from nearby
+_BENT = 2  # what is here, slightly rotated and shifted
 _PLAIN = 3  # one colour that occurs somewhere: a hole
 _SHADED = 4  # what is here, in another colour
-_FILLED = 5  # what lies around, going on here: something is missing
+_FILLED = 5  # an extrapolation of what lies around: something is missing
 _BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
 _LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
 
 
+class _Windows(NamedTuple):
+    """Windows (m) of one size (h, w), each around an anomaly."""
+
+    image: Tensor  # (m,): index of the image
+    top: Tensor  # (m,)
+    left: Tensor  # (m,)
+    pixels: Tensor  # (m, h, w): indices into the pixels of the whole batch
+    centre: Tensor  # (m, 1, 1, 2): x and y of the anomaly, from the window's middle
+    offsets: Tensor  # (m, h, w, 2): x and y of the pixels, from the anomaly
+
+
 @limit_threads(1)
-def simulate(
+def add_anomalies(
     images: Tensor,
     patch_sizes: tuple[int, ...],
     noise_level: float,
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Paste simulated defects into good images.
+    """Return standardised images (n, C, H, W) with anomalies, and their visibility.
 
-    Parameters
-    ----------
-    images : Tensor of shape (n, C, H, W)
-        Good images, standardised.
-    patch_sizes : tuple of int
-        The largest defects, in pixels: sizes run from 2 pixels to one of these, evenly
-        on a log scale within an octave; the smaller the octave, the more there are.
-    noise_level : float
-        What pixels of good images differ by from their neighbourhood.
-    rng : torch.Generator
-
-    Returns
-    -------
-    defective : Tensor of shape (n, C, H, W)
-    visibility : Tensor of shape (n, 1, H, W)
-        From 0 where nothing can be seen to have changed to 1 where it is plain to see.
+    Sizes run from 2 pixels to one of `patch_sizes`, log-uniform within an octave; the
+    smaller the octave, the more anomalies. Visibility (n, 1, H, W) runs from 0, where
+    no change can be seen, to 1, where it is plain to see.
     """
-    defective = pixelwise(images).clone()
-    visibility = torch.zeros_like(defective[:, :1])
-    shown = what_is_shown(images)
-    height, width = size = (images.shape[2], images.shape[3])
+    n, _, height, width = images.shape
+    changed = _pixelwise(images).clone()
+    visibility = torch.zeros_like(changed[:, :1])
+    weight = foreground_weight(images)
     longest = _window_side(max(patch_sizes))
-    for family in _families(torch.tensor(patch_sizes, dtype=images.dtype), max(size)):
-        side = _window_side(float(family.largest.max()))
+    for smallest, largest, are_lines in _size_ranges(patch_sizes, max(height, width)):
+        side = _window_side(float(largest.max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
-        windows = place(shown, size, max(_FEWEST_ROUNDS, n_rounds), side, rng)
-        _paste(images, defective, visibility, windows, family, noise_level, rng)
-    shape = (len(images), height, width, -1)
-    return defective.view(shape).movedim(3, 1), visibility.view(shape).movedim(3, 1)
+        windows = _place(images, weight, max(_FEWEST_ROUNDS, n_rounds), side, rng)
+        m = len(windows.image)
+        which = randint(m, len(patch_sizes), rng).cpu()
+        low, high = (sizes[which].to(images.device) for sizes in (smallest, largest))
+        size = log_uniform(m, low, high, rng)
+        _paste(images, changed, visibility, windows, size, are_lines, noise_level, rng)
+    changed, visibility = (
+        x.view(n, height, width, -1).movedim(3, 1) for x in (changed, visibility)
+    )
+    return changed, visibility
 
 
-class _Family(NamedTuple):
-    smallest: Tensor  # (p,): sizes in pixels, one a patch size, on the CPU
-    largest: Tensor  # (p,)
-    lines: bool  # or blobs
+def _size_ranges(
+    patch_sizes: tuple[int, ...], longest: int
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield the smallest and largest sizes (p,) and whether they are those of lines.
 
-
-def _families(patch_sizes: Tensor, longest: int) -> Iterator[_Family]:
-    """Divide defects: blobs of about every octave of sizes, and lines.
-
-    Small blobs need small windows only, so there can be many of them.
+    About every octave for blobs, so that small ones have small windows, and are many.
     """
-    smallest = torch.full_like(patch_sizes, _SMALLEST)
-    largest = patch_sizes.clamp(_SMALLEST, max(longest, _SMALLEST))
+    largest = torch.tensor(patch_sizes, dtype=torch.float32)
+    largest = largest.clamp(_SMALLEST, max(longest, _SMALLEST))
+    smallest = torch.full_like(largest, _SMALLEST)
     n = max(1, round(math.log2(float(largest.max()) / _SMALLEST)))
     ratio = (largest / smallest) ** (1 / n)
     for i in range(n):
-        yield _Family(smallest * ratio**i, smallest * ratio ** (i + 1), lines=False)
-    yield _Family(smallest, largest, lines=True)
+        yield smallest * ratio**i, smallest * ratio ** (i + 1), False
+    yield smallest, largest, True
 
 
 def _window_side(size: float) -> int:
-    """Side of the windows around defects of this size."""
+    """Side of the windows around anomalies of this size: room for a soft rim."""
     return math.ceil(1.5 * size) + 4
+
+
+def foreground_weight(images: Tensor) -> Tensor:
+    """Return how much coarse cells differ from the margin of their image: (n, h, w).
+
+    Parts on a plain background do, and they are what is inspected.
+    """
+    grid = [min(_GRID, side) for side in images.shape[2:]]
+    cells = F.interpolate(images, grid, mode="nearest")  # n, C, h, w: a pixel each
+    edges = [cells[:, :, 0], cells[:, :, -1], cells[..., 0], cells[..., -1]]
+    margin = torch.cat(edges, 2).median(2).values[:, :, None, None]
+    weight = (cells - margin).abs().mean(1)
+    return weight + 1e-3 * (1 + weight.mean((1, 2), keepdim=True))  # > 0
+
+
+def _place(
+    images: Tensor, weight: Tensor, n_rounds: int, side: int, rng: torch.Generator
+) -> _Windows:
+    """Place an anomaly in half of the images each round, and a window around it."""
+    n, _, height, width = images.shape
+    permutations = (
+        torch.randperm(n, generator=rng, device=rng.device) for _ in range(n_rounds)
+    )
+    image = torch.cat([order[: -(-n // 2)] for order in permutations])
+    row, column = _draw_places(images, weight, image, rng)
+    h, w = min(side, height), min(side, width)
+    top = (row - h // 2).clamp(0, height - h)
+    left = (column - w // 2).clamp(0, width - w)
+    y, x = (torch.arange(s, device=rng.device) - (s - 1) / 2 for s in (h, w))
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
+    centre = torch.stack([column - left + x[0], row - top + y[0]], 1)[:, None, None]
+    pixels = _pixel_indices(images, image, top, left, (h, w))
+    return _Windows(image, top, left, pixels, centre, grid - centre)
+
+
+def _draw_places(
+    images: Tensor, weight: Tensor, image: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw rows and columns (m,): half of them uniform, half by the weight."""
+    m, (n, height, width) = len(image), weight.shape
+    cumulated = weight.double().flatten(1).cumsum(1)
+    cumulated = cumulated / cumulated[:, -1:]
+    cumulated += torch.arange(n, device=image.device)[:, None]  # image i: i to i + 1
+    drawn = image + uniform(m, 0.0, 1.0, rng).double()
+    cell = torch.searchsorted(cumulated.flatten(), drawn) - image * (height * width)
+    cell = cell.clamp(0, height * width - 1)
+    anywhere = bernoulli(m, 0.5, rng)
+
+    def along(side: int, cell: Tensor, n_cells: int) -> Tensor:
+        within = ((cell + uniform(m, 0.0, 1.0, rng)) * (side / n_cells)).long()
+        return torch.where(anywhere, randint(m, side, rng), within.clamp(max=side - 1))
+
+    rows = along(images.shape[2], cell // width, height)
+    return rows, along(images.shape[3], cell % width, width)
+
+
+def _pixel_indices(
+    images: Tensor, image: Tensor, top: Tensor, left: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    """Return indices (m, h, w) of windows' pixels; the edge of an image is repeated."""
+    height, width = images.shape[2:]
+    h, w = (torch.arange(side, device=top.device) for side in shape)
+    rows = (top[:, None] + h).clamp(0, height - 1)  # m, h
+    columns = (left[:, None] + w).clamp(0, width - 1)  # m, w
+    rows = image[:, None] * height + rows  # counted through all images
+    return rows[:, :, None] * width + columns[:, None, :]
+
+
+def _pixelwise(images: Tensor) -> Tensor:
+    """View images (n, C, H, W), channels last, as pixels (n H W, C)."""
+    return images.movedim(1, -1).flatten(0, 2)
+
+
+def _gather(images: Tensor, pixels: Tensor) -> Tensor:
+    """Return pixels at indices (m, h, w) of all images: (m, C, h, w)."""
+    chosen = _pixelwise(images).index_select(0, pixels.flatten())
+    return chosen.unflatten(0, pixels.shape).movedim(-1, 1)
 
 
 def _paste(
     images: Tensor,
-    defective: Tensor,
+    changed: Tensor,
     visibility: Tensor,
-    w: Windows,
-    family: _Family,
+    windows: _Windows,
+    size: Tensor,
+    are_lines: bool,
     noise_level: float,
     rng: torch.Generator,
 ) -> None:
-    """Paste one defect of a family into every window.
+    """Paste an anomaly into every window, in place.
 
-    In place: `defective` (pixels, C) and `visibility` (pixels, 1) of all images.
+    `changed` (pixels, C) and `visibility` (pixels, 1) are those of all images.
     """
-    m, each_round = len(w.image), -(-len(images) // 2)
-    scale = randint(m, len(family.largest), rng)
-    smallest, largest = (t.to(images.device)[scale] for t in family[:2])
-    size = log_uniform(m, smallest, largest, rng)
-    shapes = _lines if family.lines else _blobs
-    opacity = shapes(size, w.offsets, rng)[:, None]  # m, 1, h, w
+    shapes = _lines if are_lines else _blobs
+    opacity = shapes(size, windows.offsets, rng)[:, None]  # m, 1, h, w
 
-    own = pixels_at(images, w.pixels)  # m, C, h, w
-    shares = _LINE_SHARES if family.lines else _BLOB_SHARES
-    content = _content(images, own, opacity, w, size, shares, rng)
-    # What is small is seen as a point, and a line by its length: they count for more.
-    plainer = 2 * torch.ones_like(size) if family.lines else (5 / size).clamp(min=1.0)
-    seen = _visibility(opacity * (content - own), plainer, noise_level)
-    seen = torch.where(opacity > 0.05, seen, 0.0)
+    own = _gather(images, windows.pixels)  # m, C, h, w
+    shares = _LINE_SHARES if are_lines else _BLOB_SHARES
+    content = _content(images, own, opacity, windows, size, shares, rng)
+    # Small blobs are seen as points and lines by their length: they count for more.
+    gain = torch.full_like(size, 2) if are_lines else (5 / size).clamp(min=1)
+    visible = _visibility(opacity * (content - own), gain, noise_level)
+    visible = torch.where(opacity > 0.05, visible, 0.0)
 
-    for i in range(0, m, each_round):  # a round at a time: windows may overlap
+    each_round = -(-len(images) // 2)
+    for i in range(0, len(size), each_round):  # a round at a time: windows may overlap
         k = slice(i, i + each_round)
-        pixels, amount = w.pixels[k].flatten(), pixelwise(opacity[k])
-        here = defective.index_select(0, pixels)
-        mixed = torch.lerp(here, pixelwise(content[k]), amount)
-        defective.index_copy_(0, pixels, mixed)
-        most = torch.maximum(visibility.index_select(0, pixels), pixelwise(seen[k]))
+        pixels, amount = windows.pixels[k].flatten(), _pixelwise(opacity[k])
+        here = changed.index_select(0, pixels)
+        mixed = torch.lerp(here, _pixelwise(content[k]), amount)
+        changed.index_copy_(0, pixels, mixed)
+        most = visibility.index_select(0, pixels).maximum(_pixelwise(visible[k]))
         visibility.index_copy_(0, pixels, most)
 
 
 def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     """Ellipses with a wavy and more or less soft rim, ``size`` (m,) pixels long."""
     m = len(size)
-    u, v = _turn(offsets, uniform(m, 0.0, math.pi, rng))
+    u, v = _rotate(offsets, uniform(m, 0.0, math.pi, rng))
     flatness = uniform(m, 0.25, 1.0, rng)
     radius = size / 2
     rho = torch.hypot(u / radius[:, None, None], v / (radius * flatness)[:, None, None])
@@ -176,66 +238,74 @@ def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
 
 def _lines(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     """Random walks, up to across the window, one to four pixels wide: scratches."""
-    m, (h, w) = len(size), offsets.shape[1:3]
-    length = log_uniform(m, 6.0, torch.full_like(size, 1.4 * max(h, w)), rng)
-    turn = torch.randn(m, _LINE_POINTS, generator=rng, device=rng.device)
-    bend = log_uniform(m, 0.01, torch.full_like(length, 0.3), rng)
+    m, longest = len(size), 1.4 * max(offsets.shape[1:3])
+    length = log_uniform(m, 6.0, longest, rng)  # pixels
+    turn = normal(m, _LINE_POINTS, rng=rng)
+    bend = log_uniform(m, 0.01, 0.3, rng)  # radians at a point
     start = uniform(m, 0.0, 2 * math.pi, rng)
     heading = start[:, None] + (turn * bend[:, None]).cumsum(1)
     step = (length / _LINE_POINTS)[:, None]
     points = torch.stack([heading.sin() * step, heading.cos() * step], 2).cumsum(1)
     points = points - points.mean(1, keepdim=True)  # m, points, 2
-    distance = _distance_to_nearest(offsets, points)
-    width = log_uniform(m, 1.0, torch.full_like(length, 4.0), rng)
-    return torch.sigmoid(4 * (width[:, None, None] / 2 - distance))
-
-
-def _distance_to_nearest(offsets: Tensor, points: Tensor) -> Tensor:
-    """Return distances (m, h, w) from offsets (m, h, w, 2) to the nearest points."""
-    x, y = (along.contiguous() for along in offsets.unbind(3))
-    nearest = torch.full_like(x, math.inf)
+    x, y = (along.contiguous() for along in offsets.unbind(3))  # m, h, w
+    squares = torch.full_like(x, math.inf)  # of the distance to the nearest point
     for point in points.unbind(1):  # one at a time: all at once take much memory
         to_x, to_y = (c[:, None, None] for c in point.unbind(1))
         square = (x - to_x).square_().add_((y - to_y).square_())
-        torch.minimum(nearest, square, out=nearest)
-    return nearest.sqrt_()
+        torch.minimum(squares, square, out=squares)
+    width = log_uniform(m, 1.0, 4.0, rng)  # pixels
+    return torch.sigmoid(4 * (width[:, None, None] / 2 - squares.sqrt_()))
+
+
+def _visibility(change: Tensor, gain: Tensor, noise_level: float) -> Tensor:
+    """Return how visible a change (m, C, h, w) is, times a gain (m,): (m, 1, h, w).
+
+    A change that averages out over 5 x 5 pixels is texture on texture.
+    """
+    c = change.shape[1]
+    # A convolution, where the channels come last, is much quicker than pooling.
+    kernel = change.new_full((c, 1, 5, 5), 1 / 25)
+    mean = F.conv2d(change, kernel, padding=2, groups=c).abs().amax(1, keepdim=True)
+    mean = mean * gain.view(-1, 1, 1, 1)
+    return (mean / (_VISIBLE_LEVEL * noise_level)).square().clamp(max=1.0)
 
 
 def _content(
     images: Tensor,
     own: Tensor,
     opacity: Tensor,
-    w: Windows,
+    windows: _Windows,
     size: Tensor,
     shares: tuple[float, ...],
     rng: torch.Generator,
 ) -> Tensor:
-    """Make what the defects show: (m, C, h, w)."""
+    """Return what the anomalies show: (m, C, h, w)."""
     m = len(own)
-    kind = choose(m, shares, rng)
+    weights = torch.tensor(shares, device=rng.device)
+    kind = torch.multinomial(weights, m, replacement=True, generator=rng)
     shown = own.clone(memory_format=torch.channels_last)
-    taken = _where(kind <= _BENT)
-    if len(taken):
-        there = Windows(*(t[taken] for t in w))
-        shown[taken] = _part(images, there, kind[taken], size[taken], rng)
-    filled = _where(kind == _FILLED)
+    cut = torch.where(kind <= _BENT)[0]
+    there = _Windows(*(t[cut] for t in windows))
+    shown[cut] = _cut(images, there, kind[cut], size[cut], rng)
+    filled = torch.where(kind == _FILLED)[0]
     shown[filled] = _fill(own[filled], opacity[filled], size[filled])
-    plain = _where(kind == _PLAIN)
-    shown[plain] = _any_pixels(images, len(plain), rng)[:, :, None, None]
-    recoloured = _where((kind == _SHADED) | with_chance(m, 0.3, rng))
+    plain, colours = torch.where(kind == _PLAIN)[0], _pixelwise(images)
+    colours = colours[randint(len(plain), len(colours), rng)]  # k, C
+    shown[plain] = colours[:, :, None, None]
+    recoloured = torch.where((kind == _SHADED) | bernoulli(m, 0.3, rng))[0]
     shown[recoloured] = _recolour(shown[recoloured], rng)
-    noisy = _where(with_chance(m, 0.3, rng))
+    noisy = torch.where(bernoulli(m, 0.3, rng))[0]
     grain = log_uniform(len(noisy), 1.0, (size[noisy] / 2).clamp(min=1.5), rng)
-    loudness = uniform(len(noisy), 0.0, 1.0, rng)
-    noise = _smooth_noise(grain, w.offsets[noisy], rng)[:, None]
-    shown[noisy] += noise * _each(loudness)
+    contrast = uniform(len(noisy), 0.0, 1.0, rng)
+    noise = _smooth_noise(grain, windows.offsets[noisy], rng)[:, None]
+    shown[noisy] += noise * contrast.view(-1, 1, 1, 1)
     return shown
 
 
-def _part(
-    images: Tensor, windows: Windows, kind: Tensor, size: Tensor, rng: torch.Generator
+def _cut(
+    images: Tensor, windows: _Windows, kind: Tensor, size: Tensor, rng: torch.Generator
 ) -> Tensor:
-    """Take parts (m, C, h, w) of images, from elsewhere or from here."""
+    """Cut parts (m, C, h, w) out of images and warp them, slightly if of this image."""
     n, _, height, width = images.shape
     m, h, w = windows.pixels.shape
     foreign = kind == _FOREIGN
@@ -243,94 +313,50 @@ def _part(
     nearby = (normal(2, m, rng=rng) * size * (kind == _MOVED)).long()
     top = torch.where(foreign, randint(m, height - h + 1, rng), windows.top)
     left = torch.where(foreign, randint(m, width - w + 1, rng), windows.left)
-    part = cut(images, donor, top + nearby[0], left + nearby[1], (h, w))
-    return _warp(part, windows, ~foreign, rng)
+    top, left = top + nearby[0], left + nearby[1]
+    parts = _gather(images, _pixel_indices(images, donor, top, left, (h, w)))
+    angle = uniform(m, -math.pi, math.pi, rng) * torch.where(foreign, 1.0, 0.15)
+    zoom = 2.0 ** (uniform(m, -0.7, 0.7, rng) * torch.where(foreign, 1.0, 0.4))
+    grid = torch.stack(_rotate(windows.offsets, angle), 3) * zoom.view(-1, 1, 1, 1)
+    shift = 2.0 * normal(m, 1, 1, 2, rng=rng) * ~foreign.view(-1, 1, 1, 1)  # pixels
+    half = torch.tensor([w / 2, h / 2], device=grid.device)
+    grid = (grid + windows.centre + shift) / half
+    return F.grid_sample(parts, grid, padding_mode="reflection", align_corners=False)
 
 
-def _fill(patches: Tensor, opacity: Tensor, size: Tensor) -> Tensor:
-    """Let what lies around defects go on over them, in patches (m, C, h, w).
-
-    A mean under a bell curve, a third of the defect wide, of what is around it.
-    """
+def _fill(own: Tensor, opacity: Tensor, size: Tensor) -> Tensor:
+    """Return a Gaussian mean, a third of the size wide, of what lies around."""
     around = 1 - opacity + 1e-4
-    weighted = torch.cat([patches * around, around], 1)  # m, C + 1, h, w
+    weighted = torch.cat([own * around, around], 1)  # m, C + 1, h, w
     rows, columns = (
         torch.exp(-4.5 * ((at[:, None] - at) / size[:, None, None]).square())[:, None]
-        for at in (torch.arange(s, device=size.device) for s in patches.shape[2:])
+        for at in (torch.arange(s, device=size.device) for s in own.shape[2:])
     )  # m, 1, h, h and m, 1, w, w
     mean = rows @ weighted @ columns
     return mean[:, :-1] / mean[:, -1:]
-
-
-def _any_pixels(images: Tensor, m: int, rng: torch.Generator) -> Tensor:
-    """Return the colours (m, C) of random pixels."""
-    pixels = pixelwise(images)
-    return pixels[randint(m, len(pixels), rng)]
-
-
-def _warp(
-    patches: Tensor, windows: Windows, slightly: Tensor, rng: torch.Generator
-) -> Tensor:
-    """Turn, scale and shift patches (m, C, h, w) about the defects' centres."""
-    m, _, h, w = patches.shape
-    angle = uniform(m, -math.pi, math.pi, rng) * torch.where(slightly, 0.15, 1.0)
-    zoom = 2.0 ** (uniform(m, -0.7, 0.7, rng) * torch.where(slightly, 0.4, 1.0))
-    u, v = _turn(windows.offsets, angle)
-    shift = 2.0 * normal(m, 1, 1, 2, rng=rng) * _each(slightly)
-    grid = torch.stack([u, v], 3) * _each(zoom) + windows.centre + shift
-    half = torch.tensor([w / 2, h / 2], device=grid.device)
-    return F.grid_sample(
-        patches, grid / half, padding_mode="reflection", align_corners=False
-    )
 
 
 def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
     """Change contrast, brightness and hue of patches (m, C, h, w)."""
     m, c = patches.shape[:2]
     gain = 2.0 ** (0.4 * normal(m, 1, 1, 1, rng=rng))
-    shade = normal(m, 1, 1, 1, rng=rng)
-    tint = 0.5 * normal(m, c, 1, 1, rng=rng)
+    brightness = normal(m, 1, 1, 1, rng=rng)
+    hue = 0.5 * normal(m, c, 1, 1, rng=rng)
     mean = patches.mean((2, 3), keepdim=True)
-    return (patches - mean) * gain + mean + shade + tint
-
-
-def _visibility(change: Tensor, plainer: Tensor, noise_level: float) -> Tensor:
-    """Tell how plain a change (m, C, h, w) is to see: (m, 1, h, w), 0 to 1.
-
-    A change that averages out over a few pixels is texture on texture. One that is seen
-    better than its size lets expect is ``plainer`` (m,) by this factor.
-    """
-    c = change.shape[1]
-    # A convolution, where the channels come last, is much quicker than pooling.
-    mean = change.new_full((c, 1, 5, 5), 1 / 25)
-    seen = F.conv2d(change, mean, padding=2, groups=c).abs().amax(1, keepdim=True)
-    seen = seen * _each(plainer)
-    return (seen / (_PLAIN_TO_SEE * noise_level)).square().clamp(max=1.0)
+    return (patches - mean) * gain + mean + brightness + hue
 
 
 def _smooth_noise(grain: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Noise (m, h, w), about normal, with a grain of ``grain`` (m,) pixels."""
+    """Return noise (m, h, w), about normal, with a grain of ``grain`` (m,) pixels."""
     lattice = normal(len(grain), 1, _LATTICE, _LATTICE, rng=rng)
+    grid = offsets / (_LATTICE / 2 * grain.view(-1, 1, 1, 1))
     return F.grid_sample(
-        lattice,
-        offsets / (_LATTICE / 2 * _each(grain)),
-        mode="bicubic",
-        padding_mode="reflection",
-        align_corners=False,
+        lattice, grid, mode="bicubic", padding_mode="reflection", align_corners=False
     )[:, 0]
 
 
-def _turn(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+def _rotate(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate offsets (m, h, w, 2) by angles (m,): x and y, (m, h, w) each."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    x, y = offsets[..., 0], offsets[..., 1]
+    x, y = offsets.unbind(3)
     return cos * x + sin * y, cos * y - sin * x
-
-
-def _where(wanted: Tensor) -> Tensor:
-    """Return the places (k,) of those of m that are wanted."""
-    return wanted.nonzero()[:, 0]
-
-
-def _each(values: Tensor) -> Tensor:
-    """One value (m,) an item, shaped to go with tensors of four axes."""
-    return values[:, None, None, None]

@@ -1,4 +1,4 @@
-"""The training loop: good images in, a network that has seen simulated defects out."""
+"""The training loop: good images in, losses out."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skad.common.warnings import warn
-from skad.network.augmentation import Appearance, augment
+from skad.network.augmentation import Variation, augment
 from skad.network.checkpoint import Checkpoint
 from skad.network.optimizer import Optimizer
-from skad.network.synthetic_anomalies import simulate
+from skad.network.synthetic_anomalies import add_anomalies
 
 _ANOMALY_SHARE = 2 / 3  # of the whole loss, on a log scale
-_LEAST_LOSS = 1e-4  # of either kind: keeps logarithms finite
+_LEAST_LOSS = 1e-4  # added to either loss: keeps logarithms finite
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
 _BYTES_A_PIXEL = 400  # of a batch, that a training step takes
-_BATCHES_ON_GPU = 4  # changed at once: it computes sooner than it is told what to
-_MOST_PIXELS = 256 * 256 * 256  # changed at once, so that they fit into memory
+_BATCHES_ON_GPU = 4  # augmented at once: a GPU waits for many small calls
+_MOST_PIXELS = 256 * 256 * 256  # augmented at once, so that they fit into memory
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     patch_sizes: tuple[int, ...],
-    appearance: Appearance,
+    variation: Variation,
     roi: Tensor | None,
     generator: torch.Generator,
     checkpoint: Checkpoint | None = None,
@@ -44,21 +44,19 @@ def train(
     ----------
     network : PatchAutoencoder
     read : callable
-        The indices (m, k) of m batches in, one standardised batch (k, C, H, W) after
-        the other out.
-    n_images : int
-    n_steps, batch_size : int
+        Turns the indices (m, k) of m batches into standardised batches (k, C, H, W).
+    n_images, n_steps, batch_size : int
     learning_rate : float
         The peak of a one-cycle schedule.
     patch_sizes : tuple of int
-        Largest simulated defects, in pixels.
-    appearance : Appearance
+        The largest synthetic anomalies, in pixels.
+    variation : Variation
     roi : Tensor of shape (H, W) or None
         0 where nothing counts.
     generator : torch.Generator
         The only source of randomness, on the device of the network.
     checkpoint : Checkpoint or None
-        Goes on from what it has of the training, and keeps it.
+        What the training resumes from, and is saved to.
 
     Yields
     ------
@@ -68,38 +66,40 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=_moving_average, use_buffers=True
     )
-    network.train()
     order = Order(n_images, n_steps, batch_size, generator)
     if checkpoint is not None:
         checkpoint.follow(
             network=network, average=average, optimizer=optimizer, order=order
         )
-
-    images = chain.from_iterable(map(read, order.groups()))
+    network.train()
+    batches = chain.from_iterable(map(read, order.groups()))
     at_once = 1 if generator.device.type == "cpu" else _BATCHES_ON_GPU
-    for several in _together(images, at_once):
-        good = augment(several, appearance, generator)
-        changed = simulate(good, patch_sizes, appearance.noise_level, generator)
-        seen = (good, *changed) if roi is None else [x * roi for x in (good, *changed)]
-        for batch in zip(*(x.split(batch_size) for x in seen), strict=True):
-            losses = step(network, *batch)
+    for images in _together(batches, at_once):
+        good = augment(images, variation, generator)
+        noise_level = variation.noise_level
+        changed, visibility = add_anomalies(good, patch_sizes, noise_level, generator)
+        if roi is not None:
+            good, changed, visibility = good * roi, changed * roi, visibility * roi
+        shown = (x.split(batch_size) for x in (good, changed, visibility))
+        for batch in zip(*shown, strict=True):
+            losses = compute_losses(network, *batch)
             optimizer.step(losses["loss"].log())
             average.update_parameters(network)
-            order.done()
+            order.n_done += 1
             yield {name: float(value.detach()) for name, value in losses.items()}
         if checkpoint is not None:
-            checkpoint.keep()
+            checkpoint.save()
     network.load_state_dict(average.module.state_dict())
     network.eval()
 
 
-def step(
-    network: nn.Module, good: Tensor, defective: Tensor, visibility: Tensor
+def compute_losses(
+    network: nn.Module, good: Tensor, changed: Tensor, visibility: Tensor
 ) -> dict[str, Tensor]:
-    """Losses of one batch: rebuild the good image, mark where it was changed.
+    """Return the losses of a batch: rebuild the good image, segment what was changed.
 
     "loss" is their weighted geometric mean, of which the logarithm is to be minimised:
-    so both have a say, of whatever size they are on these images, as in [1]_.
+    so both count, whatever their size on these images, as in [1]_.
 
     References
     ----------
@@ -108,78 +108,130 @@ def step(
        learning. CVPR Workshops.
     """
     device = good.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=_fast_bfloat16(device)):
-        reconstruction, logits, _ = network(defective)
+    with torch.autocast(device, torch.bfloat16, enabled=_has_fast_bfloat16(device)):
+        reconstruction, logits, _ = network(changed)
     rebuilt = F.l1_loss(reconstruction.float(), good)
-    labels = F.max_pool2d(visibility, 2)[:, 0]  # n, H/2, W/2
-    marked = F.binary_cross_entropy_with_logits(
-        logits.float(), labels, weight=1 + _RARE_WEIGHT * labels
+    target = F.max_pool2d(visibility, 2)[:, 0]  # n, H/2, W/2
+    segmented = F.binary_cross_entropy_with_logits(
+        logits.float(), target, weight=1 + _RARE_WEIGHT * target
     )
     loss = (rebuilt + _LEAST_LOSS) ** (1 - _ANOMALY_SHARE)
-    loss = loss * (marked + _LEAST_LOSS) ** _ANOMALY_SHARE
-    return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": marked}
+    loss = loss * (segmented + _LEAST_LOSS) ** _ANOMALY_SHARE
+    return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": segmented}
 
 
 class Order:
-    """Which images every step is shown: all in a new order, again and again.
+    """The images of every step: all in a random order, then all in a new one.
 
-    Parameters
-    ----------
-    n_images, n_steps, batch_size : int
-    generator : torch.Generator
-        Its state is kept with the order.
+    Counting the steps made is the caller's: `n_done`.
     """
 
     def __init__(
         self, n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
     ) -> None:
-        self._n_images, self._batch_size = n_images, batch_size
+        self._n_images, self._n_steps, self._size = n_images, n_steps, batch_size
         self._generator = generator
-        self._n_left = n_steps
-        self._n_given = 0  # of the steps that are left: those whose images were given
-        self._drawn = torch.empty(0, dtype=torch.long)  # images of the steps left
+        self._drawn = torch.empty(0, dtype=torch.long)  # since the first step
+        self.n_done = 0
 
     def groups(self) -> Iterator[np.ndarray]:
-        """Yield places (m, batch_size): of all steps that are known, then draw anew."""
-        size, device = self._batch_size, self._generator.device
-        while self._n_given < self._n_left:
-            start = self._n_given * size
-            while len(self._drawn) < start + size:
+        """Yield indices (m, batch_size) of as many of the steps left as are drawn."""
+        size, n_given = self._size, self.n_done
+        while n_given < self._n_steps:
+            while len(self._drawn) < (n_given + 1) * size:
                 order = torch.randperm(
-                    self._n_images, generator=self._generator, device=device
+                    self._n_images,
+                    generator=self._generator,
+                    device=self._generator.device,
                 )
                 self._drawn = torch.cat([self._drawn, order.cpu()])
-            m = min(self._n_left, len(self._drawn) // size) - self._n_given
-            self._n_given += m
-            yield self._drawn[start : start + m * size].view(m, size).numpy()
-
-    def done(self) -> None:
-        """Forget the next step: it was made."""
-        self._drawn = self._drawn[self._batch_size :]
-        self._n_left -= 1
-        self._n_given -= 1
+            n_known = min(self._n_steps, len(self._drawn) // size)
+            yield self._drawn[n_given * size : n_known * size].view(-1, size).numpy()
+            n_given = n_known
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is to come."""
-        return {
-            "n_left": self._n_left,
-            "drawn": self._drawn.clone(),
-            "generator": self._generator.get_state(),
-        }
+        """Return the steps made, and what was drawn so far."""
+        generator = self._generator.get_state()
+        return {"n_done": self.n_done, "drawn": self._drawn, "generator": generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        drawn = state["drawn"]
-        are_places = ((drawn >= 0) & (drawn < self._n_images)).all()
-        if not (0 <= state["n_left"] <= self._n_left and are_places):
-            raise ValueError("it is the order of another training")
-        self._n_left, self._n_given = state["n_left"], 0
-        self._drawn = drawn
+        self.n_done, self._drawn = state["n_done"], state["drawn"]
         self._generator.set_state(state["generator"])
 
 
+class History:
+    """The mean losses of every epoch, in `epochs`.
+
+    `progress` is told the step, the number of steps and the losses, after every step.
+    """
+
+    def __init__(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        progress: Callable[[int, int, dict[str, float]], None] | None,
+    ) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self._steps: list[dict[str, float]] = []  # of the epoch that is not over
+        self._n_epochs, self._n_steps = n_epochs, n_steps
+        self._progress = progress
+
+    def note(self, step: dict[str, float]) -> None:
+        """Take down the losses of the next step."""
+        self._steps.append(step)
+        if self._progress is not None:
+            n_done = len(self.epochs) * self._n_steps + len(self._steps)
+            self._progress(n_done, self._n_epochs * self._n_steps, step)
+        if len(self._steps) == self._n_steps:
+            means = {
+                name: float(np.mean([s[name] for s in self._steps])) for name in step
+            }
+            self.epochs.append({"epoch": len(self.epochs) + 1, **means})
+            self._steps = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was taken down so far."""
+        return {"epochs": self.epochs, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epochs, self._steps = state["epochs"], state["steps"]
+
+
+def check_finite_loss(loss: float, learning_rate: float) -> None:
+    """Raise a ValueError where training diverged."""
+    if not np.isfinite(loss):
+        raise diverged(learning_rate)
+
+
+def diverged(learning_rate: float) -> ValueError:
+    """Return the error for a training that diverged."""
+    return ValueError(
+        f"training with learning_rate={learning_rate} went astray: it computes NaN "
+        "or infinity. Lower learning_rate."
+    )
+
+
+def warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
+    """Warn where batches of n images may take more memory than there is."""
+    needed = n * size[0] * size[1] * _BYTES_A_PIXEL
+    if device.type == "cuda":
+        present = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > present:
+        warn(
+            f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
+            f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
+            "a smaller image_size or batch_size, or cut the images up.",
+        )
+
+
 def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
-    """Put up to n batches at a time into one: fewer of large images, and at the end."""
+    """Join up to n batches into one: fewer of large images, and at the end."""
     several: list[Tensor] = []
     for batch in batches:
         several.append(batch)
@@ -201,26 +253,8 @@ def _moving_average(averaged: Any, current: Any, n_averaged: Any) -> None:
             mean.copy_(value)
 
 
-def _fast_bfloat16(device: str) -> bool:
-    """Tell whether this device computes in bfloat16 faster than in float32."""
+def _has_fast_bfloat16(device: str) -> bool:
+    """Tell whether this device computes faster in bfloat16 than in float32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device == "cpu" and bool(supported())
-
-
-def warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
-    """Warn where training on so many images at a time may take more than there is."""
-    needed = n * size[0] * size[1] * _BYTES_A_PIXEL
-    if device.type == "cuda":
-        present = torch.cuda.get_device_properties(device).total_memory
-    elif hasattr(os, "sysconf"):
-        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        return
-    if needed > present:
-        warn(
-            f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
-            f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
-            "a smaller image_size or batch_size, or cut the images up.",
-        )
+    return torch.cpu.get_capabilities().get("avx512_bf16", False)

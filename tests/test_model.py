@@ -1,0 +1,90 @@
+"""The network: shapes and strides, and that every weight learns."""
+
+import pytest
+import torch
+
+from skad.network import model as _model
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE
+from skad.network.training import compute_losses
+
+
+def network(n_channels=1):
+    return _model.new_network(n_channels, torch.Generator().manual_seed(0)).eval()
+
+
+def images(n=2, n_channels=1, size=(32, 48)):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, n_channels, *size, generator=generator)
+
+
+def outputs(x):
+    """Everything that the network returns, in one list."""
+    reconstruction, logits, features = network()(x)
+    return [reconstruction, logits, *features]
+
+
+@pytest.mark.parametrize(
+    ("size", "n_channels"), [((16, 16), 1), ((48, 32), 3), ((16, 160), 6)]
+)
+def test_shapes(size, n_channels):
+    x = images(2, n_channels, size)
+    reconstruction, logits, features = network(n_channels)(x)
+    height, width = size
+    assert reconstruction.shape == x.shape
+    assert logits.shape == (2, height // MAP_STRIDE, width // MAP_STRIDE)
+    for level, stride in zip(features, FEATURE_STRIDES, strict=True):
+        assert len(level) == 2
+        assert level.shape[2:] == (height // stride, width // stride)
+
+
+def test_images_of_a_batch_are_independent():
+    x = images(3)
+    for together, alone in zip(outputs(x), outputs(x[1:2]), strict=True):
+        torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_change_where_the_image_changed():
+    """A pixel's change moves the outputs around it most, so strides are true."""
+    size, row, col = 256, 150, 70
+    x = images(1, size=(size, size))
+    changed = x.clone()
+    changed[:, :, row, col] += 5.0
+    for before, after in zip(outputs(x), outputs(changed), strict=True):
+        moved = (after - before).double().abs()
+        moved = moved.reshape(-1, *moved.shape[-2:]).sum(0)
+        stride = size // moved.shape[0]
+        found = divmod(int(moved.argmax()), moved.shape[1])
+        assert abs(found[0] * stride - row) <= 2 * STRIDE
+        assert abs(found[1] * stride - col) <= 2 * STRIDE
+        assert moved[-1, -1] == 0  # nothing changes far away: fully convolutional
+
+
+def test_every_parameter_learns_from_a_step():
+    net = network(3).train()
+    good = images(4, 3)
+    visibility = torch.zeros(4, 1, 32, 48)
+    visibility[:, :, 8:16, 8:16] = 1.0
+    compute_losses(net, good, good + visibility, visibility)["loss"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def test_the_anomaly_loss_does_not_spoil_the_reconstruction():
+    net, good = network().train(), images(4)
+    losses = compute_losses(net, good, good, torch.zeros(4, 1, 32, 48))
+    losses["anomaly_loss"].backward()
+    assert net.to_image[0].weight.grad is None
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_weights_are_torchs_own_from_another_generator(n_channels):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        expected = _model.PatchAutoencoder(n_channels).state_dict()
+        torch.manual_seed(6)
+        before = torch.get_rng_state()
+        generator = torch.Generator().manual_seed(5)
+        found = _model.new_network(n_channels, generator).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+    for name in expected.keys() - {"to_logit.0.bias"}:
+        assert torch.equal(found[name], expected[name]), name
+    assert (found["to_logit.0.bias"] < -2).all()  # few pixels are anomalous
