@@ -18,7 +18,7 @@ from skad.benchmark.evaluation import (
     fit_and_score,
     rate_in_words,
 )
-from skad.datasets.surfaces import load_surfaces
+from skad.datasets import load_surfaces
 from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.overlays import heat_map_image, to_rgb_uint8
