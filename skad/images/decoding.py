@@ -1,36 +1,25 @@
 """One image file in, one array out; or a reason why not."""
 
-import io
 import os
-from collections.abc import Sequence
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from skad.common.checks import MAX_PIXELS
 from skad.common.warnings import warn
-from skad.images.formats import (
-    MAX_BYTES,
-    UnreadableError,
-    check_claim,
-    check_depth,
-    check_one_picture,
-    find_plug_in,
-    quiet,
-    refuse_several,
-)
+from skad.images.formats import UnreadableError, check_single, open_image, quiet
 from skad.images.loading import load
-from skad.images.png import START, tidy_png
-from skad.images.resizing import Size, check_options, resize
-from skad.images.tiff import check_page, decode_page, ink
+from skad.images.resizing import Size, as_type, check_options, resize
 
 PathLike = str | os.PathLike[str]
 
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, as Pillow's mode "L"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEADER = 4096  # bytes that hold the headers of JPEG 2000 and AVIF
 _LISTED = 10  # files that one warning or error spells out
 
 
@@ -46,18 +35,17 @@ def read_image(
     Parameters
     ----------
     path : path
-        A file of any format that Pillow reads here, PNG, JPEG, TIFF, BMP, WebP, GIF,
-        JPEG 2000 and AVIF among them, but no documents, drawings, movies and icons.
-        Its contents decide, not its name.
+        A PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or PPM file. Its contents
+        decide, not its name.
     image_size : int or (height, width), default=None
         Resize to this many pixels, an int meaning a square; shrinking averages, so
         that it does not alias. None keeps the size of the file.
     gray : bool, default=False
         Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B [1]_.
     truncated : {"error", "warn"}, default="error"
-        What to do with a file that ends early, or whose data do. "warn" reads what its
-        decoder gives, the rest black or gray, and says so in a warning; some decoders
-        give nothing, and then it is an error all the same.
+        What to do with a file whose data end early. "warn" reads what its decoder
+        gives, the rest black or gray, with a warning. If that is nothing, it is an
+        error all the same.
 
     Returns
     -------
@@ -71,16 +59,15 @@ def read_image(
         If there is no such file.
     ValueError
         If the file cannot be read; the message names the file and the reason. That
-        includes claims of more than 2**28 pixels, files of several frames or pages,
-        pixels that are NaN or infinite, and more than 8 bits where Pillow would
-        silently cut to 8, as in 16-bit PNG files with colour or alpha.
+        includes files of several frames or pages, those of more pixels than twice
+        ``PIL.Image.MAX_IMAGE_PIXELS``, pixels that are NaN or infinite, and more than 8 bits where Pillow would cut
+        to 8, as in 16-bit PNG files with colour or alpha.
 
     Notes
     -----
-    The EXIF orientation is applied, unless the EXIF block is broken. Previews beside an
-    image, as in a camera's MPO or TIFF file, are no further frames or pages. An alpha
-    channel is dropped and the colours under it are kept as stored. Palette and CMYK
-    images become RGB, 1-bit images become gray with 0 and 255.
+    The EXIF orientation is applied. Previews beside an image are passed over. An alpha
+    channel is dropped, palette and CMYK images become RGB, 1-bit images become gray
+    with 0 and 255.
 
     References
     ----------
@@ -98,7 +85,7 @@ def read_image(
     (15, 20)
     """
     size = check_options(image_size, gray)
-    frame = read_frame(path, size, gray, check_truncated(truncated))
+    frame = read_frame(path, size, 1 if gray else None, check_truncated(truncated))
     if frame.lack:
         warn_truncated([(path, frame.lack)])
     return frame.image
@@ -113,15 +100,20 @@ class Frame(NamedTuple):
 
 
 def read_frame(
-    path: PathLike, size: Size | None, gray: bool, truncated: str = "error"
+    path: PathLike, size: Size | None, channels: int | None, truncated: str = "error"
 ) -> Frame:
-    """Read one image file as `read_image` does; the options are checked already."""
+    """Read one image file; the options are checked already.
+
+    With 1 channel colour becomes gray (H, W), with 3 gray becomes colour (H, W, 3);
+    None leaves both.
+    """
+    path = Path(os.path.expanduser(path))
     try:
-        return _decode(Path(os.path.expanduser(path)), size, gray, truncated)
+        return _decode(path, size, channels, truncated)
     except FileNotFoundError:
         raise
-    except Exception as error:
-        raise ValueError(f"cannot read the image {path}: {_reason(error)}") from error
+    except Exception as error:  # whatever a decoder has for a bad file
+        raise ValueError(f"cannot read the image {path}: {reason_of(error)}") from error
 
 
 def check_truncated(value: Any) -> str:
@@ -131,91 +123,46 @@ def check_truncated(value: Any) -> str:
     return value
 
 
-def warn_truncated(files: Sequence[tuple[PathLike, str]]) -> None:
+def warn_truncated(files: list[tuple[PathLike, str]]) -> None:
     """Name files that were read although they end early."""
-    warn(f"read without what is missing, {list_files('truncated', files)}")
+    warn(f"read without what is missing, {name_files('truncated ', files)}")
 
 
-def list_files(what: str, files: Sequence[tuple[PathLike, str]]) -> str:
-    """Name some files with a reason each."""
-    lines = [f"  {path}: {why}" for path, why in files[:_LISTED]]
+def name_files(adjective: str, files: list[tuple[PathLike, str]]) -> str:
+    """Name some image files, each with a reason."""
+    lines = [f"  {path}: {reason}" for path, reason in files[:_LISTED]]
     if len(files) > _LISTED:
         lines.append(f"  and {len(files) - _LISTED} more")
-    return "\n".join(
-        [" ".join((f"{len(files)}", *what.split(), "image file(s):")), *lines]
-    )
+    return "\n".join([f"{len(files)} {adjective}image file(s):", *lines])
 
 
-class Seen(NamedTuple):
-    """What is remembered of an image that was decoded."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __str__(self) -> str:
-        """Say size, colour and bit depth."""
-        kind = "gray" if len(self.shape) == 2 else "colour"
-        return f"{self.shape[0]} x {self.shape[1]} {kind} {self.dtype}"
-
-
-def check_fits(first: Seen, other: Seen) -> None:
-    """Refuse an image that cannot be in one array with the first."""
-    if (first.shape, first.dtype) != (other.shape, other.dtype):
-        remedies = []
-        if first.shape[:2] != other.shape[:2]:
-            remedies.append(f"pass image_size={first.shape[:2]} to resize them")
-        if first.shape[2:] != other.shape[2:]:
-            remedies.append("pass gray=True to read all as gray")
-        if first.dtype != other.dtype:
-            remedies.append("convert the files to one bit depth")
-        raise ValueError(
-            "images must have one size (height x width), colour and bit depth: "
-            f"{first.path} is {first}, {other.path} is {other}; {', '.join(remedies)}"
-        )
-
-
-def as_colour(image: NDArray[Any]) -> NDArray[Any]:
-    """Return a gray image (H, W) as one of three equal channels; colour stays."""
-    return np.repeat(image[:, :, np.newaxis], 3, axis=2) if image.ndim == 2 else image
-
-
-def decode_or_say_why(
-    path: Path, size: Size | None, gray: bool, truncated: str
-) -> Frame | str:
-    """Return the image and the size of its file, or the reason why there is none."""
-    try:
-        return _decode(path, size, gray, truncated)
-    except Exception as error:
-        return _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    """Say what went wrong in words."""
+def reason_of(error: BaseException) -> str:
+    """Say in words why a file cannot be read."""
     if isinstance(error, UnreadableError | FileNotFoundError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "there is not enough memory to decode it (MemoryError)"
+        return "there is not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = str(error) if isinstance(error, OSError | ValueError | SyntaxError) else ""
     reason = "it is damaged, ends early or is of a kind that is not supported"
-    return f"{reason}; its decoder says: {said}" if " " in said else reason
+    return f"{reason}; its decoder says: {error}" if " " in str(error) else reason
 
 
-def _decode(path: Path, size: Size | None, gray: bool, truncated: str) -> Frame:
+def _decode(
+    path: Path, size: Size | None, channels: int | None, truncated: str
+) -> Frame:
     """Decode and resize; a bad file may raise any exception that a decoder has."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such image file: {path}")
     if not os.path.isfile(path):  # opening a pipe would wait for ever
         raise UnreadableError("it is a folder or a device, not a file")
     with path.open("rb") as file, quiet():
-        start = file.read(16)
+        start = file.read(4)
         file.seek(0)
         if not start:
             raise UnreadableError("the file is empty")
-        decode = _decode_tiff if start[:4] in _TIFF_STARTS else _decode_plain
-        image, lack = decode(file, start, path, gray)
+        decode = _decode_tiff if start in _TIFF_STARTS else _decode_plain
+        image, lack = decode(file, channels == 1)
     if lack and truncated == "error":
         raise UnreadableError(lack)
     if image.dtype == np.float32 and not np.isfinite(image).all():
@@ -225,32 +172,50 @@ def _decode(path: Path, size: Size | None, gray: bool, truncated: str) -> Frame:
             "NaN or infinite"
         )
     resized = image if size is None else resize(image, size)
+    if channels == 3 and resized.ndim == 2:
+        resized = np.repeat(resized[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
     return Frame(resized, (image.shape[0], image.shape[1]), lack)
 
 
-def _decode_plain(
-    file: BinaryIO, start: bytes, path: Path, gray: bool
-) -> tuple[NDArray[Any], str]:
+def _decode_plain(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
     """Decode what is no TIFF; also say what is wrong with it."""
-    plug_in = find_plug_in(start, path)
-    if os.fstat(file.fileno()).st_size > MAX_BYTES:
-        raise UnreadableError(f"it is larger than {MAX_BYTES} bytes, as no image is")
-    data = file.read()
-    if start.startswith(START):
-        data, frames = tidy_png(data)
-        refuse_several(frames, "frames")
-    with plug_in(io.BytesIO(data)) as image:
-        check_claim(*image.size)
-        check_one_picture(image)
-        check_depth(image, data)
-        lack = load(image, data, lambda: plug_in(io.BytesIO(data)))
-        return _to_array(image, gray), lack
+    with open_image(file) as image:
+        if image.format != "MPO":  # whose further pictures are mostly previews
+            check_single(getattr(image, "n_frames", 1), "frames")
+        place = file.tell()
+        file.seek(0)
+        _check_depth(image, file.read(_HEADER))
+        file.seek(place)
+        loaded, lack = load(image, file)
+        return _to_array(loaded, gray), lack
+
+
+def _check_depth(image: ImageFile.ImageFile, header: bytes) -> None:
+    """Refuse an opened image of which Pillow would drop bits in silence."""
+    args = image.tile[0][3] if image.tile else ""
+    deep = False
+    if image.format == "PNG":
+        deep = ";16" in str(args) and not image.mode.startswith("I")
+    elif image.format == "PPM":
+        deep = image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
+    elif image.format == "JPEG2000":  # ITU-T T.800, A.5.1: bits less 1
+        place = header.find(b"\xff\x4f\xff\x51") + 42
+        deep = image.mode != "I;16" and any(header[place : place + 1] > b"\x07")
+    elif image.format == "AVIF":  # AV1-ISOBMFF 2.3.3: 10 or 12 bits
+        codec = re.search(rb"av1C\x81.(.)", header, re.DOTALL)
+        deep = codec is not None and bool(codec[1][0] & 0x40)
+    if deep:
+        raise UnreadableError(
+            f"this {image.format} image has more than 8 bits per channel and would be "
+            "cut to 8 bits; save it as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
+        )
 
 
 def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
     """Turn a decoded image upright, without alpha or palette, into an array."""
-    _turn(image)
-    if image.mode.startswith("I"):  # "I;16"; "I" in older Pillow and of PPM files
+    with suppress(Exception):  # whatever Pillow stumbles over in a broken EXIF block
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # "I;16"; "I" in PPM files
         return np.array(image).astype(np.uint16)
     if image.mode == "F":
         return np.array(image)
@@ -261,41 +226,23 @@ def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
     return np.array(colour.convert("L") if gray else colour)
 
 
-def _turn(image: Image.Image) -> None:
-    """Turn an image as its EXIF block says; if that is broken, leave it as stored."""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except MemoryError:
-        raise
-    except Exception:  # whatever Pillow stumbles over in these bytes
-        return
-
-
-def _decode_tiff(
-    file: BinaryIO, start: bytes, path: Path, gray: bool
-) -> tuple[NDArray[Any], str]:
+def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
     """Decode a TIFF file; also say what is wrong with it."""
     import tifffile  # comes with scikit-image
 
+    from skad.images.tiff import decode_page, is_inverted, only_page, suits_pillow
+
     with tifffile.TiffFile(file) as tiff:
-        page = check_page(tiff, os.fstat(file.fileno()).st_size)
-        if not _suits_pillow(page):
-            return decode_page(page, file, gray), ""
-        file.seek(0)
-        with TiffImageFile(file) as image:  # has more decompressors than tifffile
-            check_claim(*image.size)
-            lack = load(image, b"", lambda: TiffImageFile(file))
-            array = _to_array(image, gray)
-        # Pillow inverts 8 bits only.
-        inverted = array.dtype == np.uint16 and ink(page) == "MINISWHITE"
-        return ~array if inverted else array, lack
-
-
-def _suits_pillow(page: Any) -> bool:
-    """Whether Pillow keeps the bits of a page and does not find it too large."""
-    tile = page.tilewidth * page.tilelength
-    largest = max(page.imagewidth * page.imagelength, tile)
-    dtype = str(page.dtype)
-    return largest <= (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) and (
-        dtype in ("bool", "uint8") or (dtype, page.samplesperpixel) == ("uint16", 1)
-    )
+        page = only_page(tiff, file)
+        if suits_pillow(page):
+            file.seek(0)
+            with open_image(file) as image:
+                loaded, lack = load(image, file)
+                array = _to_array(loaded, gray)
+            # Pillow inverts 8 bits only.
+            inverted = array.dtype == np.uint16 and is_inverted(page)
+            return ~array if inverted else array, lack
+        array = decode_page(page, file)
+    if gray and array.ndim == 3:
+        array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)
+    return array, ""

@@ -1,118 +1,101 @@
-"""All pixels of an opened image; what its decoder would leave out silently is found."""
+"""Decode an opened image, and find what its decoder would leave out in silence."""
 
-from collections.abc import Callable
+import io
+from contextlib import suppress
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
-from skad.images.jpeg import load_jpeg
+from skad.images.formats import UnreadableError, open_image
 
-_SILENT = ("zip", "gif")  # codecs that are content where data end before the last row
 _TRUNCATED = "the image data are truncated: they end before the last pixel"
 
-_BYTES = {"L": 1, "P": 1, "LA": 2, "I;16": 2, "RGB": 3, "RGBA": 4}  # of a pixel
-_MOST_BYTES = 4
-
-Box = tuple[int, int, int, int]  # left, upper, right, lower
-
-_MARK = np.random.default_rng(0).bytes(1024)  # no row of an image looks like that
-_NEGATIVE = bytes(255 - byte for byte in _MARK)
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of image
+_AHEAD = bytes(8)  # libjpeg looks so many bytes ahead
+_JUNK = bytes(range(1, 65))  # between a scan and a marker, it is skipped
 
 
-def load(
-    image: ImageFile.ImageFile, data: bytes, again: Callable[[], ImageFile.ImageFile]
-) -> str:
-    """Decode an opened image.
+def load(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Image.Image, str]:
+    """Decode an opened image of a file.
 
-    Parameters
-    ----------
-    image : PIL.ImageFile.ImageFile
-        It has its pixels afterwards.
-    data : bytes
-        Its file.
-    again : callable
-        Opens it once more.
-
-    Returns
-    -------
-    lack : str
-        "" if all of it is there; else what is wrong, and the image has the pixels that
-        could be decoded.
-
-    Raises
-    ------
-    Exception
-        Any that a decoder has, if it gives no pixel at all.
+    Returns the image, and what is wrong with it: "" where it is whole. Of one that is
+    not whole, the missing pixels are black or gray.
     """
-    if image.tile and image.tile[0][0] in _SILENT:
-        return _load_marked(image, again)
+    if image.format == "JPEG":
+        found, lack = _load_jpeg(file)
+    elif image.format == "PNG":
+        found, lack = _load_png(file)
+    else:
+        found, lack = image, _pixels_of(image)
+    if lack and found.getbbox() is None:
+        raise UnreadableError(lack)
+    return found, lack
+
+
+def _pixels_of(image: ImageFile.ImageFile) -> str:
+    """Decode; after an error, keep the pixels before it and say what went wrong."""
     try:
-        if isinstance(image, JpegImageFile):
-            return "" if load_jpeg(image, data) else _TRUNCATED
         image.load()
     except OSError as error:
-        return _in_spite_of(error, image)
+        if image._im is None:
+            raise
+        image.tile = []  # what cannot be decoded
+        return f"the image data are truncated or damaged ({error})"
     return ""
 
 
-def _in_spite_of(error: OSError, image: ImageFile.ImageFile) -> str:
-    """Keep the pixels that were decoded before an error; raise it if there are none."""
-    if getattr(image, "_im", None) is None or image.im.getbbox() is None:
-        raise error
-    image.tile = []
-    return f"the image data are truncated or damaged ({error})"
+def _load_jpeg(file: BinaryIO) -> tuple[Image.Image, str]:
+    """Decode a JPEG file, of which the header of the first scan has been read.
 
-
-def _load_marked(
-    image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]
-) -> str:
-    """Load what a decoder may stop amid without a word."""
-    left, error = _rows_left(image, _MARK)
-    # Pixels may look like the mark, but not like its negative, too.
-    if left and not error and not _rows_left(again(), _NEGATIVE)[0]:
-        return ""
-    for box in left:
-        image.im.paste(0, box)
-    if error:
-        return _in_spite_of(error, image)
-    return _TRUNCATED if left else ""
-
-
-def _rows_left(
-    image: ImageFile.ImageFile, mark: bytes
-) -> tuple[list[Box], OSError | None]:
-    """Decode over marked rows; return those that still bear the mark, and an error.
-
-    Of the last two rows one belongs to the last pass of an interlaced image.
+    Where an end marker follows too early, libjpeg makes up the rest. So it gets one
+    scan without its end marker, and stops for more if that is not whole. Several scans,
+    as of a progressive image, it shows only at the end marker: bytes before that make a
+    difference if they are taken for missing data.
     """
-    x0, y0, x1, y1 = image.tile[0][1] or (0, 0, *image.size)
-    boxes = [(x0, y, x1, y + 1) for y in range(max(y0, y1 - 2), y1)]
-    prepare = image.load_prepare
-    marked = b""
+    start = file.tell()
+    file.seek(0)
+    data = file.read()
+    end = data.find(_END, start)
+    scans = data if end < 0 else data[:end]
+    if end >= 0 and _SCAN in data[start:end]:
+        image, other = _jpeg(scans + _END), _jpeg(scans + _JUNK + _END)
+        if image.tobytes() == other.tobytes():
+            return image, ""
+    elif end >= 0:
+        with suppress(OSError):
+            return _jpeg(scans + _AHEAD), ""
+    return _jpeg(scans + _END), _TRUNCATED
 
-    def prepare_and_mark() -> None:
-        nonlocal marked
-        prepare()
-        pattern = mark * ((x1 - x0) * _MOST_BYTES // len(mark) + 1)
-        row = Image.new(image.im.mode, (x1 - x0, 1))
-        n_bytes = (x1 - x0) * _BYTES[row.mode] if row.mode in _BYTES else None
-        row.frombytes(pattern[: n_bytes or len(row.tobytes())])
-        marked = row.tobytes()
-        for box in boxes:
-            image.im.paste(row.im, box)
 
-    image.load_prepare = prepare_and_mark  # type: ignore[method-assign]
-    failure = None
+def _jpeg(data: bytes) -> Image.Image:
+    image = open_image(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def _load_png(file: BinaryIO) -> tuple[Image.Image, str]:
+    """Decode a PNG file; Pillow is content where its rows are too few.
+
+    So they are decoded over a value: if one of the last two rows (one of them belongs
+    to the last pass of an interlaced image) has nothing else, over another one, too.
+    """
+    lack = ""
     try:
-        image.load()
-    except OSError as error:
-        failure, image.tile = error, []
-        if not marked:
-            raise
-    last = image.crop((x0, boxes[0][1], x1, y1)).tobytes()
-    size = len(marked)
-    left = [
-        box for i, box in enumerate(boxes) if last[i * size : (i + 1) * size] == marked
-    ]
-    return left, failure
+        _open_anew(file).verify()  # checksums
+    except (OSError, SyntaxError) as error:
+        lack = f"it is truncated or damaged ({error})"
+    for filling in (1, 0):
+        image = _open_anew(file)
+        image.im = Image.new(image.mode, image.size, filling).im
+        lack = _pixels_of(image) or lack
+        rows = image.crop((0, max(0, image.height - 2), image.width, image.height))
+        filled = np.asarray(rows) == np.asarray(Image.new(image.mode, (1, 1), filling))
+        if not any(row.all() for row in filled):
+            return image, lack
+    return image, lack or _TRUNCATED
+
+
+def _open_anew(file: BinaryIO) -> ImageFile.ImageFile:
+    file.seek(0)
+    return open_image(file)
