@@ -398,7 +398,7 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, good, tmp_path, cap
     assert main(["calibrate", str(new), str(images), *options]) == 0
     said = capsys.readouterr()
     assert "1 of 8 images have no label" in said.err
-    assert "1 of 7 files are left out; the first: cannot read the image " in said.err
+    assert "left out, cannot read 1 image file(s):" in said.err
     assert "chosen for     f1, here 1\n" in said.out
     assert "detected       3 of 3 = 100.0 %" in said.out
     assert skad.load(new).labelled_threshold_.metric == "f1"

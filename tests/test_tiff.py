@@ -1,27 +1,91 @@
-"""TIFF files of several pages, and such as claim less than they hold."""
-
-import struct
-import tracemalloc
-import zlib
+"""TIFF files: deep colour and floating point, several pages, and damaged ones."""
 
 import numpy as np
 import pytest
 import tifffile
+from image_files import noise
 from numpy.testing import assert_array_equal
-from test_decoding import noise
+from PIL import Image
 
 from skad import read_image
 
 
-def test_further_pages_that_are_previews_or_masks_are_passed_over(tmp_path):
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float64])
+def test_deep_colour(tmp_path, planar, channels, dtype):
+    array = noise(5, 7, channels, dtype=np.uint16).astype(dtype)
+    stored = np.moveaxis(array, -1, 0) if planar == "separate" else array
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planar)
+    read = read_image(path)
+    assert read.dtype == (np.uint16 if dtype == np.uint16 else np.float32)
+    assert_array_equal(read, array[..., :3])
+    small = read_image(path, image_size=2, gray=True)
+    assert (small.shape, small.dtype) == ((2, 2), read.dtype)
+
+
+def test_16_bit_gray_big_endian_or_inverted_or_with_alpha(tmp_path):
+    array = noise(5, 7, dtype=np.uint16)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, byteorder=">")
+    assert_array_equal(read_image(path), array)
+    tifffile.imwrite(path, array, photometric="miniswhite")
+    assert_array_equal(read_image(path), 65535 - array)
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    pair = np.stack([array, array // 2], axis=-1)
+    tifffile.imwrite(path, pair, extrasamples=["unassalpha"], **options)
+    assert_array_equal(read_image(path), array)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_float32_as_stored(tmp_path, dtype):
+    array = np.random.default_rng(0).normal(size=(5, 7)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    read = read_image(tmp_path / "a.tif")
+    assert read.dtype == np.float32
+    assert_array_equal(read, array.astype(np.float32))
+
+
+def test_compressed_pages_keep_their_pixels_or_need_imagecodecs(tmp_path):
+    path = tmp_path / "a.tif"
+    for array in (noise(50, 70, dtype=np.uint16), noise(50, 70) / np.float32(3)):
+        for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+            Image.fromarray(array).save(path, compression=compression)
+            assert_array_equal(read_image(path), array)
+        tifffile.imwrite(path, array, compression="zlib", tile=(16, 32))
+        assert_array_equal(read_image(path), array)
+    array = noise(50, 70, 3, dtype=np.uint16)
+    tifffile.imwrite(path, array, compression="zlib", photometric="rgb")
+    try:
+        assert_array_equal(read_image(path), array)
+    except ValueError as error:
+        assert "needs the package imagecodecs; install it, or save" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("array", "photometric"),
+    [
+        (noise(5, 7, dtype=np.uint32), "minisblack"),
+        (noise(5, 7, dtype=np.int16), "minisblack"),
+        (noise(5, 7, 4, dtype=np.uint16), "separated"),
+        (noise(5, 7, 6, dtype=np.uint16), "rgb"),
+    ],
+)
+def test_other_pages_are_refused_with_a_remedy(tmp_path, array, photometric):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric=photometric, planarconfig="contig")
+    with pytest.raises(ValueError, match=r"a\.tif.*not supported; save it as"):
+        read_image(path)
+
+
+def test_previews_are_no_further_pages(tmp_path):
     path = tmp_path / "a.tif"
     for array in (noise(20, 30), noise(20, 30, 3, dtype=np.uint16)):
-        for kinds in ((1,), (1, 1)):
-            with tifffile.TiffWriter(path) as file:
-                file.write(array)
-                for kind in kinds:  # NewSubfileType
-                    file.write(array[::2, ::2], subfiletype=kind)
-            assert_array_equal(read_image(path), array)
+        with tifffile.TiffWriter(path) as file:
+            file.write(array)
+            file.write(array[::2, ::2], subfiletype=1)
+        assert_array_equal(read_image(path), array)
         with tifffile.TiffWriter(path) as file:
             file.write(array[::2, ::2], subfiletype=1)
             file.write(array)
@@ -36,113 +100,19 @@ def test_stacks_of_one_page_of_imagej_are_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("compression", ["zlib", "lzma"])
-@pytest.mark.parametrize("tile", [None, (16, 32)])
-@pytest.mark.parametrize("shape", [(50, 70), (50, 70, 3)])
-def test_compressed_deep_pages_keep_their_pixels(tmp_path, compression, tile, shape):
-    array = noise(*shape, dtype=np.uint16)
-    array = array if len(shape) == 3 else array / np.float32(3)
-    kind = "rgb" if len(shape) == 3 else "minisblack"
-    options = {"compression": compression, "tile": tile, "photometric": kind}
-    for planar in ("contig", "separate") if len(shape) == 3 else ("contig",):
-        stored = np.moveaxis(array, -1, 0) if planar == "separate" else array
-        if len(shape) == 3:
-            options["planarconfig"] = planar
-        tifffile.imwrite(tmp_path / "a.tif", stored, rowsperstrip=9, **options)
-        assert_array_equal(read_image(tmp_path / "a.tif"), array)
-
-
-@pytest.mark.parametrize("predictor", [False, True])
-def test_horizontal_differences_are_undone(tmp_path, predictor):
-    array = noise(50, 70, 3, dtype=np.uint16)
-    options = {"compression": "zlib", "photometric": "rgb", "predictor": predictor}
-    tifffile.imwrite(tmp_path / "a.tif", array, **options)
-    assert_array_equal(read_image(tmp_path / "a.tif"), array)
-
-
-def write_lying(path, data, compression, dtype="float32"):
-    """A page of 16 x 16 whose only strip is what is given."""
-    tifffile.imwrite(path, np.zeros((16, 16), dtype), compression="zlib")
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
-        end = path.stat().st_size
-        tags = tiff.pages[0].tags
-        tags["StripOffsets"].overwrite([end])
-        tags["StripByteCounts"].overwrite([len(data)])
-        tags["Compression"].overwrite(compression)
-    with path.open("ab") as file:
-        file.write(data)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("kind", ["deflate", "lzma", "packbits"])
-def test_a_strip_that_inflates_beyond_its_page_is_refused(tmp_path, kind, dtype):
-    if kind == "deflate":
-        squeeze = zlib.compressobj(9)
-        zeros = bytes(2**20)
-        data = b"".join(squeeze.compress(zeros) for _ in range(64)) + squeeze.flush()
-        code = 8
-    elif kind == "lzma":
-        lzma = pytest.importorskip("lzma")
-        data, code = lzma.compress(bytes(2**25), preset=0), 34925
-    else:
-        data, code = b"\x81\0" * 2**18, 32773
-    path = tmp_path / "bomb.tif"
-    write_lying(path, data, code, dtype)
-    tracemalloc.start()
-    try:
-        image = read_image(path)
-    except ValueError as error:
-        assert "bomb.tif" in str(error)
-    else:  # libtiff stops at the end of the strip
-        assert dtype == "uint8"
-        assert image.shape == (16, 16)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 2**22 + 2 * len(data)
-
-
-def test_missing_strips_and_enormous_tiles_are_refused(tmp_path):
+def test_missing_strips_are_noticed(tmp_path):
     path = tmp_path / "a.tif"
-    for array in (noise(64, 64), noise(64, 64).astype(np.float32)):
-        tifffile.imwrite(path, array, compression="zlib", rowsperstrip=8)
-        whole = path.read_bytes()
+    for array in (noise(64, 64), noise(64, 64).astype(float)):
         for name, values in (
             ("StripByteCounts", [0] * 8),
             ("StripOffsets", [10**6] * 8),
             ("RowsPerStrip", 1),
         ):
-            path.write_bytes(whole)
+            tifffile.imwrite(path, array, rowsperstrip=8)
             with tifffile.TiffFile(path, mode="r+b") as tiff:
                 tiff.pages[0].tags[name].overwrite(values)
             with pytest.raises(ValueError, match="the image data are truncated"):
                 read_image(path)
-    tifffile.imwrite(path, noise(16, 16).astype(float), tile=(16, 16))
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
-        for name in ("TileWidth", "TileLength"):
-            tiff.pages[0].tags[name].overwrite(8192)
-    with pytest.raises(ValueError, match="tiles of 8192 x 8192 pixels are larger than"):
-        read_image(path)
-
-
-def test_a_million_pages_are_not_all_looked_at(tmp_path):
-    """Each page is 14 bytes that only point to the next."""
-    tifffile.imwrite(tmp_path / "a.tif", noise(16, 16))
-    data = bytearray((tmp_path / "a.tif").read_bytes())
-    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
-        n_tags = len(tiff.pages[0].tags)
-        place = tiff.pages[0].offset + 2 + 12 * n_tags
-    pages = range(10**6)
-    start = len(data) + len(data) % 2
-    data[place : place + 4] = struct.pack("<I", start)
-    data += bytes(len(data) % 2)
-    tag = struct.pack("<HHII", 256, 4, 1, 16)
-    size = 2 + len(tag) + 4
-    for i in pages:
-        data += b"\1\0" + tag + struct.pack("<I", start + size * (i + 1))
-    (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(ValueError, match="it has 1000 pages or more"):
-        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

@@ -10,7 +10,7 @@ from skad.cli.label_table import read_labels
 from skad.common.files import make_room_for
 from skad.common.locks import locked
 from skad.common.warnings import warn
-from skad.images.as_fitted import FilesAsFitted
+from skad.images.as_fitted import folder_as_fitted
 from skad.images.finding import find_images
 from skad.model_io.model_file import load, save
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         if args.target_fpr is not None:
             detector.set_params(target_fpr=args.target_fpr)
         costs = {"cost_miss": args.cost_miss, "cost_false_alarm": args.cost_false_alarm}
-        images = FilesAsFitted(detector, files)
+        images = folder_as_fitted(detector, files)
         y = None if labels is None else [labels[path] for path in images.paths]
         detector.calibrate(images, y, metric=args.metric, **costs)
         save(detector, output)

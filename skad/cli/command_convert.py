@@ -9,7 +9,7 @@ from skad.cli.commands import check_not_read, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
 from skad.detectors.dense import DenseAutoencoderDetector
-from skad.images.as_fitted import FilesAsFitted
+from skad.images.as_fitted import folder_as_fitted
 from skad.images.finding import find_images
 from skad.model_io.model_file import save
 from skad.network.keras import find_pair
@@ -37,7 +37,7 @@ def _convert(args: argparse.Namespace, good: Sequence[Path]) -> int:
             file=sys.stderr,
         )
     else:
-        detector.calibrate(FilesAsFitted(detector, good))
+        detector.calibrate(folder_as_fitted(detector, good))
         print_threshold(detector)
     save(detector, args.output)
     print(f"model          {args.output}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,6 +15,7 @@ from skad.common.warnings import warn
 from skad.images.formats import UnreadableError, check_single, open_image, quiet
 from skad.images.loading import load
 from skad.images.resizing import Size, as_type, check_options, resize
+from skad.images.tiff import decode_page, ink, only_page, suits_pillow
 
 PathLike = str | os.PathLike[str]
 
@@ -30,7 +32,7 @@ def read_image(
     *,
     truncated: str = "error",
 ) -> NDArray[Any]:
-    """Read one image file.
+    """Read one image file, upright as its EXIF orientation says.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def read_image(
         Resize to this many pixels, an int meaning a square; shrinking averages, so
         that it does not alias. None keeps the size of the file.
     gray : bool, default=False
-        Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B [1]_.
+        Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601-7).
     truncated : {"error", "warn"}, default="error"
         What to do with a file whose data end early. "warn" reads what its decoder
         gives, the rest black or gray, with a warning. If that is nothing, it is an
@@ -50,8 +52,8 @@ def read_image(
     Returns
     -------
     ndarray of shape (height, width) or (height, width, 3)
-        Gray or RGB: uint8 in 0..255, uint16 in 0..65535 for 16-bit files, float32
-        as stored for files of floating-point numbers.
+        Gray or RGB, without alpha: uint8 in 0..255, uint16 in 0..65535 for 16-bit
+        files, float32 as stored for files of floating-point numbers.
 
     Raises
     ------
@@ -59,20 +61,9 @@ def read_image(
         If there is no such file.
     ValueError
         If the file cannot be read; the message names the file and the reason. That
-        includes files of several frames or pages, those of more pixels than twice
-        ``PIL.Image.MAX_IMAGE_PIXELS``, pixels that are NaN or infinite, and more than 8 bits where Pillow would cut
-        to 8, as in 16-bit PNG files with colour or alpha.
-
-    Notes
-    -----
-    The EXIF orientation is applied. Previews beside an image are passed over. An alpha
-    channel is dropped, palette and CMYK images become RGB, 1-bit images become gray
-    with 0 and 255.
-
-    References
-    ----------
-    .. [1] Recommendation ITU-R BT.601-7, Studio encoding parameters of digital
-       television, 2011.
+        includes files of several frames or pages, claims of more than 2**28 pixels,
+        pixels that are NaN or infinite, and more than 8 bits where Pillow would cut to
+        8, as in 16-bit PNG files with colour or alpha.
 
     Examples
     --------
@@ -96,7 +87,7 @@ class Frame(NamedTuple):
 
     image: NDArray[Any]  # (height, width) or (height, width, 3)
     size: Size  # of the file, upright, before it was resized
-    lack: str  # what is wrong with it, if that does not matter; mostly ""
+    lack: str  # what is missing of it, if that does not matter; mostly ""
 
 
 def read_frame(
@@ -108,12 +99,29 @@ def read_frame(
     None leaves both.
     """
     path = Path(os.path.expanduser(path))
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such image file: {path}")
+    frame = decode_or_say_why(path, size, channels, truncated)
+    if isinstance(frame, str):
+        raise ValueError(f"cannot read the image {path}: {frame}")
+    return frame
+
+
+def decode_or_say_why(
+    path: Path, size: Size | None, channels: int | None, truncated: str
+) -> Frame | str:
+    """Read one image file as `read_frame` does, or return the reason why not."""
     try:
         return _decode(path, size, channels, truncated)
-    except FileNotFoundError:
-        raise
+    except UnreadableError as error:
+        return str(error)
+    except MemoryError:
+        return "there is not enough memory to decode it"
     except Exception as error:  # whatever a decoder has for a bad file
-        raise ValueError(f"cannot read the image {path}: {reason_of(error)}") from error
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        reason = "it is damaged, ends early or is of a kind that is not supported"
+        return f"{reason}; its decoder says: {error}" if " " in str(error) else reason
 
 
 def check_truncated(value: Any) -> str:
@@ -123,12 +131,12 @@ def check_truncated(value: Any) -> str:
     return value
 
 
-def warn_truncated(files: list[tuple[PathLike, str]]) -> None:
+def warn_truncated(files: Sequence[tuple[PathLike, str]]) -> None:
     """Name files that were read although they end early."""
     warn(f"read without what is missing, {name_files('truncated ', files)}")
 
 
-def name_files(adjective: str, files: list[tuple[PathLike, str]]) -> str:
+def name_files(adjective: str, files: Sequence[tuple[PathLike, str]]) -> str:
     """Name some image files, each with a reason."""
     lines = [f"  {path}: {reason}" for path, reason in files[:_LISTED]]
     if len(files) > _LISTED:
@@ -136,24 +144,12 @@ def name_files(adjective: str, files: list[tuple[PathLike, str]]) -> str:
     return "\n".join([f"{len(files)} {adjective}image file(s):", *lines])
 
 
-def reason_of(error: BaseException) -> str:
-    """Say in words why a file cannot be read."""
-    if isinstance(error, UnreadableError | FileNotFoundError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "there is not enough memory to decode it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    reason = "it is damaged, ends early or is of a kind that is not supported"
-    return f"{reason}; its decoder says: {error}" if " " in str(error) else reason
-
-
 def _decode(
     path: Path, size: Size | None, channels: int | None, truncated: str
 ) -> Frame:
-    """Decode and resize; a bad file may raise any exception that a decoder has."""
+    """Decode and resize."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"no such image file: {path}")
+        raise UnreadableError("no such image file")
     if not os.path.isfile(path):  # opening a pipe would wait for ever
         raise UnreadableError("it is a folder or a device, not a file")
     with path.open("rb") as file, quiet():
@@ -178,37 +174,33 @@ def _decode(
 
 
 def _decode_plain(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
-    """Decode what is no TIFF; also say what is wrong with it."""
+    """Decode what is no TIFF; also say what is missing of it."""
+    header = file.read(_HEADER)
+    file.seek(0)
     with open_image(file) as image:
+        if _is_deep(image, header):
+            raise UnreadableError(
+                f"this {image.format} image has more than 8 bits per channel and would "
+                "be cut to 8 bits; save it as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
+            )
         if image.format != "MPO":  # whose further pictures are mostly previews
             check_single(getattr(image, "n_frames", 1), "frames")
-        place = file.tell()
-        file.seek(0)
-        _check_depth(image, file.read(_HEADER))
-        file.seek(place)
         loaded, lack = load(image, file)
         return _to_array(loaded, gray), lack
 
 
-def _check_depth(image: ImageFile.ImageFile, header: bytes) -> None:
-    """Refuse an opened image of which Pillow would drop bits in silence."""
+def _is_deep(image: ImageFile.ImageFile, header: bytes) -> bool:
+    """Whether Pillow would drop bits of an opened image in silence."""
     args = image.tile[0][3] if image.tile else ""
-    deep = False
     if image.format == "PNG":
-        deep = ";16" in str(args) and not image.mode.startswith("I")
-    elif image.format == "PPM":
-        deep = image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
-    elif image.format == "JPEG2000":  # ITU-T T.800, A.5.1: bits less 1
+        return ";16" in str(args) and not image.mode.startswith("I")
+    if image.format == "PPM":
+        return image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
+    if image.format == "JPEG2000":  # ITU-T T.800, A.5.1: bits less 1
         place = header.find(b"\xff\x4f\xff\x51") + 42
-        deep = image.mode != "I;16" and any(header[place : place + 1] > b"\x07")
-    elif image.format == "AVIF":  # AV1-ISOBMFF 2.3.3: 10 or 12 bits
-        codec = re.search(rb"av1C\x81.(.)", header, re.DOTALL)
-        deep = codec is not None and bool(codec[1][0] & 0x40)
-    if deep:
-        raise UnreadableError(
-            f"this {image.format} image has more than 8 bits per channel and would be "
-            "cut to 8 bits; save it as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
-        )
+        return image.mode != "I;16" and header[place : place + 1] > b"\x07"
+    # AVIF with 10 or 12 bits: AV1-ISOBMFF 2.3.3
+    return re.search(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", header, re.DOTALL) is not None
 
 
 def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
@@ -227,10 +219,8 @@ def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
 
 
 def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
-    """Decode a TIFF file; also say what is wrong with it."""
-    import tifffile  # comes with scikit-image
-
-    from skad.images.tiff import decode_page, is_inverted, only_page, suits_pillow
+    """Decode a TIFF file; also say what is missing of it."""
+    import tifffile  # comes with scikit-image; slow to import
 
     with tifffile.TiffFile(file) as tiff:
         page = only_page(tiff, file)
@@ -239,10 +229,10 @@ def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
             with open_image(file) as image:
                 loaded, lack = load(image, file)
                 array = _to_array(loaded, gray)
-            # Pillow inverts 8 bits only.
-            inverted = array.dtype == np.uint16 and is_inverted(page)
-            return ~array if inverted else array, lack
-        array = decode_page(page, file)
+            if array.dtype == np.uint16 and ink(page) == "MINISWHITE":
+                array = ~array  # Pillow inverts 8 bits only
+            return array, lack
+        array = decode_page(page)
     if gray and array.ndim == 3:
         array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)
     return array, ""

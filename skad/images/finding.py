@@ -4,6 +4,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from skad.images.resizing import check_bool
 
 _LISTED = 5  # names that one message spells out
 _MOST_SEARCHED = 10_000  # files below a folder, for a hint
-# What systems and editors leave in folders; other such names begin with a dot.
+# What systems leave in folders; other such names begin with a dot.
 _LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
 
@@ -30,19 +31,18 @@ def find_images(
     path : path or iterable of paths
         A folder, searched for files with the suffixes of the formats that `read_image`
         reads, in any case; or one file; or a pattern such as ``"parts/*.png"``, where
-        ``**`` stands for folders in folders; or the files themselves, kept in their
-        order, which may be a table of one column. ``~`` is your home. A file that is
-        named need not have one of these suffixes.
+        ``**`` stands for folders in folders; or files of any suffix, kept in their
+        order, which may be a table of one column. ``~`` is your home.
     recursive : bool, default=False
         Search the folders in a folder, too. Links to folders are not followed.
 
     Returns
     -------
     list of pathlib.Path
-        The files of a folder in plain string order of their names, on every system
-        the same: ``"10.png"`` comes before ``"2.png"``. Files in the folder that are no
-        images are named in a warning, except hidden ones and those that systems leave
-        there, such as ``Thumbs.db``.
+        The files of a folder in plain string order of their names: ``"10.png"`` comes
+        before ``"2.png"``. Files in the folder that are no images are named in a
+        warning, except hidden ones and those that systems leave there, such as
+        ``Thumbs.db``.
 
     Raises
     ------
@@ -59,7 +59,10 @@ def find_images(
         if os.path.isdir(one):
             return _search([one], recursive)
         if glob.has_magic(str(one)) and not os.path.lexists(one):
-            return _search(_matches(one), recursive)
+            found = glob.glob(str(one), recursive=True)
+            if not found:
+                raise FileNotFoundError(f"no image file or folder matches {one}")
+            return _search(sorted(map(Path, found), key=_order), recursive)
         paths = [one]
     for item in paths:
         if not os.path.lexists(item):
@@ -68,13 +71,9 @@ def find_images(
 
 
 def list_files(sources: Iterable[PathLike], recursive: bool = False) -> list[Path]:
-    """List the image files of files and folders, each once, in the order given.
-
-    By absolute paths: the table is to say the same from every working directory.
-    """
+    """List the image files of several sources, each once, by absolute paths."""
     found = [find_images(source, recursive=recursive) for source in sources]
-    paths = (path for files in found for path in files)
-    return list(dict.fromkeys(map(_absolute, paths)))
+    return list(dict.fromkeys(_absolute(path) for paths in found for path in paths))
 
 
 def _absolute(path: Path) -> Path:
@@ -85,13 +84,16 @@ def _absolute(path: Path) -> Path:
 
 
 def is_image_name(path: Path) -> bool:
-    """Tell whether a file of this name is looked for in a folder."""
+    """Whether a file of this name is looked for in a folder."""
     return path.suffix.lower() in suffixes() and not _is_litter(path.name)
 
 
-def is_shape_of_files(shape: tuple[int, ...]) -> bool:
-    """Tell whether images of this shape come from files: gray, or in three colours."""
-    return len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _order(path: Path) -> tuple[str, ...]:
+    return path.parts
 
 
 def _named(items: Any) -> list[Path]:
@@ -111,27 +113,17 @@ def _named(items: Any) -> list[Path]:
     return [Path(os.path.expanduser(item)) for item in items]
 
 
-def _matches(pattern: Path) -> list[Path]:
-    found = sorted(map(Path, glob.glob(str(pattern), recursive=True)), key=_order)
-    if not found:
-        raise FileNotFoundError(f"no image file or folder matches {pattern}")
-    return found
-
-
 def _search(places: list[Path], recursive: bool) -> list[Path]:
     """List the images among files and in folders, and name what is none."""
     files: list[Path] = []
     for place in places:
-        if os.path.isdir(place):
-            files += sorted(_walk(place, recursive), key=_order)
-        else:
-            files.append(place)
+        is_folder = os.path.isdir(place)
+        files += sorted(_walk(place, recursive), key=_order) if is_folder else [place]
     files = [file for file in dict.fromkeys(files) if not _is_litter(file.name)]
     images = [file for file in files if is_image_name(file)]
+    others = [file for file in files if not is_image_name(file)]
     if not images:
-        raise ValueError(_say_none(places, recursive, files))
-    known = set(images)
-    others = [file for file in files if file not in known]
+        raise ValueError(_say_none(places, recursive, others))
     if others:
         warn(_say_others(others))
     return images
@@ -140,7 +132,7 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
     """Yield the files of a folder; broken links, too, to be named as unreadable."""
     for here, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
+        folders[:] = [f for f in folders if recursive and not f.startswith(".")]
         yield from (Path(here, name) for name in names)
 
 
@@ -148,42 +140,24 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _order(path: Path) -> tuple[str, ...]:
-    return path.parts
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LITTER
-
-
 def _say_others(others: list[Path]) -> str:
     names = ", ".join(file.name for file in others[:_LISTED])
-    more = ", ..." if len(others) > _LISTED else ""
-    are = (
-        "1 file is no image"
-        if len(others) == 1
-        else f"{len(others)} files are no images"
-    )
-    return f"{are} and not taken: {names}{more}, in {others[0].parent}"
+    more = ", ..." * (len(others) > _LISTED)
+    are = "file is no image" if len(others) == 1 else "files are no images"
+    return f"{len(others)} {are} and not taken: {names}{more}, in {others[0].parent}"
 
 
-def _say_none(places: list[Path], recursive: bool, files: list[Path]) -> str:
+def _say_none(places: list[Path], recursive: bool, others: list[Path]) -> str:
     """Say that there is no image, what there is instead, and where there are some."""
-    kind = "the folder " if os.path.isdir(places[0]) else ""
-    others = " and others" if len(places) > 1 else ""
-    text = f"no image in {kind}{places[0]}{others}"
+    more = " and others" if len(places) > 1 else ""
+    text = f"no image in {places[0]}{more}"
     below: Counter[Path] = Counter()
     for place in () if recursive else filter(os.path.isdir, places):
-        found = _walk(place, recursive=True)
-        for _, file in zip(range(_MOST_SEARCHED), found, strict=False):
+        for file in islice(_walk(place, recursive=True), _MOST_SEARCHED):
             below[file.parent] += is_image_name(file)
     hints = [f"{count} in {folder}" for folder, count in sorted(below.items()) if count]
     if hints:
-        more = ", ..." if len(hints) > _LISTED else ""
-        text += f", but {', '.join(hints[:_LISTED])}{more}: pass that, or "
-        return f"{text}recursive=True"
-    if files:
-        text += f"; {_say_others(files)}"
-    kinds = ", *".join(sorted(suffixes()))
-    below_too = "" if recursive else ", not in folders below it"
-    return f"{text}; looked for *{kinds} (any case{below_too})"
+        text += f", but {', '.join(hints[:_LISTED])}: pass that, or recursive=True"
+    if others:
+        text += f"; {_say_others(others)}"
+    return f"{text}; looked for *{', *'.join(sorted(suffixes()))}, in any case"

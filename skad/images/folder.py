@@ -1,4 +1,4 @@
-"""Read image files into arrays: one file, a whole folder, or lazily on access."""
+"""Read many image files: into one array, or lazily as they are asked for."""
 
 import copy
 import os
@@ -14,25 +14,13 @@ from sklearn.utils import Tags
 from skad.images.decoding import (
     Frame,
     PathLike,
-    Seen,
-    check_fits,
     check_truncated,
     read_frame,
-    read_image,
     warn_truncated,
 )
 from skad.images.finding import find_images
-from skad.images.resizing import Size, check_bool, check_options, resize_image
-from skad.images.survey import list_unreadable, stamp, survey_files, warn_of
-
-__all__ = [
-    "ImageFolder",
-    "ImageReader",
-    "find_images",
-    "read_image",
-    "read_images",
-    "resize_image",
-]
+from skad.images.resizing import Size, check_bool, check_options
+from skad.images.survey import Seen, survey_files
 
 
 def read_images(
@@ -45,24 +33,21 @@ def read_images(
 ) -> NDArray[Any]:
     """Read a folder of images, or a list of files, into one array.
 
+    Files that cannot be read are named in a warning and left out; where labels must
+    keep step, use `ImageFolder` and its `paths`.
+
     Parameters
     ----------
     path : path or iterable of paths
-        What `find_images` takes.
-    image_size : int or (height, width), default=None
-        As in `read_image`.
-    gray : bool, default=False
+        As in `find_images`; so is `recursive`.
+    image_size, gray, truncated
         As in `read_image`.
     recursive : bool, default=False
-        As in `find_images`.
-    truncated : {"error", "warn"}, default="error"
-        As in `read_image`; such files are left out, or read and named in a warning.
 
     Returns
     -------
     ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
-        dtype as in `read_image`. Files that cannot be read are named in a warning
-        and left out; where labels must keep step, use `ImageFolder` and its `paths`.
+        dtype as in `read_image`.
 
     Raises
     ------
@@ -74,26 +59,21 @@ def read_images(
     size = check_options(image_size, gray)
     check_truncated(truncated)
     paths = find_images(path, recursive=recursive)
-    survey = survey_files(paths, size, gray, truncated, keep=True)
-    warn_of(survey)
-    return survey.images
+    return survey_files(paths, size, 1 if gray else None, truncated, keep=True).images
 
 
 class ImageFolder:
     """A lazy sequence of images that decodes a file when it is asked for.
 
     Only what is indexed is in memory, so a folder larger than the memory can be
-    fitted and scored: a detector holds those batches that it computes with, and one
-    that a thread reads meanwhile. An int as index gives an image; a slice, a list of
-    ints or a bool mask gives another `ImageFolder`.
+    fitted and scored. An int as index gives an image; a slice, a list of ints or a
+    bool mask gives another `ImageFolder`.
 
     Parameters
     ----------
     source : path or iterable of paths
-        What `find_images` takes.
-    image_size : int or (height, width), default=None
-        As in `read_image`.
-    gray : bool, default=False
+        As in `find_images`; so is `recursive`.
+    image_size, gray
         As in `read_image`.
     check : bool, default=True
         Decode every file once now: those that cannot be read are named in a warning
@@ -101,7 +81,6 @@ class ImageFolder:
         the first image; a file that cannot be read or differs from it is then an
         error when it is asked for.
     recursive : bool, default=False
-        As in `find_images`.
     truncated : {"error", "warn"}, default="error"
         As in `read_image`; such files are left out, or named in a warning once.
 
@@ -113,9 +92,6 @@ class ImageFolder:
         The source, if it is a folder.
     left_out : list of (pathlib.Path, str)
         The files of the source that could not be read, with the reasons.
-    frame_sizes : list of (height, width)
-        Of each file, upright, before `image_size` resizes it: the pixels that the
-        regions of `inspect` are in.
 
     Raises
     ------
@@ -124,9 +100,8 @@ class ImageFolder:
 
     Notes
     -----
-    A pickle holds paths, not pixels, and with each path the file's size and time of
-    last change when the folder was made. So what a ``joblib.Memory`` keeps is not
-    taken for a folder that is made after a file was overwritten.
+    A pickle holds paths, not pixels, and the size and time of last change of each file,
+    so that a ``joblib.Memory`` notices those that were overwritten.
 
     Examples
     --------
@@ -154,35 +129,30 @@ class ImageFolder:
         self.image_size = check_options(image_size, gray)
         self.gray = bool(gray)
         self.truncated = check_truncated(truncated)
+        self._is_checked = check_bool("check", check)
         paths = find_images(source, recursive=recursive)
         self.folder: Path | None = None
-        if isinstance(source, (str, os.PathLike)):
+        if isinstance(source, str | os.PathLike):
             folder = Path(os.path.expanduser(source))
             self.folder = folder if folder.is_dir() else None
-        self._is_checked = check = check_bool("check", check)
-        survey = survey_files(
-            paths if check else paths[:1], self.image_size, self.gray, truncated
-        )
+        survey = survey_files(paths if check else paths[:1], *self._options)
         self.paths = survey.paths if check else paths
         self.left_out = survey.left_out
         self._first = survey.first
         self._sizes = survey.sizes  # and of each file that is read later
-        warn_of(survey)
-        self._stamps = [stamp(path) for path in self.paths]  # for joblib.hash
+        self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
+
+    @property
+    def _channels(self) -> int | None:
+        return 1 if self.gray else None
+
+    @property
+    def _options(self) -> tuple[Size | None, int | None, str]:
+        return self.image_size, self._channels, self.truncated
 
     def in_memory(self) -> NDArray[Any]:
-        """Read all images into one array; files that are gone now are left out.
-
-        Returns
-        -------
-        ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
-            Files that cannot be read any more are named in a warning.
-        """
-        survey = survey_files(
-            self.paths, self.image_size, self.gray, self.truncated, keep=True
-        )
-        warn_of(survey._replace(truncated=[]))  # of these the user knows
-        return survey.images
+        """Read all images into one array, as `read_images` does."""
+        return survey_files(self.paths, *self._options, keep=True).images
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -201,15 +171,14 @@ class ImageFolder:
 
     @property
     def frame_sizes(self) -> list[Size]:
-        """(height, width) of each file before `image_size` resizes it, upright.
+        """(height, width) of each file, upright, before `image_size` resizes it.
 
-        `inspect` and `anomaly_regions` give regions in these pixels. With
-        ``check=False``, files that were not read yet are read for it.
+        `inspect` gives regions in these pixels.
         """
         return [self._sizes.get(path) or self._read(path).size for path in self.paths]
 
     def _read(self, path: Path) -> Frame:
-        frame = read_frame(path, self.image_size, self.gray, self.truncated)
+        frame = read_frame(path, *self._options)
         if frame.lack and not self._is_checked:
             warn_truncated([(path, frame.lack)])
         self._sizes[path] = frame.size
@@ -237,7 +206,7 @@ class ImageFolder:
         if places.ndim == 0:
             path = self.paths[places]
             image = self._read(path).image
-            check_fits(self._first, Seen(path, image.shape, image.dtype))
+            self._first.check(Seen(path, image.shape, image.dtype))
             return image
         subset = copy.copy(self)
         subset._sizes = self._sizes
@@ -251,6 +220,15 @@ class ImageFolder:
         return f"<ImageFolder: {len(self)} images, {self._first}{where}>"
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of last change in ns; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 class ImageReader(TransformerMixin, BaseEstimator):
     """Transformer that reads images: paths in, one array out, for a ``Pipeline``.
 
@@ -259,7 +237,6 @@ class ImageReader(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     image_size : int or (height, width), default=None
-        As in `read_image`.
     gray : bool, default=False
         As in `read_image`.
 
@@ -301,8 +278,7 @@ class ImageReader(TransformerMixin, BaseEstimator):
         Raises
         ------
         FileNotFoundError, ValueError
-            As in `read_images`, and for any file that cannot be read: nothing is
-            left out here, since labels would lose step.
+            As in `read_images`, and for any file that cannot be read.
         """
         size = check_options(self.image_size, self.gray)
         if isinstance(X, str | os.PathLike):
@@ -310,10 +286,11 @@ class ImageReader(TransformerMixin, BaseEstimator):
                 f"X must be a sequence of paths; got the single path {X!r}: pass "
                 "[path], or skad.images.find_images(folder)"
             )
-        survey = survey_files(find_images(X), size, self.gray, "error", keep=True)
-        if survey.left_out:
-            raise ValueError(list_unreadable(survey.left_out))
-        return survey.images
+        channels = 1 if self.gray else None
+        paths = find_images(X)
+        return survey_files(
+            paths, size, channels, "error", keep=True, strict=True
+        ).images
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn: paths in, no fit needed."""

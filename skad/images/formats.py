@@ -1,26 +1,21 @@
-"""Which image formats are read, and how decoders are kept quiet."""
+"""Which image formats are read, what opens a file, and how decoders are kept quiet."""
 
 import ctypes
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from re import compile as pattern
-from threading import local
 from typing import BinaryIO, cast
 
-from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
+from PIL import Image, ImageFile, _imaging
 
-# Pillow's names of what photographs come in; one may be missing where Pillow is built
-# without it. Fewer decoders are fewer places for hostile files to attack.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")_TOO_LARGE = (
-    "its header claims more pixels than are allowed, which are twice "
-    "PIL.Image.MAX_IMAGE_PIXELS"
-)
+from skad.common.checks import MAX_PIXELS
 
-_IGNORED = ("ignore", None, Warning, pattern(r"PIL(\.|$)|tifffile"), 0)
-_thread = local()
+# Pillow's names of what photographs come in. Fewer decoders are fewer to be attacked.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM")
+_IGNORED = ("ignore", None, Warning, re.compile(r"PIL(\.|$)|tifffile"), 0)
 
 
 class UnreadableError(ValueError):
@@ -28,38 +23,39 @@ class UnreadableError(ValueError):
 
 
 @cache
-def formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that are read."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-@cache
 def suffixes() -> frozenset[str]:
     """Return the suffixes of image files, in lower case and with their dots."""
-    read = {*formats(), "MPO"}  # a kind of JPEG
     known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in known if name in read)
+    return frozenset(suffix for suffix, name in known if name in (*FORMATS, "MPO"))
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """Open an image by its contents, whatever its name; nothing is decoded yet."""
-    try:
-        return Image.open(file, formats=formats())
-    except UnidentifiedImageError:
-        raise UnreadableError(
-            "its contents are not an image of a format that is read, or are damaged at "
-            f"the start; the formats are {', '.join(formats())}"
-        ) from None
-    except Image.DecompressionBombError:
-        raise UnreadableError(_TOO_LARGE) from None
+    """Open an image by its contents; nothing is decoded yet.
+
+    `PIL.Image.open` warns or raises at a size that only a global constant could move.
+    """
+    Image.init()
+    start = file.read(16)
+    file.seek(0)
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory and accept and accept(start) is True:
+            image = factory(file, "")
+            check_pixels(*image.size)
+            return image
+    raise UnreadableError(
+        "its contents are not an image of a format that is read; these are "
+        f"{', '.join(FORMATS)}"
+    )
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a size as Pillow does, before anything is made of that size."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if width * height < 1 or (limit and width * height > 2 * limit):
-        raise UnreadableError(_TOO_LARGE)
+    """Refuse a size that no image has, before anything is made of that size."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise UnreadableError(
+            f"its header claims {width} x {height} pixels (width x height); allowed "
+            f"are 1 to {MAX_PIXELS} pixels"
+        )
 
 
 def check_single(count: int, what: str) -> None:
@@ -71,22 +67,15 @@ def check_single(count: int, what: str) -> None:
         )
 
 
-def _is_outside(record: logging.LogRecord) -> bool:
-    """Pass what a library logs while it does not decode for skad."""
-    return not getattr(_thread, "is_quiet", False)
-
-
-for _name in ("PIL.TiffImagePlugin", "tifffile"):
-    logging.getLogger(_name).addFilter(_is_outside)
+# What they log reaches the handlers that a user has set, but not the screen by default.
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 @cache
 def _silence_libtiff() -> None:
-    """Let the libtiff of Pillow raise errors without printing them, too.
-
-    Where it is built into Pillow, as on Windows, its functions cannot be found.
-    """
-    with suppress(OSError, AttributeError):
+    """Let the libtiff in Pillow raise errors without printing them, too."""
+    with suppress(OSError, AttributeError):  # not to be found on Windows
         libraries = ctypes.CDLL(_imaging.__file__)  # and those that it needs
         libraries.TIFFSetErrorHandler(None)
         libraries.TIFFSetWarningHandler(None)
@@ -94,17 +83,15 @@ def _silence_libtiff() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the warnings and log messages of decoders from the screen.
+    """Keep the warnings of decoders from the screen.
 
-    `warnings.catch_warnings` sets all filters back, also those of other threads.
+    `warnings.catch_warnings` would set back the filters of other threads, too.
     """
     _silence_libtiff()
     filters = cast("list[object]", warnings.filters)
     filters.insert(0, _IGNORED)
-    _thread.is_quiet = True
     try:
         yield
     finally:
-        _thread.is_quiet = False
         with suppress(ValueError):  # another thread has set the filters back
             filters.remove(_IGNORED)

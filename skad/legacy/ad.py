@@ -23,8 +23,8 @@ from skad.detectors.inspection import InspectionResult, judge
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.detectors.regions import Region, above, marked_patches, scaled_box
-from skad.images.decoding import Frame, PathLike, as_colour, read_frame
-from skad.images.finding import is_shape_of_files
+from skad.images.as_fitted import is_shape_of_files
+from skad.images.decoding import Frame, PathLike, read_frame
 from skad.images.resizing import Size
 from skad.legacy.files import (
     FORMATS,
@@ -326,10 +326,7 @@ class AD:
 
     def _read(self, path: Path) -> Frame:
         """Read a file as the model takes it: (H, W) or (H, W, 3), uint8 or uint16."""
-        frame = read_frame(path, self.img_size, gray=self.gray_scale)
-        if self.gray_scale:
-            return frame
-        return frame._replace(image=as_colour(frame.image))
+        return read_frame(path, self.img_size, channels=1 if self.gray_scale else 3)
 
 
 def _inspect(detector: ImageDetector, images: Pixels) -> list[InspectionResult]:

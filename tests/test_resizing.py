@@ -1,0 +1,49 @@
+"""Frames in memory are resized as files are."""
+
+import numpy as np
+import pytest
+import tifffile
+from image_files import noise
+from PIL import Image
+
+from skad.images import read_image, resize_image
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, ">u2"])
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_arrays_are_resized_as_files_are(tmp_path, dtype, colours):
+    pixels = noise(40, 60, *colours).astype(dtype)
+    kind = "rgb" if colours else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=kind)
+    for size in (20, (13, 31), (80, 60)):
+        found = resize_image(pixels, size)
+        expected = read_image(tmp_path / "a.tif", size)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_8_and_16_bits_are_resized_alike():
+    pixels = noise(40, 30, 3)
+    deep = resize_image(pixels.astype(np.uint16) * 257, (10, 12))
+    assert np.abs(deep / 257 - resize_image(pixels, (10, 12))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "words"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), 2, r"uint8 and shape \(4, 4, 2\)"),
+        (np.zeros((4, 4)), 2, "got ndarray of float64"),
+        (np.zeros((0, 4), np.uint8), 2, r"shape \(0, 4\)"),
+        (Image.new("P", (4, 4)), 2, "no palette image; got Image"),
+        (np.ma.masked_less(np.ones((4, 4), np.uint8), 2), 2, "image must have no mask"),
+        (np.zeros((4, 4), np.uint8), None, "image_size must be .* got None"),
+    ],
+)
+def test_what_cannot_be_resized_is_told(image, size, words):
+    with pytest.raises(ValueError, match=words):
+        resize_image(image, size)
+
+
+def test_a_frame_may_be_used_again():
+    frame = np.zeros((4, 4), np.uint8)
+    assert not np.shares_memory(resize_image(frame, 4), frame)
