@@ -1,3 +1,5 @@
+"""`skad demo`: what it says, writes and draws of its results."""
+
 import csv
 import io
 from types import SimpleNamespace
@@ -7,8 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.utils import Bunch
 
-from skad.benchmark.evaluation import Trial, figures_of_images, figures_of_pixels
-from skad.cli.demo import Demo, picture, report, scores_csv
+from skad.benchmark.evaluation import Trial
+from skad.cli.command_demo import Demo, draw, report, scores_csv
 from skad.detectors.inspection import judge
 
 KINDS = ["good", "hole", "good", "scratch", "hole", "good"]
@@ -31,21 +33,16 @@ def demo():
         promised_fpr_=0.05,
         calibration_scores_=np.full(30, -0.5),
     )
-    return Demo(
-        "brick",
-        Bunch(
-            train=test[:3],
-            calibration=test[:2],
-            test=test,
-            y_test=y,
-            masks=masks,
-            kinds=np.array(KINDS),
-        ),
-        detector,
-        Trial(scores, 12.3, 45.6),
-        [judge(one, -0.5, detector.calibration_scores_) for one in maps],
-        figures_of_images(y, scores, -0.5) | figures_of_pixels(masks, maps),
+    surfaces = Bunch(
+        train=test[:3],
+        calibration=test[:2],
+        test=test,
+        y_test=y,
+        masks=masks,
+        kinds=np.array(KINDS),
     )
+    results = [judge(one, -0.5, detector.calibration_scores_) for one in maps]
+    return Demo("brick", surfaces, detector, Trial(scores, 12.3, 45.6), results)
 
 
 def test_the_report_gives_rates_with_counts_and_intervals(demo):
@@ -66,7 +63,7 @@ def test_the_table_has_a_row_for_each_tile(demo):
 
 
 def test_the_picture_shows_good_tiles_and_one_of_each_defect(demo):
-    sheet = np.asarray(Image.open(io.BytesIO(picture(demo))).convert("RGB"))
+    sheet = draw(demo)
     blue = np.all(sheet == (86, 180, 233), axis=-1).any(axis=0)  # outline of the truth
     gray = np.all(sheet == 128, axis=-1).any(axis=0)
     n_tiles = np.count_nonzero(np.diff(gray.astype(int)) == 1)
@@ -80,10 +77,10 @@ def test_the_picture_shows_good_tiles_and_one_of_each_defect(demo):
 
 
 def test_a_histogram_goes_below_at_the_width_of_the_tiles(demo):
-    alone = Image.open(io.BytesIO(picture(demo)))
-    red = np.zeros((50, 100, 3), dtype=np.uint8)
-    red[:, :, 0] = 255
-    both = Image.open(io.BytesIO(picture(demo, red)))
-    width, height = alone.size
-    assert both.size == (width, height + round(width / 2))
-    assert both.getpixel((width // 2, height + 5)) == (255, 0, 0)
+    alone = draw(demo)
+    red = Image.new("RGB", (100, 50), "red")
+    both = draw(demo, red)
+    height, width, _ = alone.shape
+    assert both.shape == (height + round(width / 2), width, 3)
+    np.testing.assert_array_equal(both[:height], alone)
+    assert (both[height:] == (255, 0, 0)).all()
