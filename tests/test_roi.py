@@ -60,10 +60,10 @@ def test_of_many_values_those_above_half_of_the_largest_count():
 @pytest.mark.parametrize(
     ("roi", "words"),
     [
-        (np.ones((24, 20), bool), "images, 20 x 24 pixels (height x width); got 24 x"),
-        (np.zeros(SIZE), "none of its pixels counts"),
+        (np.ones((24, 20), bool), "of the images, (20, 24); got (24, 20)"),
+        (np.zeros(SIZE), "no pixel is"),
         (np.ones((*SIZE, 3)), "roi must be an array (H, W)"),
-        (np.full(SIZE, np.inf), "roi must hold finite numbers"),
+        (np.full(SIZE, np.inf), "without NaN"),
     ],
 )
 def test_what_is_no_mask_of_the_images_is_named(roi, words):
@@ -79,9 +79,7 @@ def test_a_mask_of_the_files_is_resized_with_them(tmp_path):
     np.testing.assert_array_equal(check_roi(large, SIZE, folder), INSIDE)
     for source, mask in product((folder, draw(5)), (large, large[1:])):
         if source is not folder or mask is not large:
-            with pytest.raises(
-                ValueError, match="roi must have the size of the images"
-            ):
+            with pytest.raises(ValueError, match=r"roi must have the .* of the images"):
                 check_roi(mask, SIZE, source)
 
 

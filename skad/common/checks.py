@@ -1,6 +1,7 @@
 """Checks of what users pass: whole and real numbers, image sizes and masks."""
 
 import math
+import pickle
 from numbers import Integral, Real
 from typing import Any
 
@@ -87,3 +88,15 @@ def as_mask(pixels: NDArray) -> NDArray[np.bool_]:
 def has_more_than_two_values(pixels: NDArray) -> bool:
     """Tell whether it is open where exactly a mask is set."""
     return pixels.dtype != bool and len(np.unique(pixels)) > 2
+
+
+def check_pickles(source: Any) -> None:
+    """Raise a ValueError for a lazy sequence that joblib could not tell from others."""
+    try:
+        pickle.dumps(source)
+    except Exception as error:  # of any type, from the class of a user
+        raise ValueError(
+            "With memory or a checkpoint, a lazy sequence must be one that can be "
+            f"pickled; X is a {type(source).__name__}, which cannot: {error}. Pass an "
+            "array or an ImageFolder."
+        ) from error

@@ -28,7 +28,7 @@ from skad.detectors.parameters import device_at_hand, generator
 from skad.detectors.progress import CallbackSupportMixin
 from skad.detectors.regions import above
 from skad.detectors.split import NONE, Digests, Division, distinct
-from skad.images.inputs import Images, as_given, as_images
+from skad.images.inputs import Images, as_images
 from skad.images.several_sizes import (
     as_resized_images,
     joined,
@@ -176,10 +176,7 @@ class ImageDetector(
         """Return what the autoencoder makes of images, in the shape and type of X."""
         fitted, images = self._check_images(X)
         rebuilt = fitted.mapper.over(images, fitted.mapper.reconstruct)
-        if images.given_shapes is None:
-            given = [as_given(batch, images) for batch in rebuilt]
-        else:
-            given = list(rebuilt_in_given_sizes(rebuilt, images))
+        given = list(rebuilt_in_given_sizes(rebuilt, images))
         return joined(given, dtype=images.dtype)  # in its byte order, too
 
     def calibrate(
@@ -384,8 +381,7 @@ def _maps(fitted: Fitted, images: Images):
     """Yield the maps (k, H, W) of some images each."""
     with _watched(fitted, images):
         maps = fitted.mapper.over(images, fitted.mapper)
-        one_size = images.given_shapes is None
-        yield from maps if one_size else maps_in_given_sizes(maps, images)
+        yield from maps_in_given_sizes(maps, images)
 
 
 @contextmanager

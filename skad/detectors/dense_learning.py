@@ -10,8 +10,8 @@ from torch import Tensor
 
 from skad.detectors.learning import Learned, score_images
 from skad.detectors.split import Division
-from skad.images.batches import batches_of
 from skad.images.decoding import PathLike
+from skad.images.inputs import batches_of
 from skad.network.dense import DenseAutoencoder, from_keras, from_state, train
 from skad.network.keras import find_pair, read_pair
 from skad.network.training import History, check_finite_loss

@@ -1,5 +1,6 @@
 """The fitted attributes of a detector, all of them views of one object."""
 
+import math
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -87,7 +88,7 @@ class FittedAttributes:
     @property
     def n_features_in_(self):
         """Numbers in an image."""
-        return self._fitted.format.n_numbers
+        return math.prod(self._fitted.format.image_shape)
 
     @property
     def feature_names_in_(self):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skad import __version__
 from skad.common.torch_settings import limit_threads
-from skad.images.batches import batches_of
+from skad.images.inputs import batches_of
 from skad.network.augmentation import flip_combinations, measure_variation
 from skad.network.checkpoint import Checkpoint
 from skad.network.model import new_network

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import joblib
 import numpy as np
 
-from skad.common.checks import is_whole
+from skad.common.checks import check_pickles, is_whole
 from skad.common.files import make_room_for
 from skad.common.labels import places_of_good
 from skad.common.locks import locked
@@ -31,7 +31,6 @@ from skad.detectors.split import divide
 from skad.images.inputs import Format, Images
 from skad.images.roi import roi_for
 from skad.images.several_sizes import as_resized_images, have_several_sizes
-from skad.images.sources import check_pickles
 from skad.network.checkpoint import Checkpoint
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skad.common.warnings import warn
 from skad.detectors.groups import one_of_each
 from skad.detectors.near_copies import Describer, group_near_copies
-from skad.images.batches import one_by_one
+from skad.images.inputs import batches_of
 from skad.network.preparation import to_unit_range
 
 Digests = NDArray[np.uint64]  # (n,)
@@ -143,7 +143,7 @@ def _look_at(
     bases = np.empty((n if guess else 0, 3, describe.n_means), np.float32)
     units = np.empty(len(bases))
     digests, exact = np.empty(n if to_know_again else 0, np.uint64), []
-    with closing(one_by_one(images, places)) as each:
+    with closing(batches_of(images, places[:, np.newaxis])) as each:
         for i, image in enumerate(each):
             if to_know_again:
                 digests[i] = digest(image[0])

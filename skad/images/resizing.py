@@ -70,14 +70,14 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
 
 
 def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Resize (H, W) or (H, W, 3) by a triangle filter that widens as it shrinks."""
+    """Resize (H, W) or (H, W, C) by a triangle filter that widens as it shrinks."""
     if array.shape[:2] == size:
         return array
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and array.shape[2:] in ((), (3,)):
         return _resize_plane(array, size)
     if array.ndim == 3:
-        planes = [resize(np.ascontiguousarray(array[..., c]), size) for c in range(3)]
-        return np.stack(planes, axis=-1)  # (H, W, 3)
+        planes = map(np.ascontiguousarray, np.moveaxis(array, -1, 0))
+        return np.stack([resize(p, size) for p in planes], axis=-1)  # (H, W, C)
     return as_type(_resize_plane(array.astype(np.float32), size), array.dtype)
 
 

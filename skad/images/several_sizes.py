@@ -1,4 +1,4 @@
-"""Images of several sizes: resized to one for the network, and what is found, back."""
+"""Images of several sizes, resized for the network; what comes out, as they were."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,28 +7,24 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from skad.images.inputs import Format, Images, as_array, as_given, as_images, is_lazy
-from skad.images.layout import (
+from skad.images.inputs import (
+    Format,
+    Images,
+    as_array,
     as_image,
+    as_images,
+    is_lazy,
     is_scaled,
     refuse_channels_first,
     refuse_single_image,
 )
-from skad.images.resizing import Size, resize_image
+from skad.images.resizing import Size, resize
 
 
 class Resized:
-    """A lazy sequence of images, resized as they are read.
+    """A lazy sequence of n images that resizes those of another to (height, width).
 
-    Parameters
-    ----------
-    source : sequence of n arrays (H, W) or (H, W, C)
-    size : (height, width)
-
-    Attributes
-    ----------
-    shapes : dict of int to tuple
-        Of those that were read, before they were resized.
+    `shapes` maps places to the shapes before resizing, of images that were read.
     """
 
     def __init__(self, source: Any, size: Size) -> None:
@@ -37,27 +33,19 @@ class Resized:
         self.shapes: dict[int, tuple[int, ...]] = {}
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.source)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Return an image at the common size."""
         image = as_image(self.source[i], i)
         self.shapes[i] = image.shape
-        try:
-            return _resize(image, self.size)
-        except ValueError as error:
-            raise ValueError(f"image {i} of X: {error}") from None
+        if image.ndim not in (2, 3) or not image.size:
+            return image  # is refused where it is compared with others
+        return _resize(image, self.size)
 
 
 def have_several_sizes(X: Any) -> bool:
-    """Tell whether X is a list, or an array of objects, of images that differ in size.
-
-    What cannot be images is left to the checks of images of one size.
-    """
-    if isinstance(X, np.ndarray) and X.dtype.kind != "O":
-        return False
-    if not isinstance(X, (list, tuple, np.ndarray)):
+    """Tell whether X is a list, or an array of objects, of images of several sizes."""
+    if not isinstance(X, list | tuple) and getattr(X, "dtype", None) != np.dtype("O"):
         return False
     try:
         shapes = {np.shape(image) for image in X}
@@ -68,49 +56,44 @@ def have_several_sizes(X: Any) -> bool:
 
 
 def as_resized_images(X: Any, size: Size, fitted: Format | None = None) -> Images:
-    """Check images that may differ in size, and resize them as `resize_image` does.
-
-    Parameters
-    ----------
-    X : sequence of n arrays (H, W) or (H, W, C), or lazy sequence
-        Of one number type and channel count.
-    size : (height, width)
-    fitted : Format or None
-        What the images must look like, but for their size, if that is known.
-
-    Returns
-    -------
-    Images
-        At the common size, with the shapes that they had.
-
-    Raises
-    ------
-    ValueError
-        If X cannot be images, or not these.
-    """
-    if not is_lazy(X):
-        X = _as_sequence(X)
-    resized = Resized(X, size)
+    """Check images as `as_images` does, but for their sizes, and resize them."""
+    if have_several_sizes(X):
+        X = list(X)
+    elif not is_lazy(X):
+        X = as_array(X)
+        refuse_single_image(X, None)
     if len(X) and fitted is None:
         refuse_channels_first(np.shape(X[0]))
-    images = as_images(resized, None, fitted)
-    format = images.format._replace(any_size=True)
-    dtype = as_image(X[0], 0).dtype
-    if is_lazy(X):
-        return Images(resized, format, dtype, resized.shapes)
-    pixels = images.take(np.arange(len(images)))  # n, h, w, C
-    pixels = pixels.reshape(len(images), *format.shape)
-    return Images(pixels, format, dtype, resized.shapes)
+    resized = Resized(X, size)
+    source = resized if is_lazy(X) else [resized[i] for i in range(len(X))]
+    images = as_images(source, None, fitted)
+    images.format = images.format._replace(any_size=True)
+    images.dtype = as_image(X[0], 0).dtype
+    images.given_shapes = resized.shapes
+    return images
+
+
+def _resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """Resize an image of any dtype and number of channels."""
+    if is_scaled(image.dtype):
+        return resize(image, size)
+    floats = resize(image.astype(np.float32), size)
+    if image.dtype.kind == "f":
+        return floats
+    return np.rint(floats).astype(image.dtype)
 
 
 def maps_in_given_sizes(
     maps: Iterator[np.ndarray], images: Images
 ) -> Iterator[np.ndarray]:
-    """Bring maps (k, h, w) to the sizes that the images had, (1, H, W) each.
+    """Bring maps (k, h, w) of resized images to their given sizes, (1, H, W) each.
 
-    A pixel has the largest value of those that it overlaps: maxima stay, and with them
-    scores and verdicts.
+    A pixel has the largest value of those that it overlaps, so that maxima stay, and
+    with them scores and verdicts.
     """
+    if images.given_shapes is None:
+        yield from maps
+        return
     for i, amap in enumerate(one for some in maps for one in some):
         height, width = images.given_shapes[i][:2]
         pixels = torch.from_numpy(amap)[None]  # 1, h, w
@@ -120,7 +103,11 @@ def maps_in_given_sizes(
 def rebuilt_in_given_sizes(
     rebuilt: Iterator[np.ndarray], images: Images
 ) -> Iterator[np.ndarray]:
-    """Bring what a network rebuilt, (k, h, w, C), to the images' shapes and type."""
+    """Bring reconstructions (k, h, w, C) to the given shapes and type of the images."""
+    if images.given_shapes is None:
+        for batch in rebuilt:
+            yield as_given(batch, images)
+        return
     for i, one in enumerate(one for some in rebuilt for one in some):
         shape = images.given_shapes[i]
         pixels = torch.from_numpy(one).permute(2, 0, 1)[None]  # 1, C, h, w
@@ -129,29 +116,26 @@ def rebuilt_in_given_sizes(
         yield as_given(pixels.permute(0, 2, 3, 1).numpy(), single)  # 1, H, W, C
 
 
+def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
+    """Bring floats (k, H, W, C) in the network's range to the images' type and shape.
+
+    In place where it can be: the floats of large images take much memory.
+    """
+    dtype = images.dtype
+    if is_scaled(dtype):
+        batch *= np.iinfo(dtype).max
+    if dtype.kind in "iu":
+        np.round(batch, out=batch)
+        np.clip(batch, np.iinfo(dtype).min, np.iinfo(dtype).max, out=batch)
+    elif dtype.kind == "b":
+        batch = batch > 0.5
+    elif dtype.itemsize < batch.dtype.itemsize:
+        np.clip(batch, np.finfo(dtype).min, np.finfo(dtype).max, out=batch)
+    return batch.astype(dtype).reshape(len(batch), *images.format.shape)
+
+
 def joined(parts: Sequence[np.ndarray], **options: Any) -> Any:
-    """Return arrays (k, …) as one (n, …), or as a list of n where shapes differ."""
+    """Return arrays (k, ...) as one (n, ...), or as a list of n where shapes differ."""
     if len({part.shape[1:] for part in parts}) == 1:
         return np.concatenate(parts, **options)
     return [one for part in parts for one in part]
-
-
-def _as_sequence(X: Any) -> Any:
-    """Return X as a list of images or an array of them."""
-    if have_several_sizes(X):
-        return list(X)
-    X = as_array(X)
-    refuse_single_image(X, None)
-    return X
-
-
-def _resize(image: np.ndarray, size: Size) -> np.ndarray:
-    if image.dtype.kind == "f":
-        image = image.astype(np.float32)
-    elif not is_scaled(image.dtype):
-        floats = _resize(image.astype(np.float32), size)
-        return np.rint(floats).astype(image.dtype)
-    if image.shape[2:] in ((), (3,)):
-        return resize_image(image, size)
-    planes = np.moveaxis(image, -1, 0)
-    return np.stack([resize_image(plane, size) for plane in planes], -1)  # h, w, C

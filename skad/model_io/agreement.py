@@ -83,7 +83,9 @@ def check_format(format: Format, image_shape: Any, names: Any) -> None:
         Of the columns of a table.
     """
     dtype = np.dtype(_DTYPES[format.kind])
-    seen = format_of(format.shape, dtype, image_shape if format.is_row else None)
+    seen = format_of(
+        format.shape, dtype, image_shape if len(format.shape) == 1 else None
+    )
     if seen.image_shape != format.image_shape:
         raise ValueError(
             f"items of shape {format.shape} are images of shape {seen.image_shape}, "

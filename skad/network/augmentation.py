@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.images.batches import one_by_one
+from skad.images.inputs import batches_of
 from skad.network.preparation import Preparation
 from skad.network.random import bernoulli, normal, randint
 
@@ -33,7 +33,7 @@ def measure_variation(
 ) -> Variation:
     """Measure how good images vary."""
     means, deviations, noises, shading, descriptors = [], [], [], [], []
-    for image in one_by_one(images, sample):
+    for image in batches_of(images, sample[:, np.newaxis]):
         x = preparation(image, device)
         means.append(x.mean())
         deviations.append(x.std())

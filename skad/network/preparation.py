@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.warnings import warn
-from skad.images.batches import one_by_one
+from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, STRIDE
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
@@ -139,10 +139,10 @@ def fit_preparation(
     counts = slice(None) if roi is None else roi
     means, variances = [], []
     scale = 0.0
-    for batch in one_by_one(images, sample):
+    for batch in batches_of(images, sample[:, np.newaxis]):
         pixels = to_unit_range(batch)[0][counts].reshape(-1, batch.shape[3])
         if not scale:  # a power of two: squares of 1e-200 would all be 0
-            scale = float(np.ldexp(1, np.frexp(np.abs(pixels).max())[1]))
+            scale = float(np.ldexp(1.0, np.frexp(np.abs(pixels).max())[1]))
         means.append(pixels.mean(0))
         variances.append((pixels / scale).var(0))
     mean = np.mean(means, 0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
-from skad.images.batches import batchwise
+from skad.images.inputs import batchwise
 from skad.network.folding import fold
 from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
 from skad.network.preparation import Preparation

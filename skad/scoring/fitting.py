@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skad.common.torch_settings import inference
-from skad.images.batches import groupwise
+from skad.images.inputs import groupwise
 from skad.network.folding import fold
 from skad.network.model import MAP_STRIDE, PatchAutoencoder
 from skad.network.preparation import Preparation
