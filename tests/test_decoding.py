@@ -1,44 +1,34 @@
 """Reading one image file: its pixels, resizing, and files that are refused."""
 
-import os
 import re
 
 import numpy as np
 import pytest
 import tifffile
-from image_files import ORIENTATION, needs, noise, photo, png, save
+from image_files import ORIENTATION, encoded, needs, noise, photo, png, save
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
 from skad.images import read_image
 
-
-@pytest.fixture
-def picture(tmp_path):
-    return save(tmp_path / "0.png", noise(6, 5))
-
-
 # --- Pixels ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "TIFF"])
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1), (1, 9, 3)])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
 def test_lossless_file_gives_its_pixels(tmp_path, suffix, shape):
     array = noise(*shape)
     read = read_image(save(tmp_path / f"a.{suffix}", array))
     assert read.dtype == np.uint8
-    assert read.flags.writeable
     assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize("suffix", ["webp", "gif", "jp2", "ppm", "avif", "jfif"])
 def test_other_formats_are_read_by_their_contents(tmp_path, suffix):
     needs(suffix)
-    lossless = {"lossless": True} if suffix == "webp" else {}
-    lossy = {"quality": 100} if suffix in ("avif", "jfif") else {}
+    options = {"quality": 100} if suffix in ("avif", "jfif", "webp") else {}
     array = np.asarray(photo().quantize(64).convert("RGB"))  # as GIF needs it
-    path = save(tmp_path / f"a.{suffix}", array, **lossless, **lossy)
-    path.rename(tmp_path / "a.png")
+    save(tmp_path / f"a.{suffix}", array, **options).rename(tmp_path / "a.png")
     read = read_image(str(tmp_path / "a.png"))
     assert np.abs(read.astype(int) - array).mean() <= 5
 
@@ -68,19 +58,14 @@ def test_deep_gray_keeps_its_bits(tmp_path):
 
 
 def test_deep_colour_that_pillow_would_cut_is_refused(tmp_path):
-    colour = noise(4, 4, 3, dtype=np.uint16)
-    big_endian = colour.astype(">u2").tobytes()
-    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 65535\n" + big_endian)
-    for colour_type, channels in ((2, 3), (4, 2), (6, 4)):
-        rows = b"".join(b"\0" + noise(8 * channels).tobytes() for _ in range(4))
-        data = png(rows, depth=16, colour=colour_type, width=4, height=4)
+    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 65535\n" + bytes(96))
+    for kind, channels in ((2, 3), (4, 2), (6, 4)):
+        data = png(bytes(4 * (1 + 8 * channels)), depth=16, colour=kind, width=4)
         (tmp_path / f"{channels}.png").write_bytes(data)
-    if Image.registered_extensions().get(".jp2") in Image.SAVE:
-        path = save(tmp_path / "a.jp2", noise(16, 16, 3))
-        data = bytearray(path.read_bytes())
-        start = data.index(b"\xff\x4f\xff\x51") + 42
-        data[start : start + 7 : 3] = b"\x0b\x0b\x0b"  # bits less 1
-        path.write_bytes(data)
+    if "JPEG2000" in Image.SAVE:
+        data = bytearray(encoded("JPEG2000"))
+        data[data.index(b"\xff\x4f\xff\x51") + 42] = 11  # bits less 1
+        (tmp_path / "a.jp2").write_bytes(data)
     for path in tmp_path.iterdir():
         words = (
             rf"{path.name}: .* more than 8 bits per channel .*save it as 16-bit TIFF"
@@ -99,22 +84,16 @@ def test_palette_becomes_rgb_even_if_gray(tmp_path):
     assert_array_equal(read_image(tmp_path / "transparent.png"), expected)
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
-def test_one_bit_becomes_0_and_255(tmp_path, suffix):
-    for array in (noise(5, 9) > 127, np.ones((3, 9), bool)):
-        read = read_image(save(tmp_path / f"a.{suffix}", array))
-        assert read.dtype == np.uint8
-        assert_array_equal(read, array * np.uint8(255))
-
-
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_alpha_is_dropped_and_colours_kept(tmp_path, suffix):
+def test_one_bit_and_alpha(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    for array in (noise(5, 9) > 127, np.ones((3, 9), bool)):
+        assert_array_equal(read_image(save(path, array)), array * np.uint8(255))
     colour = noise(6, 6, 4)
     colour[:3, :, 3] = 0
-    read = read_image(save(tmp_path / f"colour.{suffix}", colour))
-    assert_array_equal(read, colour[..., :3])
-    gray = save(tmp_path / f"g.{suffix}", colour[..., :2].copy())
-    assert_array_equal(read_image(gray), colour[..., 0])
+    assert_array_equal(read_image(save(path, colour)), colour[..., :3])
+    gray = colour[..., :2].copy()
+    assert_array_equal(read_image(save(path, gray)), gray[..., 0])
 
 
 def test_cmyk_becomes_rgb(tmp_path):
@@ -133,8 +112,8 @@ def test_orientation_is_applied(tmp_path, turn):
     stored.getexif()[ORIENTATION] = turn
     expected = np.asarray(ImageOps.exif_transpose(stored))
     assert_array_equal(read_image(save(tmp_path / "a.png", array, exif=exif)), expected)
-    jpeg = read_image(save(tmp_path / "a.jpg", array, exif=exif))
-    assert jpeg.shape == expected.shape
+    path = save(tmp_path / "a.jpg", array, exif=exif)
+    assert read_image(path).shape == expected.shape
     for dtype in (np.uint8, np.uint16):  # two decoders
         tag = (ORIENTATION, "H", 1, turn, True)
         pixels = array.astype(dtype)
@@ -173,13 +152,11 @@ def test_shrinking_does_not_alias_and_growing_keeps_constants(tmp_path, dtype, c
     assert (large[60:] == top).all()
 
 
-def test_int_image_size_is_a_square_and_pair_is_height_width(picture):
+def test_options(tmp_path):
+    picture = save(tmp_path / "0.png", noise(6, 5))
     assert read_image(picture, image_size=np.int64(9)).shape == (9, 9)
     assert read_image(picture, image_size=[4, 9]).shape == (4, 9)
-
-
-def test_wrong_options(picture):
-    for image_size in (0, "64", (4, 5, 3), (4, 2.0), 10**6):
+    for image_size in (0, "64", (4, 5, 3), 10**6):
         words = f"image_size must be an int .*got {re.escape(repr(image_size))}"
         with pytest.raises(ValueError, match=words):
             read_image(picture, image_size)
@@ -207,17 +184,10 @@ def test_what_is_no_image_is_named_with_the_reason(tmp_path):
         with pytest.raises(ValueError, match=f"cannot read .*{name}: .*{words}"):
             read_image(tmp_path / name)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ValueError, match=r"folder\.png: it is a folder"):
+    with pytest.raises(ValueError, match=r"folder\.png: it is a folder or a device"):
         read_image(tmp_path / "folder.png")
     with pytest.raises(FileNotFoundError, match=r"no such image file.*absent\.png"):
         read_image(tmp_path / "absent.png")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ValueError, match="not a file"):
-        read_image(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])

@@ -46,15 +46,10 @@ def read_all(folder, n_bytes):
     return int(done.stdout)
 
 
-def tiff(array, **options):
-    file = BytesIO()
-    tifffile.imwrite(file, array, **options)
-    return file.getvalue()
-
-
 def samples():
     """A small file of each kind of decoder, by suffix."""
-    deep = noise(40, 48, 3, dtype=np.uint16)
+    deep = BytesIO()
+    tifffile.imwrite(deep, noise(40, 48, 3, dtype=np.uint16), photometric="rgb")
     found = {
         "png": encoded("PNG"),
         "palette.png": encoded("PNG", "P"),
@@ -64,8 +59,7 @@ def samples():
         "gif": encoded("GIF", "L"),
         "lzw.tif": encoded("TIFF", compression="tiff_lzw"),
         "jpeg.tif": encoded("TIFF", compression="jpeg"),
-        "deep.tif": tiff(deep, photometric="rgb"),
-        "tile.tif": tiff(noise(40, 48) / 7, tile=(16, 16)),
+        "deep.tif": deep.getvalue(),
         "ppm": encoded("PPM"),
     }
     others = {"webp": "WEBP", "jp2": "JPEG2000", "avif": "AVIF"}
@@ -94,7 +88,7 @@ def damage(data, rng, i):
 def test_damaged_and_lying_files_are_read_or_refused(tmp_path):
     rng = np.random.default_rng(0)
     for name, data in samples().items():
-        for i in range(15):
+        for i in range(18):
             (tmp_path / f"{i}.{name}").write_bytes(damage(data, rng, i))
     assert read_all(tmp_path, 2**31) > 50
 

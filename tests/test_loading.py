@@ -12,9 +12,7 @@ JPEG_WAYS = [
     {},
     {"quality": 95, "subsampling": 0},
     {"progressive": True},
-    {"optimize": True, "quality": 20},
-    {"restart_marker_blocks": 3},
-    {"restart_marker_rows": 1, "progressive": True},
+    {"optimize": True, "quality": 20, "restart_marker_blocks": 3},
 ]
 
 
@@ -45,15 +43,8 @@ def test_whole_jpeg_is_read_and_a_cut_one_refused(tmp_path, mode, options):
 
 
 def test_other_cut_files_are_refused(tmp_path):
-    for name, options in (
-        ("PNG", {}),
-        ("BMP", {}),
-        ("PPM", {}),
-        ("GIF", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-    ):
-        data = encoded(name, **options)
+    for name in ("PNG", "BMP", "PPM", "GIF", "TIFF"):
+        data = encoded(name)
         for part in (10, len(data) // 2, len(data) * 9 // 10):
             refuses(tmp_path / f"a.{name}", data[:part], "")
 

@@ -15,7 +15,7 @@ from skad.common.warnings import warn
 from skad.images.formats import UnreadableError, check_single, open_image, quiet
 from skad.images.loading import load
 from skad.images.resizing import Size, as_type, check_options, resize
-from skad.images.tiff import decode_page, ink, only_page, suits_pillow
+from skad.images.tiff import decode_page, only_page, suits_pillow
 
 PathLike = str | os.PathLike[str]
 
@@ -85,9 +85,9 @@ def read_image(
 class Frame(NamedTuple):
     """An image as it was asked for, and what its file says of it."""
 
-    image: NDArray[Any]  # (height, width) or (height, width, 3)
+    image: NDArray[Any]  # (H, W) or (H, W, 3)
     size: Size  # of the file, upright, before it was resized
-    lack: str  # what is missing of it, if that does not matter; mostly ""
+    lack: str  # what is missing of it, mostly ""
 
 
 def read_frame(
@@ -229,9 +229,9 @@ def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
             with open_image(file) as image:
                 loaded, lack = load(image, file)
                 array = _to_array(loaded, gray)
-            if array.dtype == np.uint16 and ink(page) == "MINISWHITE":
-                array = ~array  # Pillow inverts 8 bits only
-            return array, lack
+            # Pillow inverts 8 bits only.
+            is_inverted = page.photometric.name == "MINISWHITE"
+            return ~array if is_inverted and array.dtype == np.uint16 else array, lack
         array = decode_page(page)
     if gray and array.ndim == 3:
         array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)

@@ -3,8 +3,9 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from skad.images.resizing import check_bool
 _LISTED = 5  # names that one message spells out
 _MOST_SEARCHED = 10_000  # files below a folder, for a hint
 # What systems leave in folders; other such names begin with a dot.
-_LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+_LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+_parts = attrgetter("parts")  # of a path: the order of these is the same everywhere
 
 
 def find_images(
@@ -29,20 +31,19 @@ def find_images(
     Parameters
     ----------
     path : path or iterable of paths
-        A folder, searched for files with the suffixes of the formats that `read_image`
-        reads, in any case; or one file; or a pattern such as ``"parts/*.png"``, where
-        ``**`` stands for folders in folders; or files of any suffix, kept in their
-        order, which may be a table of one column. ``~`` is your home.
+        A folder, searched for files with the suffixes of image files, in any case; one
+        file; a pattern such as ``"parts/*.png"``, where ``**`` stands for folders in
+        folders; or files of any suffix, which may be a table of one column. ``~`` is
+        your home.
     recursive : bool, default=False
         Search the folders in a folder, too. Links to folders are not followed.
 
     Returns
     -------
     list of pathlib.Path
-        The files of a folder in plain string order of their names: ``"10.png"`` comes
-        before ``"2.png"``. Files in the folder that are no images are named in a
-        warning, except hidden ones and those that systems leave there, such as
-        ``Thumbs.db``.
+        Of a folder, in plain string order: ``"10.png"`` comes before ``"2.png"``; of an
+        iterable, in its order. Files in a folder that are no images are named in a
+        warning, except hidden ones and those that systems leave there.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def find_images(
             found = glob.glob(str(one), recursive=True)
             if not found:
                 raise FileNotFoundError(f"no image file or folder matches {one}")
-            return _search(sorted(map(Path, found), key=_order), recursive)
+            return _search(sorted(map(Path, found), key=_parts), recursive)
         paths = [one]
     for item in paths:
         if not os.path.lexists(item):
@@ -92,10 +93,6 @@ def _is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
-def _order(path: Path) -> tuple[str, ...]:
-    return path.parts
-
-
 def _named(items: Any) -> list[Path]:
     """Check files that are named one by one."""
     if getattr(items, "ndim", 1) == 2:  # a table, of which one column will do
@@ -115,11 +112,10 @@ def _named(items: Any) -> list[Path]:
 
 def _search(places: list[Path], recursive: bool) -> list[Path]:
     """List the images among files and in folders, and name what is none."""
-    files: list[Path] = []
+    files: dict[Path, None] = {}
     for place in places:
-        is_folder = os.path.isdir(place)
-        files += sorted(_walk(place, recursive), key=_order) if is_folder else [place]
-    files = [file for file in dict.fromkeys(files) if not _is_litter(file.name)]
+        found = _files_in(place, recursive) if place.is_dir() else [place]
+        files.update((file, None) for file in found if not _is_litter(file.name))
     images = [file for file in files if is_image_name(file)]
     others = [file for file in files if not is_image_name(file)]
     if not images:
@@ -129,15 +125,13 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
     return images
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the files of a folder; broken links, too, to be named as unreadable."""
-    for here, folders, names in os.walk(folder, onerror=_raise):
+def _files_in(folder: Path, recursive: bool) -> list[Path]:
+    """List the files of a folder; broken links, too, to be named as unreadable."""
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if recursive and not f.startswith(".")]
-        yield from (Path(here, name) for name in names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        found += [Path(here, name) for name in names]
+    return sorted(found, key=_parts)
 
 
 def _say_others(others: list[Path]) -> str:
@@ -153,7 +147,7 @@ def _say_none(places: list[Path], recursive: bool, others: list[Path]) -> str:
     text = f"no image in {places[0]}{more}"
     below: Counter[Path] = Counter()
     for place in () if recursive else filter(os.path.isdir, places):
-        for file in islice(_walk(place, recursive=True), _MOST_SEARCHED):
+        for file in islice(place.rglob("*"), _MOST_SEARCHED):
             below[file.parent] += is_image_name(file)
     hints = [f"{count} in {folder}" for folder, count in sorted(below.items()) if count]
     if hints:

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,9 +66,8 @@ def read_images(
 class ImageFolder:
     """A lazy sequence of images that decodes a file when it is asked for.
 
-    Only what is indexed is in memory, so a folder larger than the memory can be
-    fitted and scored. An int as index gives an image; a slice, a list of ints or a
-    bool mask gives another `ImageFolder`.
+    So a folder larger than the memory can be fitted and scored. An int as index gives
+    an image; a slice, a list of ints or a bool mask gives another `ImageFolder`.
 
     Parameters
     ----------
@@ -78,8 +78,7 @@ class ImageFolder:
     check : bool, default=True
         Decode every file once now: those that cannot be read are named in a warning
         and left out, and images that do not fit together are an error. False trusts
-        the first image; a file that cannot be read or differs from it is then an
-        error when it is asked for.
+        the first image; a file that differs is an error when it is asked for.
     recursive : bool, default=False
     truncated : {"error", "warn"}, default="error"
         As in `read_image`; such files are left out, or named in a warning once.
@@ -93,15 +92,11 @@ class ImageFolder:
     left_out : list of (pathlib.Path, str)
         The files of the source that could not be read, with the reasons.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As in `read_images`.
-
     Notes
     -----
     A pickle holds paths, not pixels, and the size and time of last change of each file,
-    so that a ``joblib.Memory`` notices those that were overwritten.
+    so that a ``joblib.Memory`` notices those that were overwritten. Errors are those of
+    `read_images`.
 
     Examples
     --------
@@ -222,11 +217,10 @@ class ImageFolder:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Size in bytes and time of last change in ns; None where there is no file."""
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 class ImageReader(TransformerMixin, BaseEstimator):
@@ -263,22 +257,16 @@ class ImageReader(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Sequence[PathLike]) -> NDArray[Any]:
-        """Read the images.
+        """Read the images; any file that cannot be read is an error.
 
         Parameters
         ----------
         X : sequence of paths, length n_images, or table of shape (n_images, 1)
-            Files, not a folder.
 
         Returns
         -------
         ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
-            dtype as in `read_image`; one image for each path, in order.
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            As in `read_images`, and for any file that cannot be read.
+            dtype as in `read_image`.
         """
         size = check_options(self.image_size, self.gray)
         if isinstance(X, str | os.PathLike):
@@ -286,11 +274,8 @@ class ImageReader(TransformerMixin, BaseEstimator):
                 f"X must be a sequence of paths; got the single path {X!r}: pass "
                 "[path], or skad.images.find_images(folder)"
             )
-        channels = 1 if self.gray else None
-        paths = find_images(X)
-        return survey_files(
-            paths, size, channels, "error", keep=True, strict=True
-        ).images
+        options = (size, 1 if self.gray else None, "error")
+        return survey_files(find_images(X), *options, keep=True, strict=True).images
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn: paths in, no fit needed."""

@@ -73,8 +73,7 @@ def survey_files(
     sizes: dict[Path, Size] = {}
     images = np.empty(0)
     first = None
-    frames = _decode_all(paths, size, channels, truncated)
-    for path, frame in zip(paths, frames, strict=True):
+    for path, frame in _decode_all(paths, size, channels, truncated):
         if isinstance(frame, str):
             left_out.append((path, frame))
             continue
@@ -101,9 +100,10 @@ def survey_files(
     return Survey(good, first, sizes, images[: len(good)], left_out)
 
 
-def _decode_all(paths: list[Path], *options: Any) -> Iterator[Frame | str]:
+def _decode_all(paths: list[Path], *options: Any) -> Iterator[tuple[Path, Frame | str]]:
     """Decode in parallel, in order; of a file that cannot be read, say why."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
-            yield from pool.map(lambda path: decode_or_say_why(path, *options), some)
+            frames = pool.map(lambda path: decode_or_say_why(path, *options), some)
+            yield from zip(some, frames, strict=True)

@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 from skad.images.formats import UnreadableError, check_pixels, check_single
 
 _DTYPES = {  # in the file: as read
-    "uint8": np.uint8,
     "uint16": np.uint16,
-    "float16": np.float32,
-    "float32": np.float32,
-    "float64": np.float32,
+    **dict.fromkeys(("float16", "float32", "float64"), np.float32),
 }
 _UNCOMPRESSED = 1  # TIFF tag 259
 _MOST_COUNTED = 1000  # pages of a file
@@ -51,27 +48,17 @@ def suits_pillow(page: Any) -> bool:
     return dtype in ("bool", "uint8") or (is_gray and dtype in ("uint16", "float32"))
 
 
-def ink(page: Any) -> str:
-    """Name what the numbers mean, the photometric interpretation."""
-    return getattr(page.photometric, "name", str(page.photometric))
-
-
 def decode_page(page: Any) -> NDArray[Any]:
     """Decode deep colour: an upright (H, W) or (H, W, 3) of uint8, uint16 or float32.
 
     Without imagecodecs, tifffile would unpack a bomb to whatever length it has.
     """
-    dtype, channels = str(page.dtype), page.samplesperpixel
-    if (
-        dtype not in _DTYPES
-        or page.axes not in ("YX", "YXS", "SYX")
-        or ink(page) not in ("RGB", "MINISBLACK")
-        or channels > 4
-    ):
+    dtype, channels, ink = str(page.dtype), page.samplesperpixel, page.photometric.name
+    is_known = dtype in _DTYPES and page.axes in ("YX", "YXS", "SYX") and channels <= 4
+    if not is_known or ink not in ("RGB", "MINISBLACK"):
         raise UnreadableError(
-            f"a TIFF page of {channels} channel(s) of {dtype}, {ink(page)}, with axes "
-            f"{page.axes}, is not supported; save it as uint8, uint16 or float32, gray "
-            "(MINISBLACK) or RGB"
+            f"TIFF of {channels} channel(s) of {dtype}, {ink}, axes {page.axes} is not "
+            "supported; save it as uint8, uint16 or float32, gray or RGB"
         )
     if page.compression != _UNCOMPRESSED and find_spec("imagecodecs") is None:
         raise UnreadableError(
