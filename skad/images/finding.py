@@ -143,8 +143,9 @@ def _say_others(others: list[Path]) -> str:
 
 def _say_none(places: list[Path], recursive: bool, others: list[Path]) -> str:
     """Say that there is no image, what there is instead, and where there are some."""
+    folder = "the folder " if places[0].is_dir() else ""
     more = " and others" if len(places) > 1 else ""
-    text = f"no image in {places[0]}{more}"
+    text = f"no image in {folder}{places[0]}{more}"
     below: Counter[Path] = Counter()
     for place in () if recursive else filter(os.path.isdir, places):
         for file in islice(place.rglob("*"), _MOST_SEARCHED):
