@@ -46,8 +46,7 @@ def read_image(
         Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601-7).
     truncated : {"error", "warn"}, default="error"
         What to do with a file whose data end early. "warn" reads what its decoder
-        gives, the rest black or gray, with a warning. If that is nothing, it is an
-        error all the same.
+        gives, if anything, the rest black or gray, with a warning.
 
     Returns
     -------
@@ -77,8 +76,8 @@ def read_image(
     """
     size = check_options(image_size, gray)
     frame = read_frame(path, size, 1 if gray else None, check_truncated(truncated))
-    if frame.lack:
-        warn_truncated([(path, frame.lack)])
+    if frame.damage:
+        warn_truncated([(path, frame.damage)])
     return frame.image
 
 
@@ -87,17 +86,13 @@ class Frame(NamedTuple):
 
     image: NDArray[Any]  # (H, W) or (H, W, 3)
     size: Size  # of the file, upright, before it was resized
-    lack: str  # what is missing of it, mostly ""
+    damage: str  # what is missing of it, mostly ""
 
 
 def read_frame(
     path: PathLike, size: Size | None, channels: int | None, truncated: str = "error"
 ) -> Frame:
-    """Read one image file; the options are checked already.
-
-    With 1 channel colour becomes gray (H, W), with 3 gray becomes colour (H, W, 3);
-    None leaves both.
-    """
+    """Read one image file with 1 channel (H, W), 3 (H, W, 3) or, None, those it has."""
     path = Path(os.path.expanduser(path))
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such image file: {path}")
@@ -158,9 +153,9 @@ def _decode(
         if not start:
             raise UnreadableError("the file is empty")
         decode = _decode_tiff if start in _TIFF_STARTS else _decode_plain
-        image, lack = decode(file, channels == 1)
-    if lack and truncated == "error":
-        raise UnreadableError(lack)
+        image, damage = decode(file, channels == 1)
+    if damage and truncated == "error":
+        raise UnreadableError(damage)
     if image.dtype == np.float32 and not np.isfinite(image).all():
         row, column = np.argwhere(~np.isfinite(image))[0][:2]
         raise UnreadableError(
@@ -170,7 +165,7 @@ def _decode(
     resized = image if size is None else resize(image, size)
     if channels == 3 and resized.ndim == 2:
         resized = np.repeat(resized[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
-    return Frame(resized, (image.shape[0], image.shape[1]), lack)
+    return Frame(resized, (image.shape[0], image.shape[1]), damage)
 
 
 def _decode_plain(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
@@ -185,8 +180,8 @@ def _decode_plain(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
             )
         if image.format != "MPO":  # whose further pictures are mostly previews
             check_single(getattr(image, "n_frames", 1), "frames")
-        loaded, lack = load(image, file)
-        return _to_array(loaded, gray), lack
+        loaded, damage = load(image, file)
+        return _to_array(loaded, gray), damage
 
 
 def _is_deep(image: ImageFile.ImageFile, header: bytes) -> bool:
@@ -227,11 +222,11 @@ def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
         if suits_pillow(page):
             file.seek(0)
             with open_image(file) as image:
-                loaded, lack = load(image, file)
+                loaded, damage = load(image, file)
                 array = _to_array(loaded, gray)
             # Pillow inverts 8 bits only.
             is_inverted = page.photometric.name == "MINISWHITE"
-            return ~array if is_inverted and array.dtype == np.uint16 else array, lack
+            return ~array if is_inverted and array.dtype == np.uint16 else array, damage
         array = decode_page(page)
     if gray and array.ndim == 3:
         array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)

@@ -19,7 +19,7 @@ from skad.images.resizing import check_bool
 _LISTED = 5  # names that one message spells out
 _MOST_SEARCHED = 10_000  # files below a folder, for a hint
 # What systems leave in folders; other such names begin with a dot.
-_LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 _parts = attrgetter("parts")  # of a path: the order of these is the same everywhere
 
 
@@ -86,11 +86,11 @@ def _absolute(path: Path) -> Path:
 
 def is_image_name(path: Path) -> bool:
     """Whether a file of this name is looked for in a folder."""
-    return path.suffix.lower() in suffixes() and not _is_litter(path.name)
+    return path.suffix.lower() in suffixes() and not _is_hidden(path.name)
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LITTER
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def _named(items: Any) -> list[Path]:
@@ -115,7 +115,7 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
     files: dict[Path, None] = {}
     for place in places:
         found = _files_in(place, recursive) if place.is_dir() else [place]
-        files.update((file, None) for file in found if not _is_litter(file.name))
+        files.update((file, None) for file in found if not _is_hidden(file.name))
     images = [file for file in files if is_image_name(file)]
     others = [file for file in files if not is_image_name(file)]
     if not images:

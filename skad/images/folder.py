@@ -21,7 +21,7 @@ from skad.images.decoding import (
 )
 from skad.images.finding import find_images
 from skad.images.resizing import Size, check_bool, check_options
-from skad.images.survey import Seen, survey_files
+from skad.images.survey import ImageInfo, survey_files
 
 
 def read_images(
@@ -174,8 +174,8 @@ class ImageFolder:
 
     def _read(self, path: Path) -> Frame:
         frame = read_frame(path, *self._options)
-        if frame.lack and not self._is_checked:
-            warn_truncated([(path, frame.lack)])
+        if frame.damage and not self._is_checked:
+            warn_truncated([(path, frame.damage)])
         self._sizes[path] = frame.size
         return frame
 
@@ -201,7 +201,7 @@ class ImageFolder:
         if places.ndim == 0:
             path = self.paths[places]
             image = self._read(path).image
-            self._first.check(Seen(path, image.shape, image.dtype))
+            self._first.check(ImageInfo(path, image.shape, image.dtype))
             return image
         subset = copy.copy(self)
         subset._sizes = self._sizes

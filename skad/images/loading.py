@@ -16,19 +16,16 @@ _JUNK = bytes(range(1, 65))  # skipped before a marker, decoded amid a scan
 
 
 def load(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[Image.Image, str]:
-    """Decode an opened image; also say what is wrong with it, "" if it is whole.
-
-    Missing pixels are black or gray; if all are missing, it is an error.
-    """
+    """Decode an opened image; also say what is wrong with it, "" if it is whole."""
     if image.format == "JPEG":
-        found, lack = _load_jpeg(file)
+        found, damage = _load_jpeg(file)
     elif image.format == "PNG":
-        found, lack = _load_png(file)
+        found, damage = _load_png(file)
     else:
-        found, lack = image, _load_rows(image)
-    if lack and found.getbbox() is None:
-        raise UnreadableError(lack)
-    return found, lack
+        found, damage = image, _load_rows(image)
+    if damage and found.getbbox() is None:  # nothing but black
+        raise UnreadableError(damage)
+    return found, damage
 
 
 def _load_rows(image: ImageFile.ImageFile) -> str:
@@ -78,19 +75,19 @@ def _load_png(file: BinaryIO) -> tuple[Image.Image, str]:
     So they are decoded over one value, and if one of the last two rows (one of them
     belongs to the last pass of an interlaced image) has this value alone, over another.
     """
-    lack = ""
+    damage = ""
     file.seek(0)
     try:
         open_image(file).verify()  # checksums
     except (OSError, SyntaxError) as error:
-        lack = f"it is truncated or damaged ({error})"
+        damage = f"it is truncated or damaged ({error})"
     for value in (1, 0):
         file.seek(0)
         image = open_image(file)
         image.im = Image.new(image.mode, image.size, value).im
-        lack = _load_rows(image) or lack
+        damage = _load_rows(image) or damage
         rows = image.crop((0, max(0, image.height - 2), image.width, image.height))
         is_left = np.asarray(rows) == np.asarray(Image.new(image.mode, (1, 1), value))
         if not any(row.all() for row in is_left):
-            return image, lack
-    return image, lack or _TRUNCATED
+            return image, damage
+    return image, damage or _TRUNCATED

@@ -30,8 +30,7 @@ def check_bool(name: str, value: Any) -> bool:
 def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
     """Resize an image in memory, as `read_image` resizes one that it reads.
 
-    For frames of a camera, and a detector that was fitted on files: another way to
-    resize moves scores, and sometimes verdicts.
+    Another way to resize moves scores, and sometimes verdicts.
 
     Parameters
     ----------
@@ -82,11 +81,9 @@ def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
 
 
 def _resize_plane(plane: NDArray[Any], size: Size) -> NDArray[Any]:
-    return np.array(
-        Image.fromarray(plane).resize(
-            size[::-1], Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP
-        )
-    )
+    image = Image.fromarray(plane)
+    bilinear = Image.Resampling.BILINEAR
+    return np.array(image.resize(size[::-1], bilinear, reducing_gap=_REDUCING_GAP))
 
 
 def as_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 _AT_ONCE = 4 * _WORKERS  # decoded images that wait in memory, at most
 
 
-class Seen(NamedTuple):
+class ImageInfo(NamedTuple):
     """What is remembered of an image that was decoded."""
 
     path: Path
@@ -28,7 +28,7 @@ class Seen(NamedTuple):
         colour = "gray" if len(self.shape) == 2 else "colour"
         return f"{self.shape[0]} x {self.shape[1]} {colour} {self.dtype}"
 
-    def check(self, other: "Seen") -> None:
+    def check(self, other: "ImageInfo") -> None:
         """Refuse an image that cannot be in one array with this one."""
         remedies = []
         if self.shape[:2] != other.shape[:2]:
@@ -48,7 +48,7 @@ class Survey(NamedTuple):
     """What came of decoding some files."""
 
     paths: list[Path]  # of the files that could be read
-    first: Seen  # of these
+    first: ImageInfo  # of these
     sizes: dict[Path, Size]  # of these, before they were resized
     images: NDArray[Any]  # empty unless they are kept
     left_out: list[tuple[Path, str]]  # the other files, with the reasons
@@ -69,7 +69,7 @@ def survey_files(
     """
     good: list[Path] = []
     left_out: list[tuple[Path, str]] = []
-    lacking: list[tuple[Path, str]] = []
+    damaged: list[tuple[Path, str]] = []
     sizes: dict[Path, Size] = {}
     images = np.empty(0)
     first = None
@@ -77,17 +77,17 @@ def survey_files(
         if isinstance(frame, str):
             left_out.append((path, frame))
             continue
-        image, sizes[path], lack = frame
-        seen = Seen(path, image.shape, image.dtype)
-        first = first or seen
-        first.check(seen)
+        image, sizes[path], damage = frame
+        info = ImageInfo(path, image.shape, image.dtype)
+        first = first or info
+        first.check(info)
         if keep and not good:
             images = np.empty((len(paths), *image.shape), image.dtype)
         if keep:
             images[len(good)] = image
         good.append(path)
-        if lack:
-            lacking.append((path, lack))
+        if damage:
+            damaged.append((path, damage))
     reasons = f"cannot read {name_files('', left_out)}"
     if first is None:
         raise ValueError(f"no image can be read; {reasons}")
@@ -95,8 +95,8 @@ def survey_files(
         raise ValueError(reasons)
     if left_out:
         warn(f"left out, {reasons}")
-    if lacking:
-        warn_truncated(lacking)
+    if damaged:
+        warn_truncated(damaged)
     return Survey(good, first, sizes, images[: len(good)], left_out)
 
 
