@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skad.benchmark.runs import _peak_memory_mb
+from skad.benchmark.runs import peak_memory_mb
 
 N_DIFFERENT = 20
 TRAINED, SCORED = (400, 4000), (1000, 10000)  # images
@@ -63,7 +63,7 @@ def peak_memory(what: Callable[..., None], *args: object) -> float:
 
 def _peak_after(what: Callable[..., None], *args: object) -> float:
     what(*args)
-    return _peak_memory_mb()
+    return peak_memory_mb()
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def in_a_process(size: tuple[int, int], what: str) -> float:
 
 def peak(size: tuple[int, int], what: str) -> float:
     """As `in_a_process`, of this process, which has done nothing else before."""
-    from skad.benchmark.runs import _peak_memory_mb
+    from skad.benchmark.runs import peak_memory_mb
     from skad.images.inputs import as_images
     from skad.images.several_sizes import as_given
 
@@ -39,13 +39,13 @@ def peak(size: tuple[int, int], what: str) -> float:
     mapper = new_mapper(size)
     X = np.random.default_rng(0).integers(0, 255, (1, *size, 3), dtype=np.uint8)
     images = as_images(X, None)
-    before = _peak_memory_mb()
+    before = peak_memory_mb()
     if what == "anomaly_map":
         score(mapper, X)
     else:
         rebuilt = mapper.over(images, mapper.reconstruct)
         assert [as_given(batch, images).shape for batch in rebuilt] == [X.shape]
-    return _peak_memory_mb() - before
+    return peak_memory_mb() - before
 
 
 def score(mapper, X: np.ndarray) -> None:

@@ -3,15 +3,13 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.common.checks import as_mask, has_more_than_two_values
-from skad.common.warnings import warn
+from skad.common.checks import as_mask
 from skad.images.decoding import PathLike, read_image
 from skad.images.finding import find_images, is_image_name
 from skad.images.folder import ImageReader
@@ -26,142 +24,88 @@ class Category(NamedTuple):
     train: NDArray  # (n_train, H, W) or (n_train, H, W, 3), all good
     test: NDArray  # (n_test, H, W) or (n_test, H, W, 3)
     y: NDArray  # (n_test,): +1 good, -1 anomalous
-    kinds: NDArray  # (n_test,) of str: names of the folders, good or that of a defect
-    masks: list[NDArray[np.bool_]] | None  # (H, W) each; None where one is missing
+    kinds: NDArray  # (n_test,) of str: "good" or the name of the defect
+    masks: list[NDArray[np.bool_]] | None  # (H, W) each; None if one is missing
     unmasked: list[Path]  # anomalous images without a mask
 
 
 def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[Path]:
-    """List the categories of a data set.
+    """List the categories in a folder, or one category: all, or those of these names.
 
-    Parameters
-    ----------
-    root : path
-        A folder of categories, or one category.
-    names : iterable of str, default=None
-        Those that are wanted; None means all.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The folders that hold ``train/good`` and ``test``: those that are wanted, each
-        once in this order, or all, sorted by name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If `root` is not a folder.
-    ValueError
-        If there is no category in it, or one that is wanted is not.
+    Raises FileNotFoundError where there is no such folder, and ValueError where there
+    is no such category in it.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    candidates = [root.resolve(), *sorted(root.iterdir())]
-    found = [
-        folder
-        for folder in candidates
+    found = {
+        folder.name: folder
+        for folder in [root.resolve(), *sorted(root.iterdir())]
         if (folder / "train" / "good").is_dir() and (folder / "test").is_dir()
-    ]
+    }
     if not found:
         raise ValueError(f"no category in the folder {root}: it must hold {_LAYOUT}")
-    if names is None:
-        return found
-    named = {folder.name: folder for folder in found}
-    wanted = list(dict.fromkeys(names))
-    unknown = [name for name in wanted if name not in named]
-    if unknown:
-        raise ValueError(f"no category {unknown[0]!r}; there are {', '.join(named)}")
-    return [named[name] for name in wanted]
+    wanted = list(found if names is None else dict.fromkeys(names))
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f"no category {name!r}; there are {', '.join(found)}")
+    return [found[name] for name in wanted]
 
 
 def load_category(path: PathLike) -> Category:
-    """Read one category into memory.
+    """Read the images of a category, and its masks, as they are in the files.
 
-    Parameters
-    ----------
-    path : path
-        A folder with ``train/good``, ``test/good``, ``test/DEFECT``, and the masks
-        in ``ground_truth/DEFECT``, named as their image or with ``_mask`` behind.
-
-    Returns
-    -------
-    category : Category
-        Images as in the files; in a mask, what is above half of its largest value is
-        anomalous.
-
-    Raises
-    ------
-    ValueError
-        If there is no test image, one cannot be read, images differ in size, or a
-        mask has another size than its image.
-
-    Warns
-    -----
-    UserWarning
-        Where masks hold more than two values.
+    Masks are in ``ground_truth/DEFECT``, named as their image or with ``_mask`` behind.
+    Raises ValueError where there is no test image, one cannot be read, or sizes differ.
     """
     path = Path(path)
-    reader = ImageReader()
     files = [file for file in sorted((path / "test").glob("*/*")) if _is_image(file)]
     if not files:
         raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
-    test = reader.transform(files)  # (n_test, H, W) or (n_test, H, W, 3)
+    reader = ImageReader()
+    test = reader.transform(files)
+    size = test.shape[1], test.shape[2]
     kinds = np.array([file.parent.name for file in files])
-    y = np.where(kinds == "good", 1, -1)
-    masks: list[NDArray[np.bool_]] = []
-    unmasked: list[Path] = []
-    unclear: list[Path] = []  # masks
-    for file, label in zip(files, y, strict=True):
-        mask = np.zeros(test.shape[1:3], dtype=bool)
-        if label == -1:
-            mask_file = _find_mask(path / "ground_truth" / file.parent.name, file.stem)
-            if mask_file is None:
-                unmasked.append(file)
-            else:
-                pixels = _read_mask(mask_file, mask.shape)
-                mask = as_mask(pixels)
-                unclear += [mask_file] * has_more_than_two_values(pixels)
+    masks, unmasked = [], []
+    for file, kind in zip(files, kinds, strict=True):
+        mask_file = _mask_of(file, path)
+        mask = np.zeros(size, dtype=bool)
+        if mask_file is not None:
+            mask = as_mask(read_image(mask_file, gray=True))
+        elif kind != "good":
+            unmasked.append(file)
+        if mask.shape != size:
+            raise ValueError(
+                f"a mask must have the size of its image, {size[0]} x "
+                f"{size[1]}; {mask_file} has {mask.shape[0]} x {mask.shape[1]}"
+            )
         masks.append(mask)
-    if unclear:
-        warn(
-            f"{len(unclear)} mask(s) hold more than two values, the first is "
-            f"{unclear[0]}: pixels above half of the largest value count as anomalous. "
-            "Save masks with two values, as PNG and not as JPEG."
-        )
-    train = reader.transform(find_images(path / "train" / "good"))
-    known = None if unmasked else masks
-    return Category(path.name, train, test, y, kinds, known, unmasked)
+    return Category(
+        path.name,
+        reader.transform(find_images(path / "train" / "good")),
+        test,
+        np.where(kinds == "good", 1, -1),
+        kinds,
+        None if unmasked else masks,
+        unmasked,
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """Sum up the names and contents of a category's images in 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in filter(_is_image, sorted(path.glob("*/*/*"))):
+        digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _is_image(file: Path) -> bool:
     return is_image_name(file) and file.is_file()
 
 
-def _find_mask(folder: Path, stem: str) -> Path | None:
-    if not folder.is_dir():
-        return None
-    named = {file.stem: file for file in sorted(folder.iterdir()) if _is_image(file)}
-    return named.get(f"{stem}_mask", named.get(stem))
-
-
-def _read_mask(file: Path, shape: tuple[int, ...]) -> NDArray:
-    mask = read_image(file, gray=True)
-    if mask.shape != shape:
-        raise ValueError(
-            f"a mask must have the size of its image, {shape[0]} x {shape[1]} (height "
-            f"x width); {file} has {mask.shape[0]} x {mask.shape[1]}"
-        )
-    return mask
-
-
-def fingerprint(path: Path) -> str:
-    """Sum up the names and contents of a category's images in 16 hex digits."""
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*/*/*")):
-        if is_image_name(file):
-            digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
-        if _is_image(file):
-            with suppress(OSError), file.open("rb") as opened:  # the run will name it
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _mask_of(file: Path, category: Path) -> Path | None:
+    folder = category / "ground_truth" / file.parent.name
+    named = {found.stem: found for found in folder.glob("*") if _is_image(found)}
+    return named.get(f"{file.stem}_mask", named.get(file.stem))

@@ -1,16 +1,14 @@
-"""The results of a benchmark as a Markdown table."""
+"""The results of a benchmark as Markdown tables."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skad.metrics.intervals import wilson_interval
 
-Result = dict[str, Any]  # of one run, from `_benchmark.run`
+Result = dict[str, Any]  # of one run, from `runs.run`
 
-_Columns = dict[str, tuple[str, str]]  # titles and formats of figures
-
-_COLUMNS: _Columns = {
+_COLUMNS = {  # title and format of each figure
     "image_auroc": ("image AUROC", ".3f"),
     "pixel_auroc": ("pixel AUROC", ".3f"),
     "au_pro": ("AU-PRO", ".3f"),
@@ -21,121 +19,100 @@ _COLUMNS: _Columns = {
     "images_per_second": ("images/s", ".0f"),
     "peak_memory_mb": ("peak MB", ".0f"),
 }
-_COLUMNS_OF_DEFECTS: _Columns = {
-    "n_defective": ("images", ".0f"),
-    "image_auroc": ("image AUROC", ".3f"),
-    "pixel_auroc": ("pixel AUROC", ".3f"),
-    "au_pro": ("AU-PRO", ".3f"),
-    "detection_rate": ("detected", ".3f"),
+_COLUMNS_OF_DEFECTS = {"n_defective": ("images", ".0f")} | {
+    key: _COLUMNS[key]
+    for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate")
 }
-_THE_SAME_WITH_EVERY_SEED = {"promised_fpr", "n_defective"}
+_EQUAL_FOR_ALL_SEEDS = {"promised_fpr", "n_defective"}
 
 
 def table(results: Sequence[Result]) -> str:
-    """Lay results out in a Markdown table.
+    """Lay out what `run` returns, but for failed runs.
 
-    Parameters
-    ----------
-    results : sequence of dict
-        What `run` returns; failed runs are left out.
-
-    Returns
-    -------
-    text : str
-        A row for each category (mean ± standard deviation over its seeds), one of
-        the means over categories, and one of the pooled rates at the threshold.
+    A row for each category (mean ± standard deviation over its seeds), one of the
+    means over categories, and one of the pooled rates at the threshold.
     """
     done = [result for result in results if "error" not in result]
     if not done:
         return "No run has ended.\n"
-    names = list(dict.fromkeys(result["category"] for result in done))
-    groups = {name: [r for r in done if r["category"] == name] for name in names}
-    lines = [
-        *_head("category", _COLUMNS),
-        *(_row(name, _cells_of_runs(group)) for name, group in groups.items()),
-        _row("**mean**", _cells_of_means(list(groups.values()))),
-        _row("**pooled**", _cells_pooled(done)),
-        "",
-        _legend(done),
+    groups: dict[str, list[Result]] = {}
+    for result in done:
+        groups.setdefault(result["category"], []).append(result)
+    means = [
+        {key: _mean(_known(group, key)) for key in _COLUMNS}
+        for group in groups.values()
     ]
-    return "\n".join(lines) + "\n"
+    rows = [[name, *_cells(group, _COLUMNS)] for name, group in groups.items()]
+    rows.append(["**mean**", *_cells(means, _COLUMNS, deviation=False)])
+    rows.append(["**pooled**", *_pooled_cells(done)])
+    titles = ["category", *(title for title, _ in _COLUMNS.values())]
+    return f"{_markdown(titles, rows)}\n{_legend(done)}\n"
 
 
 def defects_table(results: Sequence[Result]) -> str:
-    """Lay out, as `table` does, how each kind of defect is found.
-
-    Parameters
-    ----------
-    results : sequence of dict
-        What `run` returns; failed runs are left out.
-
-    Returns
-    -------
-    text : str
-        A row for each kind of each category, mean ± standard deviation over its seeds.
-    """
+    """Lay out what `run` returns, with a row for each kind of defect."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         for kind, figures in result.get("defects", {}).items():
             groups.setdefault((result["category"], kind), []).append(figures)
-    lines = [
-        *_head("category | defect", _COLUMNS_OF_DEFECTS),
-        *(
-            _row(f"{category} | {kind}", _cells_of_runs(group, _COLUMNS_OF_DEFECTS))
-            for (category, kind), group in sorted(groups.items())
-        ),
-        "",
-        "Each kind of defect against all good test images.",
-    ]
-    return "\n".join(lines) + "\n"
+    titles = [title for title, _ in _COLUMNS_OF_DEFECTS.values()]
+    text = _markdown(
+        ["category", "defect", *titles],
+        [
+            [*names, *_cells(groups[names], _COLUMNS_OF_DEFECTS)]
+            for names in sorted(groups)
+        ],
+        n_names=2,
+    )
+    return f"{text}\nEach kind of defect against all good test images.\n"
 
 
-def _head(names: str, columns: _Columns) -> list[str]:
-    titles = [title for title, _ in columns.values()]
-    left = "|---" * len(names.split("|"))
-    return [_row(names, titles), left + "|" + "---:|" * len(titles)]
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"| {name} | " + " | ".join(cells) + " |"
+def _markdown(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], n_names: int = 1
+) -> str:
+    """Return a table whose first columns are names, and the others numbers."""
+    rule = "|---" * n_names + "|---:" * (len(titles) - n_names) + "|"
+    lines = [f"| {' | '.join(row)} |" for row in (titles, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:], ""])
 
 
 def _known(group: Sequence[Result], key: str) -> list[float]:
     return [result[key] for result in group if result[key] is not None]
 
 
-def _cells_of_runs(group: Sequence[Result], columns: _Columns = _COLUMNS) -> list[str]:
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _cells(
+    group: Sequence[Result],
+    columns: dict[str, tuple[str, str]],
+    deviation: bool = True,
+) -> list[str]:
+    """Return mean ± standard deviation of each figure over some runs."""
     cells = []
     for key, (_, form) in columns.items():
         values = _known(group, key)
         cell = f"{statistics.fmean(values):{form}}" if values else "-"
-        if len(values) > 1 and key not in _THE_SAME_WITH_EVERY_SEED:
+        if deviation and len(values) > 1 and key not in _EQUAL_FOR_ALL_SEEDS:
             cell += f" ± {statistics.stdev(values):{form}}"
         cells.append(cell)
     return cells
 
 
-def _cells_of_means(groups: Sequence[Sequence[Result]]) -> list[str]:
-    cells = []
-    for key, (_, form) in _COLUMNS.items():
-        means = [statistics.fmean(_known(g, key)) for g in groups if _known(g, key)]
-        cells.append(f"{statistics.fmean(means):{form}}" if means else "-")
-    return cells
-
-
-def _cells_pooled(done: Sequence[Result]) -> list[str]:
+def _pooled_cells(done: Sequence[Result]) -> list[str]:
+    """Return rates over all images of all runs, and the mean promise for them."""
     cells = dict.fromkeys(_COLUMNS, "")
-    counts = {
-        "false_alarm_rate": ("false_alarms", "n_good"),
-        "detection_rate": ("detections", "n_defective"),
-    }
-    for key, (flagged, among) in counts.items():
+    for key, flagged, among in (
+        ("false_alarm_rate", "false_alarms", "n_good"),
+        ("detection_rate", "detections", "n_defective"),
+    ):
         successes, n = (sum(r[k] for r in done) for k in (flagged, among))
         if n:
             low, high = wilson_interval(successes, n)
             cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
     n_good = sum(r["n_good"] for r in done)
-    if n_good and all(r["promised_fpr"] for r in done):
+    if n_good:
         expected = sum(r["promised_fpr"] * r["n_good"] for r in done)
         cells["promised_fpr"] = f"{expected / n_good:.3f}"
     return list(cells.values())
@@ -143,15 +120,12 @@ def _cells_pooled(done: Sequence[Result]) -> list[str]:
 
 def _legend(done: Sequence[Result]) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({r["seed"] for r in done}))
-    n_good, n_defective = (
-        sum(r[key] for r in done) for key in ("n_good", "n_defective")
-    )
     targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
+    n_good, n_defective = (sum(r[k] for r in done) for k in ("n_good", "n_defective"))
     return (
         f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
         f"to be at most target_fpr = {targets}, or more where calibration images are "
-        f"too few for that. Pooled: the {n_good} good and {n_defective} "
-        f"defective test images of all {len(done)} runs, with 95 % Wilson intervals; "
-        "an image counts once for each seed, so these intervals are somewhat too "
-        "narrow."
+        f"too few for that. Pooled: the {n_good} good and {n_defective} defective test "
+        f"images of all {len(done)} runs, with 95 % Wilson intervals; an image counts "
+        "once for each seed, so these intervals are somewhat too narrow."
     )

@@ -1,22 +1,81 @@
-"""What the command line takes; quick to import, so that --help is quick."""
+"""The arguments of every command; quick to import, so that --help is quick.
+
+An option without a default leaves that to the detector, which checks values, too.
+"""
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from skad import __version__
-from skad.cli.options import (
-    add_device,
-    add_epochs,
-    add_recursive,
-    add_seed,
-    add_sizes,
-    add_target_fpr,
-    auto_or_share,
-    not_negative,
-    path,
-    whole,
+
+
+def _path(text: str) -> Path:
+    """Take a path; "~" is the home folder, also where no shell has replaced it."""
+    return Path(os.path.expanduser(text))
+
+
+def _auto_or_share(text: str) -> str | float:
+    return text if text == "auto" else float(text)
+
+
+_Keywords = dict[str, Any]  # of `add_argument`
+_FLAG: _Keywords = {"action": "store_true"}
+_FILE: _Keywords = {"type": _path, "metavar": "FILE"}
+_FOLDER: _Keywords = {"type": _path, "metavar": "FOLDER"}
+_MODEL: _Keywords = {"type": _path, "metavar": "MODEL"}
+_N: _Keywords = {"type": int, "metavar": "N"}
+_SEVERAL: _Keywords = {"type": int, "metavar": "N", "nargs": "+"}
+_RATE: _Keywords = {"type": float, "metavar": "RATE"}
+_COST: _Keywords = {"type": float, "metavar": "COST", "default": 1}
+_NAME: _Keywords = {"metavar": "NAME"}
+
+# Arguments of several commands.
+_RECURSIVE = "--recursive", "search subfolders, too", _FLAG
+_EPOCHS = "--epochs", "passes over the training images (default: 75)", _N
+_SEED = (
+    "--seed",
+    "random seed; with the same number of threads, equal seeds give equal results "
+    "(default: 0)",
+    _N | {"default": 0},
 )
+_PATCH_SIZE = (
+    "--patch-size",
+    "largest defect expected, in pixels; several numbers for several scales "
+    "(default: 40)",
+    _SEVERAL,
+)
+_IMAGE_SIZE = (
+    "--image-size",
+    "resize images to N x N, or with two numbers to height x width (default: as they "
+    "are)",
+    _SEVERAL,
+)
+_PROMISE = "promised rate of false alarms on good images"
+_DEVICE = "auto, cpu, cuda, cuda:1 and so on"
+
+_COMMANDS = {  # descriptions; the first sentence is the help
+    "demo": "Find planted defects in a photographed surface. A picture shows them.",
+    "fit": "Learn from a folder of good images. The model is stored; score reads and "
+    "resizes images likewise. Run the same command again to resume a training that was "
+    "stopped: FILE.unfinished holds it.",
+    "score": "Score image files with a learned model. Files are read as its training "
+    "images were: gray or colour, and resized to their size. The exit code is 1 if a "
+    "file could not be read.",
+    "calibrate": "Recalibrate the threshold of a model. Good images set it for a "
+    "promised rate of false alarms; with --labels, good and anomalous ones set it "
+    "where it tells them apart best. Training must not have seen these images.",
+    "info": "Describe a model. That is what it learned from and when, its parameters, "
+    "its threshold and what that promises.",
+    "convert": "Take over a model of the old script. Good images set the threshold; "
+    "without them the model gives scores and maps, and no verdicts, until skad "
+    "calibrate sets one. Needs h5py.",
+    "benchmark": "Measure on data sets in the layout of MVTec AD. Each category runs "
+    "with each seed: means, and false alarms against the promise. The exit code is 1 "
+    "if a run failed.",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,285 +88,126 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    _add_demo(commands)
-    _add_fit(commands)
-    _add_score(commands)
-    _add_calibrate(commands)
-    _add_info(commands)
-    _add_convert(commands)
-    _add_benchmark(commands)
-    for command in commands.choices.values():
-        command.add_argument(
-            "--debug", action="store_true", help="show the traceback of an error"
-        )
+    add_arguments = (_demo, _fit, _score, _calibrate, _info, _convert, _benchmark)
+    for (name, text), add_to in zip(_COMMANDS.items(), add_arguments, strict=True):
+        help = text.partition(".")[0]
+        command = commands.add_parser(name, help=help, description=text)
+        add_to(command)
+        command.add_argument("--debug", **_FLAG, help="show the traceback of an error")
     return parser
 
 
-def _add_demo(commands: Any) -> None:
-    parser = commands.add_parser(
-        "demo",
-        help="find planted defects in a photographed surface",
-        description="Find planted defects in a photographed surface, and show in "
-        "figures and a picture how it went.",
-    )
-    parser.add_argument(
-        "--surface",
-        choices=("brick", "grass", "gravel"),
-        default="brick",
-        help="which photograph of scikit-image (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output",
-        type=path,
-        default=Path("skad-demo"),
-        metavar="FOLDER",
-        help="for demo.png and scores.csv (default: %(default)s)",
-    )
-    add_epochs(parser, default=75)
-    add_seed(parser)
+def _adder(parser: argparse._ActionsContainer) -> Callable[..., None]:
+    def add(name: str, help: str, keywords: _Keywords, **more: Any) -> None:
+        parser.add_argument(name, help=help, **keywords, **more)
+
+    return add
 
 
-def _add_fit(commands: Any) -> None:
-    parser = commands.add_parser(
-        "fit",
-        help="learn from a folder of good images",
-        description="Learn from a folder of good images and store the model; score "
-        "reads and resizes images likewise. Run the same command again to resume a "
-        "training that was stopped: FILE.unfinished holds it.",
-    )
-    parser.add_argument(
-        "folder",
-        type=path,
-        metavar="FOLDER",
-        help="of good images, or a pattern of their files in quotes",
-    )
-    add_recursive(parser)
-    parser.add_argument(
-        "--model",
-        type=path,
-        required=True,
-        metavar="FILE",
-        help="where the model goes, for example part.safetensors",
-    )
-    add_sizes(parser, patch_size=[40])
-    parser.add_argument("--gray", action="store_true", help="read colour as gray")
-    parser.add_argument(
-        "--roi",
-        type=path,
-        metavar="FILE",
-        help="mask of where to look: white there and black elsewhere, of the size of "
-        "the images or of --image-size",
-    )
-    add_epochs(parser, default=75)
-    parser.add_argument(
-        "--batch-size",
-        type=whole(at_least=1),
-        default=16,
-        metavar="N",
-        help="images at a time; fewer take less memory (default: %(default)s)",
-    )
-    add_target_fpr(parser)
-    parser.add_argument(
-        "--contamination",
-        type=auto_or_share,
-        default="auto",
-        metavar="SHARE",
-        help="flag this share of the training images, instead of --target-fpr",
-    )
-    add_device(parser, default="auto")
-    add_seed(parser)
-    parser.add_argument(
-        "--restart",
-        action="store_true",
-        help="delete an unfinished training and start over",
-    )
+def _demo(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    surfaces = {"choices": ("brick", "grass", "gravel"), "default": "brick"}
+    add("--surface", "which photograph of scikit-image (default: brick)", surfaces)
+    help = "for demo.png and scores.csv (default: %(default)s)"
+    add("--output", help, _FOLDER, default=Path("skad-demo"))
+    add(*_EPOCHS, default=75)
+    add(*_SEED)
 
 
-def _add_score(commands: Any) -> None:
-    parser = commands.add_parser(
-        "score",
-        help="score image files with a learned model",
-        description="Score image files with a learned model. Files are read as its "
-        "training images were: gray or colour, and resized to their size. The exit "
-        "code is 1 if a file could not be read.",
+def _fit(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    add("folder", "of good images, or a pattern of files in quotes", _FOLDER)
+    add(*_RECURSIVE)
+    add("--model", "for the model, as part.safetensors", _FILE, required=True)
+    add(*_PATCH_SIZE)
+    add(*_IMAGE_SIZE)
+    add("--gray", "read colour as gray", _FLAG)
+    mask = (
+        "mask of the images' size, or of --image-size: white where to look, else black"
     )
-    _add_model(parser)
-    parser.add_argument(
-        "paths",
-        type=path,
-        nargs="+",
-        metavar="PATH",
-        help="image files, folders of them, and patterns in quotes",
-    )
-    add_recursive(parser)
-    parser.add_argument(
-        "--output",
-        type=path,
-        default=Path("skad-scores"),
-        metavar="FOLDER",
-        help="for scores.csv and heat_maps/ (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--heat-maps",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="write a picture for each image, as large as the file (default: yes)",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="keep the rows of a stopped run and score the rest (default: start over)",
-    )
-    moved = parser.add_mutually_exclusive_group()
-    moved.add_argument(
-        "--threshold",
-        type=not_negative,
-        metavar="VALUE",
-        help="an image is anomalous where its map exceeds this (default: the model's)",
-    )
-    add_target_fpr(moved, default=None)
-    add_device(parser, shown="the model's")
+    add("--roi", mask, _FILE)
+    add(*_EPOCHS)
+    add("--batch-size", "images at a time; fewer take less memory (default: 16)", _N)
+    threshold = _adder(parser.add_mutually_exclusive_group())
+    threshold("--target-fpr", f"{_PROMISE} (default: 0.05)", _RATE)
+    share = {"type": _auto_or_share, "metavar": "SHARE"}
+    threshold("--contamination", "flag this share of the training images", share)
+    add("--device", f"{_DEVICE} (default: auto)", _NAME)
+    add(*_SEED)
+    add("--restart", "delete an unfinished training and start over", _FLAG)
 
 
-def _add_calibrate(commands: Any) -> None:
-    parser = commands.add_parser(
-        "calibrate",
-        help="recalibrate the threshold of a model",
-        description="Recalibrate the threshold of a model, without training: for a "
-        "promised rate of false alarms from good images, or, with --labels, where it "
-        "tells good and anomalous images apart best. Training must not have seen them.",
-    )
-    _add_model(parser)
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="of images")
-    add_recursive(parser)
-    parser.add_argument(
-        "--output",
-        type=path,
-        metavar="FILE",
-        help="where the model goes (default: it replaces MODEL)",
-    )
-    add_target_fpr(parser, default=None)
-    parser.add_argument(
+def _score(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    add("model", "file of a model", _MODEL)
+    several = {"type": _path, "metavar": "PATH", "nargs": "+"}
+    add("paths", "image files, folders of them, and patterns in quotes", several)
+    add(*_RECURSIVE)
+    help = "for scores.csv and heat_maps/ (default: %(default)s)"
+    add("--output", help, _FOLDER, default=Path("skad-scores"))
+    yes_or_no = {"action": argparse.BooleanOptionalAction, "default": True}
+    add("--heat-maps", "write a picture for each image (default: yes)", yes_or_no)
+    add("--resume", "keep the rows of a stopped run and score the rest", _FLAG)
+    threshold = _adder(parser.add_mutually_exclusive_group())
+    value = {"type": float, "metavar": "VALUE"}
+    threshold("--threshold", "flag images whose map exceeds this", value)
+    threshold("--target-fpr", f"{_PROMISE} (default: the model's)", _RATE)
+    add("--device", f"{_DEVICE} (default: the model's)", _NAME)
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    add("model", "file of a model", _MODEL)
+    add("folder", "of images", _FOLDER)
+    add(*_RECURSIVE)
+    add("--output", "where the model goes (default: it replaces MODEL)", _FILE)
+    threshold = _adder(parser.add_mutually_exclusive_group())
+    threshold("--target-fpr", f"{_PROMISE} (default: the model's)", _RATE)
+    threshold(
         "--labels",
-        type=path,
-        metavar="CSV",
-        help="table with the columns path or name, and label: +1 or good, -1 or "
-        "anomalous (without it all images are good)",
+        "table with the columns path or name, and label: +1 or good, -1 or anomalous "
+        "(without it all images are good)",
+        {"type": _path, "metavar": "CSV"},
     )
-    parser.add_argument(
+    metrics = ("balanced_accuracy", "f1", "cost")
+    add(
         "--metric",
-        choices=("balanced_accuracy", "f1", "cost"),
-        default="balanced_accuracy",
-        help="what the threshold is chosen by, with --labels (default: %(default)s)",
+        "of the best threshold, with --labels",
+        {"choices": metrics},
+        default=metrics[0],
     )
-    for name, what in (("miss", "a missed defect"), ("false-alarm", "a false alarm")):
-        parser.add_argument(
-            f"--cost-{name}",
-            type=not_negative,
-            default=1,
-            metavar="COST",
-            help=f"what {what} costs, with --metric cost (default: %(default)s)",
-        )
+    add("--cost-miss", "what a missed defect costs, with --metric cost", _COST)
+    add("--cost-false-alarm", "what a false alarm costs, with --metric cost", _COST)
 
 
-def _add_info(commands: Any) -> None:
-    parser = commands.add_parser(
-        "info",
-        help="describe a model",
-        description="Describe a model: what it learned from and when, its "
-        "parameters, its threshold and what that promises.",
-    )
-    _add_model(parser)
+def _info(parser: argparse.ArgumentParser) -> None:
+    _adder(parser)("model", "file of a model", _MODEL)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=path, metavar="MODEL", help="file of a model")
+def _convert(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    add("model", "model.json or model.h5, or their common name, Models/model", _MODEL)
+    add("--output", "for the model, as model.safetensors", _FILE, required=True)
+    good = "of good images that the model was not trained on, for the threshold"
+    add("--good", good, _FOLDER)
+    add(*_RECURSIVE)
+    add("--target-fpr", f"{_PROMISE} (default: 0.05)", _RATE, default=0.05)
 
 
-def _add_convert(commands: Any) -> None:
-    parser = commands.add_parser(
-        "convert",
-        help="take over a model of the old script",
-        description="Take over a model of the old script, model.json and model.h5, as "
-        "it is. Good images set its threshold; without them the model gives scores and "
-        "maps, and no verdicts, until skad calibrate sets one. Needs h5py.",
-    )
-    parser.add_argument(
-        "model",
-        type=path,
-        metavar="MODEL",
-        help="one of the two files, or their common name, for example Models/model",
-    )
-    parser.add_argument(
-        "--output",
-        type=path,
-        required=True,
-        metavar="FILE",
-        help="where the model goes, for example model.safetensors",
-    )
-    parser.add_argument(
-        "--good",
-        type=path,
-        metavar="FOLDER",
-        help="of good images that the model was not trained on, for the threshold",
-    )
-    add_recursive(parser)
-    add_target_fpr(parser)
-
-
-def _add_benchmark(commands: Any) -> None:
-    parser = commands.add_parser(
-        "benchmark",
-        help="measure on data sets in the layout of MVTec AD",
-        description="Measure on data sets in the layout of MVTec AD, each category "
-        "with each seed: means, and false alarms against the promise. The "
-        "exit code is 1 if a run failed.",
-    )
-    parser.add_argument(
-        "root",
-        type=path,
-        metavar="ROOT",
-        help="folder of categories, each with train/good, test/good, test/DEFECT and "
-        "ground_truth/DEFECT",
-    )
-    parser.add_argument(
-        "--categories", nargs="+", metavar="NAME", help="only these (default: all)"
-    )
-    parser.add_argument(
-        "--seeds",
-        type=whole(at_least=0),
-        nargs="+",
-        default=[0, 1, 2],
-        metavar="N",
-        help="a run for each (default: 0 1 2)",
-    )
-    add_sizes(parser, patch_size=None)
-    add_epochs(parser, default=None)
-    add_device(parser)
-    parser.add_argument(
-        "--output",
-        type=path,
-        default=Path("skad-benchmark.json"),
-        metavar="FILE",
-        help="results, written after every run; runs that it holds are not made again "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start the file over, for instance after a change to skad's code",
-    )
-    parser.add_argument(
-        "--models",
-        type=path,
-        metavar="FOLDER",
-        help="store the detectors here, as CATEGORY-SEED.safetensors",
-    )
-    parser.add_argument(
-        "--table", type=path, metavar="FILE", help="write the Markdown table here, too"
-    )
-    parser.add_argument(
-        "--defects",
-        action="store_true",
-        help="add a table with a row for each kind of defect",
-    )
+def _benchmark(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser)
+    layout = "train/good, test/good, test/DEFECT and ground_truth/DEFECT"
+    root = {"type": _path, "metavar": "ROOT"}
+    add("root", f"folder of categories, each with {layout}", root)
+    add("--categories", "only these (default: all)", _NAME, nargs="+")
+    add("--seeds", "a run for each (default: 0 1 2)", _SEVERAL, default=[0, 1, 2])
+    add(*_PATCH_SIZE)
+    add(*_IMAGE_SIZE)
+    add(*_EPOCHS)
+    add("--device", f"{_DEVICE} (default: auto)", _NAME)
+    help = "results; runs that it holds are not made again (default: %(default)s)"
+    add("--output", help, _FILE, default=Path("skad-benchmark.json"))
+    add("--fresh", "start the file over, as after a change to skad's code", _FLAG)
+    add("--models", "for the detectors, as CATEGORY-SEED.safetensors", _FOLDER)
+    add("--table", "write the Markdown table here, too", _FILE)
+    add("--defects", "add a table with a row for each kind of defect", _FLAG)

@@ -3,33 +3,25 @@
 import argparse
 import sys
 
-from skad.benchmark import runs as _benchmark
+from skad.benchmark import runs
 from skad.benchmark.table import defects_table, table
-from skad.cli.commands import check_not_read, one_or_several
+from skad.cli.commands import check_not_read, parameters_of
 from skad.common.files import make_room_for, write_atomically
 from skad.images.finding import is_image_name
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    files = args.root.rglob("*")
-    images = [file for file in files if is_image_name(file)]
-    for path in filter(None, (args.output, args.table)):
-        check_not_read(path, images)
+    images = [file for file in args.root.rglob("*") if is_image_name(file)]
+    check_not_read(args.output, images)
     if args.table is not None:
-        check_not_read(args.table, [args.output])
+        check_not_read(args.table, [*images, args.output])
         make_room_for(args.table)
-    chosen = {
-        "patch_size": one_or_several(args.patch_size),
-        "image_size": one_or_several(args.image_size),
-        "epochs": args.epochs,
-        "device": args.device,
-    }
-    results = _benchmark.run(
+    results = runs.run(
         args.root,
         categories=args.categories,
         seeds=args.seeds,
-        parameters={name: value for name, value in chosen.items() if value is not None},
+        parameters=parameters_of(args, "patch_size", "image_size", "epochs", "device"),
         output=args.output,
         fresh=args.fresh,
         models=args.models,

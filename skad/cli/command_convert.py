@@ -2,8 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from skad.cli.commands import check_not_read, print_threshold
 from skad.common.files import make_room_for
@@ -17,28 +15,22 @@ from skad.network.keras import find_pair
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    good = []
-    if args.good is not None:
-        good = find_images(args.good, recursive=args.recursive)
+    good = find_images(args.good, recursive=args.recursive) if args.good else []
     check_not_read(args.output, [*(find_pair(args.model) or ()), *good])
     make_room_for(args.output)
     with locked(args.output):
-        return _convert(args, good)
-
-
-def _convert(args: argparse.Namespace, good: Sequence[Path]) -> int:
-    detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
-    detector.read_model()
-    if args.good is None:
-        print(
-            "skad: warning: the model has no threshold, so it gives scores and maps "
-            "but no verdicts; name good images with --good FOLDER, "
-            "or later with skad calibrate",
-            file=sys.stderr,
-        )
-    else:
-        detector.calibrate(folder_as_fitted(detector, good))
-        print_threshold(detector)
-    save(detector, args.output)
+        detector = DenseAutoencoderDetector(args.model, target_fpr=args.target_fpr)
+        detector.read_model()
+        if good:
+            detector.calibrate(folder_as_fitted(detector, good))
+            print_threshold(detector)
+        else:
+            print(
+                "skad: warning: the model has no threshold, so it gives scores and "
+                "maps but no verdicts; name good images with --good FOLDER, or later "
+                "with skad calibrate",
+                file=sys.stderr,
+            )
+        save(detector, args.output)
     print(f"model          {args.output}")
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skad.cli.commands import check_not_read, one_or_several, print_threshold
+from skad.cli.commands import check_not_read, parameters_of, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
 from skad.detectors.patch import PatchAutoencoderDetector
@@ -28,40 +28,30 @@ def run(args: argparse.Namespace) -> int:
     files = [file for file in files if os.path.realpath(file) not in no_good_images]
     check_not_read(args.model, [*files, *masks])
     make_room_for(args.model)
-    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
-    with locked(args.model), locked(unfinished):
-        return _fit(args, files, unfinished)
+    with locked(args.model):
+        return _fit(args, files)
 
 
-def _fit(args: argparse.Namespace, files: Sequence[Path], unfinished: Path) -> int:
-    image_size = one_or_several(args.image_size)
-    images = ImageFolder(files, image_size=image_size, gray=args.gray)
+def _fit(args: argparse.Namespace, files: Sequence[Path]) -> int:
+    sizes = parameters_of(args, "image_size")
+    images = ImageFolder(files, **sizes, gray=args.gray)
     height, width = images.shape[1:3]
-    roi = check_roi(args.roi, (height, width), images)
-    print(f"learning from {len(images)} images in {args.folder}")
-    if args.restart:
-        forget(unfinished)
+    training = ("patch_size", "epochs", "batch_size", "device")
     detector = PatchAutoencoderDetector(
-        one_or_several(args.patch_size),
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        contamination=args.contamination,
-        target_fpr=args.target_fpr,
-        roi=roi,
-        device=args.device,
+        **parameters_of(args, *training, "target_fpr", "contamination"),
+        roi=check_roi(args.roi, (height, width), images),
         random_state=args.seed,
         verbose=1,
     )
-    # What the training can go on from stays until the model is stored.
-    kept: Any = detector._fit(
-        _in_memory_if_small(images),
-        None,
-        unfinished,
-        source=args.folder,
-        say_resumed=lambda path: print(f"going on with  {path}"),
-    )
+    print(f"learning from {len(images)} images in {args.folder}")
+    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
+    if args.restart:
+        forget(unfinished)
+    elif unfinished.exists():
+        print(f"going on with  {unfinished}")
+    detector.fit(_in_memory_if_small(images), checkpoint=unfinished)
+    detector.provenance_["source"] = str(args.folder)
     save(detector, args.model)
-    kept.remove()
     print_threshold(detector)
     n = len(detector.calibration_scores_)
     print(f"calibration    {n} images that training did not see")

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.model.is_file():
         raise FileNotFoundError(f"there is no model file {args.model}")
     try:
-        rows = _rows(args.model)
+        rows = _describe(args.model)
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as e:
         raise ValueError(f"{args.model} is not a model file of skad: {e}") from e
     for name, text in rows.items():
@@ -26,41 +26,53 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(model: Path) -> dict[str, str]:
+def _describe(model: Path) -> dict[str, str]:
     """Return what there is to say, by names."""
     with safe_open(model, framework="numpy") as file:
         header = json.loads((file.metadata() or {})["skad"])
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+        n_numbers = sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())
         scores = file.get_tensor("calibration_scores")
         roi = file.get_tensor("roi") if "roi" in file.keys() else None
-    megabytes, n_numbers = model.stat().st_size / 1e6, sum(map(math.prod, shapes))
-    parameters = header["parameters"].items()
+    provenance, history = header.get("provenance") or {}, header["history"]
+    training = "elsewhere"
+    if history:
+        epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+        training = f"{epochs}, loss {history[-1]['loss']:.4g} in the last"
+    versions = {
+        "skad": header.get("skad_version"),
+        "torch": provenance.get("torch_version"),
+        "file format": header.get("format_version"),
+    }
+    megabytes = model.stat().st_size / 1e6
     return {
         "model": f"{model} ({megabytes:.1f} MB, {n_numbers:,} numbers)",
         "kind": str(header["kind"]),
-        "learned": _learned(header.get("provenance") or {}),
+        "learned": _learned(provenance),
         "images": _images(header["format"], roi),
-        "training": _training(header["history"]),
-        "parameters": "\n".join(f"{name} = {_plain(v)}" for name, v in parameters),
+        "training": training,
+        "parameters": "\n".join(
+            f"{name} = {' '.join(map(str, v)) if isinstance(v, list) else v}"
+            for name, v in header["parameters"].items()
+        ),
         **_threshold(header, scores),
-        "versions": _versions(header),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items() if v is not None),
     }
 
 
 def _learned(provenance: dict[str, Any]) -> str:
     """Say when, and from which images."""
-    counts = {
+    if provenance.get("n_images") == 0:
+        return f"elsewhere; taken over at {provenance.get('fitted_at')}"
+    words = {
         "n_images": "{} good images",
         "n_training": "{} of them trained it",
         "n_calibration": "{} held out",
         "source": "from {}",
         "fitted_at": "at {}",
     }
-    known = {k: v for k, v in provenance.items() if v is not None}
-    if known.get("n_images") == 0:
-        return f"elsewhere; taken over at {known.get('fitted_at')}"
-    said = [words.format(known[k]) for k, words in counts.items() if k in known]
-    return ", ".join(said) or "the file does not say when, nor from what"
+    known = [k for k in words if provenance.get(k) is not None]
+    said = ", ".join(words[k].format(provenance[k]) for k in known)
+    return said or "the file does not say when, nor from what"
 
 
 def _images(format: dict[str, Any], roi: Any) -> str:
@@ -69,17 +81,10 @@ def _images(format: dict[str, Any], roi: Any) -> str:
         return f"rows of {shape[0]} numbers, {format['kind']}"
     channels = {(): "gray", (1,): "gray", (3,): "colour"}
     kind = channels.get(tuple(shape[2:]), f"{shape[-1]} channels")
-    seen = "" if roi is None else f"; {(roi > 0).mean():.0%} of each counts (roi)"
+    more = "" if roi is None else f"; {(roi > 0).mean():.0%} of each counts (roi)"
     if format.get("any_size"):
-        seen = "; of any size, resized to this one"
-    return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}{seen}"
-
-
-def _training(history: list[dict[str, Any]]) -> str:
-    if not history:
-        return "elsewhere"
-    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-    return f"{epochs}, loss {history[-1]['loss']:.4g} in the last"
+        more = "; of any size, resized to this one"
+    return f"{shape[0]} x {shape[1]} (height x width), {kind}, {format['kind']}{more}"
 
 
 def _threshold(header: dict[str, Any], scores: Any) -> dict[str, str]:
@@ -99,18 +104,3 @@ def _threshold(header: dict[str, Any], scores: Any) -> dict[str, str]:
         "promise": promise_in_words(fitted),
         "calibration": f"{len(scores)} good images",
     }
-
-
-def _versions(header: dict[str, Any]) -> str:
-    provenance = header.get("provenance") or {}
-    known = {
-        "skad": header.get("skad_version"),
-        "torch": provenance.get("torch_version"),
-        "file format": header.get("format_version"),
-    }
-    return ", ".join(f"{k} {v}" for k, v in known.items() if v is not None)
-
-
-def _plain(value: Any) -> str:
-    """Say a parameter as the command line takes it."""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

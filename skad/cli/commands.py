@@ -1,11 +1,21 @@
 """What the commands of the command line share."""
 
+import argparse
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from skad.threshold.conformal import promise_in_words
+
+
+def parameters_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the named parameters of a detector that are not left to it."""
+    given = {name: getattr(args, name) for name in names}
+    for name in ("patch_size", "image_size"):  # one or several numbers
+        if given.get(name) is not None and len(given[name]) == 1:
+            given[name] = given[name][0]
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_not_read(output: Path, inputs: Iterable[Path]) -> None:
@@ -21,10 +31,3 @@ def print_threshold(detector: Any) -> None:
     """Print what the threshold of a fitted detector is, and what it promises."""
     print(f"threshold      {detector.pixel_threshold_:.6g}")
     print(f"promise        {promise_in_words(detector)}")
-
-
-def one_or_several(numbers: list[int] | None) -> Any:
-    """Return a number alone as it is, and several as a tuple."""
-    if numbers is None:
-        return None
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _LABELS = {
@@ -12,84 +12,42 @@ _LABELS = {
 
 
 def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> dict[Path, int]:
-    """Read the labels of image files.
+    """Read the label, 1 or -1, of each image file that a table names.
 
-    Parameters
-    ----------
-    table : pathlib.Path
-        A CSV file with a column ``path`` or ``name``, and a column ``label``: +1 or
-        good, -1 or anomalous. Paths are absolute, or start at `folder`, at the folder
-        of the table or at the working directory; a name is that of one file alone.
-    folder : pathlib.Path
-        Where the images are.
-    files : sequence of pathlib.Path
-        The images.
-
-    Returns
-    -------
-    labels : dict of int by pathlib.Path
-        1 or -1 of each image that the table names, in the order of `files`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such table.
-    ValueError
-        If it is no such table, a label is none of these, a row names none of the
-        images, or several, or an image has two labels.
+    The table has a column ``path`` or ``name``, and a column ``label``: +1 or good, -1
+    or anomalous. Paths are absolute, or start at `folder`, at the folder of the table
+    or at the working directory; a name is that of one file alone.
     """
-    places = _places(files)
-    found: dict[int, int] = {}
-    for line, name, text in _rows(table):
-        where = f"{table}, line {line}"
-        label = _LABELS.get(text.strip().lower())
-        if label is None:
-            raise ValueError(
-                f"{where}: a label must be +1 or good, -1 or anomalous; got {text!r}"
-            )
-        i = _find(name, [folder, table.parent, Path()], places, where)
-        if found.setdefault(i, label) != label:
-            raise ValueError(f"{where}: {name} has another label above; keep one")
-    return {files[i]: found[i] for i in sorted(found)}
-
-
-def _places(files: Sequence[Path]) -> dict[str, list[int]]:
-    """Return the places of files, by their real paths and by their names."""
-    found: dict[str, list[int]] = {}
-    for i, file in enumerate(files):
-        for key in (os.path.realpath(file), file.name):
-            found.setdefault(key, []).append(i)
-    return found
-
-
-def _find(
-    name: str, folders: Sequence[Path], places: dict[str, list[int]], where: str
-) -> int:
-    """Return the place of the file that is meant."""
-    paths = [os.path.realpath(folder / name) for folder in folders]
-    for key in (*paths, name):
-        found = places.get(key, [])
-        if len(found) > 1:
-            raise ValueError(f"{where}: {len(found)} images have the name {name!r}")
-        if found:
-            return found[0]
-    raise ValueError(f"{where}: there is no image {name!r} in {folders[0]}")
-
-
-def _rows(table: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each line, and what it names and labels."""
+    named: dict[str, list[Path]] = {}
+    for image in files:
+        for name in (os.path.realpath(image), image.name):
+            named.setdefault(name, []).append(image)
+    found: dict[Path, int] = {}
     with table.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        try:
-            columns = {str(c).strip().lower(): c for c in reader.fieldnames or ()}
-            named = columns.get("path", columns.get("name"))
-            if named is None or "label" not in columns:
+        rows = csv.DictReader(file)
+        columns = [str(column).strip().lower() for column in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        if "label" not in columns or not {"path", "name"} & set(columns):
+            raise ValueError(
+                f"{table} must have a column path or name, and a column label; it has "
+                f"{', '.join(columns) or 'none'}"
+            )
+        for row in rows:
+            where = f"{table}, line {rows.line_num}"
+            name, label = row.get("path", row.get("name")) or "", row["label"] or ""
+            value = _LABELS.get(label.strip().lower())
+            if value is None:
                 raise ValueError(
-                    f"{table} must have a column path or name, and a column label; it "
-                    f"has {', '.join(columns) or 'none'}"
+                    f"{where}: a label must be +1 or good, -1 or anomalous; got "
+                    f"{label!r}"
                 )
-            for row in reader:
-                name, label = row[named], row[columns["label"]]
-                yield reader.line_num, name or "", label or ""
-        except csv.Error as error:
-            raise ValueError(f"{table} is no CSV file: {error}") from None
+            folders = (folder, table.parent, Path())
+            names = [*(os.path.realpath(start / name) for start in folders), name]
+            meant = next((named[known] for known in names if known in named), [])
+            if len(meant) != 1:
+                raise ValueError(
+                    f"{where}: {name!r} must be one image in {folder}; {len(meant)} are"
+                )
+            if found.setdefault(meant[0], value) != value:
+                raise ValueError(f"{where}: {name} has another label above; keep one")
+    return {image: found[image] for image in files if image in found}

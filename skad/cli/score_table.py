@@ -2,14 +2,16 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from skad.detectors.inspection import InspectionResult
+from skad.images.resizing import Size
 
-Row = dict[str, Any]  # one of the table, or as read from it: all values str
+Row = dict[str, Any]  # values are str if it was read from a table
 
+TABLE = "scores.csv"
 _BOX = ("row_min", "col_min", "row_max", "col_max")  # half-open, as a region's bbox
 COLUMNS = (
     "path",
@@ -22,83 +24,57 @@ COLUMNS = (
     *_BOX,  # of the worst region
     "heat_map",  # from the table's folder on
 )
-TABLE = "scores.csv"
+HEADER: Row = dict(zip(COLUMNS, COLUMNS, strict=True))
 
 
-def row_of(path: Path, result: InspectionResult, size: tuple[int, int]) -> Row:
-    """Return the row of a file of a (height, width)."""
-    seen = result.anomaly_map.shape
-    regions = [region.scaled(seen, size) for region in result.regions]
-    worst = regions[0].bbox if regions else ("",) * 4
-    return {
+def make_row(path: Path, result: InspectionResult, size: Size) -> Row:
+    """Make the row of a file of a (height, width)."""
+    shape = result.anomaly_map.shape
+    regions = [region.scaled(shape, size) for region in result.regions]
+    row = {name: getattr(result, name) for name in COLUMNS[1:5]}
+    if regions:
+        row |= zip(_BOX, regions[0].bbox, strict=True)
+    return row | {
         "path": str(path),
-        "score": result.score,
-        "decision": result.decision,
-        "p_value": result.p_value,
-        "verdict": result.verdict,
         "n_regions": len(regions),
         "largest_area": max((region.area for region in regions), default=0),
-        **dict(zip(_BOX, worst, strict=True)),
         "heat_map": "",
     }
 
 
-def as_csv(rows: Sequence[Row]) -> bytes:
-    """Write rows as lines of the table."""
-    text = "".join(map(_as_line, rows))
-    return text.encode(errors="surrogateescape")  # any file name there is
-
-
-def _as_line(row: Row) -> str:
+def as_csv(rows: Iterable[Row]) -> bytes:
+    """Return rows as lines of the table; what a row does not say stays empty."""
     text = io.StringIO()
-    # With "\r" in the line's end csv quotes it in names, too, as readers need it.
-    csv.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
-    return text.getvalue().removesuffix("\r\n") + "\n"
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="surrogateescape")  # any file name there is
 
 
-def rows_of(table: Path) -> list[Row] | None:
-    """Read a table, of which the last row may have been cut off; None if it is none."""
+def read_table(table: Path) -> list[Row] | None:
+    """Read a table, without a last row that was cut off; None if it is another file."""
     if not table.exists():
         return []
     text = table.read_bytes().decode(errors="surrogateescape")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    try:
-        return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
-    except csv.Error:  # a field of 100,000 characters
-        return None
+    complete = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(complete, newline=""))
+    return list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else None
 
 
-def rows_to_keep(
-    table: Path, detector: Any, paths: Sequence[Path], heat_maps: bool
-) -> list[Row]:
-    """Rows of an earlier, interrupted call that need not be made again."""
-    rows = rows_of(table)
+def rows_to_keep(table: Path, offset: float) -> list[Row]:
+    """Return the rows of a stopped run with this offset, but for unreadable files."""
+    rows = read_table(table)
     if rows is None:
         raise ValueError(
-            f"{table} is not a table of scores; start it over, without resume=True"
+            f"{table} is not a table of scores; start it over, without --resume"
         )
-    wanted = set(map(str, paths))
-    kept = []
-    for row in rows:
-        if row["verdict"] == "unreadable":
-            continue
-        is_row = None not in (*row, *row.values())  # not too long, nor too short
+    kept = [row for row in rows if row["verdict"] != "unreadable"]
+    for row in kept:
         try:
-            score, decision = float(row["score"]), float(row["decision"])
+            same = float(row["score"]) - offset == float(row["decision"])
         except (TypeError, ValueError):
-            is_row = False
-        if not is_row:
+            same = False
+        if not same:
             raise ValueError(
-                f"{table} has a row that is none: {list(row.values())}; mend it, or "
-                "start the table over, without resume=True"
+                f"{table} was changed, or made with another model or threshold: the "
+                f"row of {row['path']} shows it; start it over, without --resume"
             )
-        if score - float(detector.offset_) != decision:
-            raise ValueError(
-                f"{table} was made with another model or threshold: the row of "
-                f"{row['path']} shows it; start it over, without resume=True"
-            )
-        drawn = bool(row["heat_map"]) and (table.parent / row["heat_map"]).is_file()
-        if drawn or not heat_maps or row["path"] not in wanted:
-            kept.append(row)
     return kept

@@ -1,39 +1,29 @@
-"""A stream that what is written to it cannot stop."""
+"""A text stream whose failures stop nobody."""
 
+import io
+from contextlib import suppress
 from typing import Any
 
 
 class Forgiving:
-    """A text stream that may be absent, closed, full or without a reader.
-
-    Parameters
-    ----------
-    stream : text stream or None
-    """
+    """A text stream that may be absent, closed, full or without a reader."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._stream = io.StringIO() if stream is None else stream
 
-    def write(self, text: str) -> int:
-        """Write what can be written."""
-        return self._try("write", text) or 0
+    def write(self, text: str) -> None:
+        """Write if possible."""
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
-        self._try("flush")
+        """Flush if possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
     def isatty(self) -> bool:
-        """Tell whether somebody is looking."""
-        return bool(self._try("isatty"))
-
-    def _try(self, method: str, *arguments: Any) -> Any:
-        if self._stream is None:
-            return None
-        try:
-            return getattr(self._stream, method)(*arguments)
-        except (OSError, ValueError):  # ValueError: it is closed
-            return None
+        """Tell whether this is a terminal."""
+        return not self._stream.closed and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
-        """Give what else the stream has."""
         return getattr(self._stream, name)

@@ -1,0 +1,230 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmark_figures import FIGURES
+from PIL import Image
+
+import skad
+from skad.benchmark import runs as _runs
+from skad.benchmark.runs import run, run_one
+
+QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two categories of noisy gray images of 24 x 24, two with a white square."""
+    rng = np.random.default_rng(0)
+    for folder in (tmp_path / "data" / "disc", tmp_path / "data" / "ring"):
+        for name in [*(f"train/good/{i}" for i in range(10)), "test/good/0"]:
+            pixels = rng.integers(90, 110, (24, 24), dtype=np.uint8)
+            write(folder / f"{name}.png", pixels)
+        for i in range(2):
+            pixels = rng.integers(90, 110, (24, 24), dtype=np.uint8)
+            mask = np.zeros((24, 24), dtype=np.uint8)
+            pixels[4:12, 8:16] = mask[4:12, 8:16] = 255
+            write(folder / f"test/square/{i}.png", pixels)
+            write(folder / f"ground_truth/square/{i}_mask.png", mask)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replaces the processes by prepared figures, and lists the runs asked for."""
+    calls = []
+
+    def answer(path, seed, parameters, model):
+        calls.append((path.name, seed))
+        return dict(FIGURES)
+
+    monkeypatch.setattr(_runs, "_run_in_a_process", answer)
+    return calls
+
+
+# --- One run ----------------------------------------------------------------------
+
+
+def test_one_run_measures_everything(root):
+    (root / "disc/ground_truth/square/1_mask.png").rename(root / "mask.png")
+    result = run_one(root / "disc", 0, QUICK)
+    assert result["pixel_auroc"] is None
+    assert result["au_pro"] is None
+    (note,) = result["notes"]
+    assert "1 defective image(s) have no mask" in note
+    assert note.endswith("square/1.png")
+    (root / "mask.png").rename(root / "disc/ground_truth/square/1_mask.png")
+    again = run_one(root / "disc", 0, QUICK)
+    for key in ("image_auroc", "threshold"):
+        assert again[key] == result[key]  # equal seeds
+    assert set(again) == set(FIGURES)
+    assert json.loads(json.dumps(again, allow_nan=False)) == again
+    counted = {key: again[key] for key in ("n_train", "n_good", "n_defective")}
+    assert counted == {"n_train": 10, "n_good": 1, "n_defective": 2}
+    for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate"):
+        assert 0 <= again[key] <= 1
+    assert again["peak_memory_mb"] > 50  # torch alone takes more
+    for key, value in again["defects"]["square"].items():
+        assert value == again[key]  # there is no other kind
+
+
+# --- Processes --------------------------------------------------------------------
+
+
+def test_a_run_has_a_process_of_its_own_and_stores_its_detector(root, tmp_path):
+    output, models = tmp_path / "results.json", tmp_path / "models"
+    options = {"categories": ["ring"], "seeds": [5], "output": output, "models": models}
+    (result,) = run(root, parameters=QUICK, **options)
+    assert (result["category"], result["seed"]) == ("ring", 5)
+    assert result["parameters"] == QUICK
+    assert result["skad"] == skad.__version__
+    assert json.loads(output.read_text()) == [result]
+    detector = skad.load(models / "ring-5.safetensors")
+    assert detector.pixel_threshold_ == result["threshold"]
+    assert detector.random_state == 5
+    assert run(root, parameters=QUICK, **options) == [result]  # not run again
+
+
+def fail(path, seed, parameters, model):
+    if path.name == "ring":
+        os._exit(7)
+    raise ValueError("no good")
+
+
+def test_an_error_or_a_crash_costs_one_run(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_runs, "run_one", fail)
+    output = tmp_path / "results.json"
+    failed, crashed = run(root, seeds=[0], output=output, verbose=1)
+    assert failed["error"] == "ValueError: no good"
+    assert "disc, seed 0: error: ValueError: no good\n" in capsys.readouterr().err
+    assert crashed["error"].startswith("BrokenProcessPool: ")
+    assert not output.exists()  # so that a rerun tries again
+
+
+WAIT_IN_THE_CHILD = """
+import os, sys, time
+from pathlib import Path
+from skad.benchmark import runs as _runs
+
+def wait(path, seed, parameters, model):
+    Path(parameters["told"]).write_text(str(os.getpid()))
+    time.sleep(300)
+
+_runs.run_one = wait
+if __name__ == "__main__":
+    _runs.run(sys.argv[1], seeds=[0], parameters={"told": sys.argv[2]})
+"""
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition, seconds=60):
+    """Return what a condition gives as soon as that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("stop", ["kill", "interrupt"])
+def test_a_stopped_benchmark_leaves_no_process_behind(root, tmp_path, stop):
+    script, told = tmp_path / "script.py", tmp_path / "pid"
+    script.write_text(WAIT_IN_THE_CHILD)
+    command = [sys.executable, str(script), str(root / "disc"), str(told)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        pid = wait_for(lambda: told.exists() and told.read_text())
+        parent.kill() if stop == "kill" else parent.send_signal(2)
+    assert wait_for(lambda: not is_running(pid))
+
+
+# --- Many runs --------------------------------------------------------------------
+
+
+def test_chosen_categories_run_once_with_each_seed(root, calls):
+    results = run(root)
+    expected = [(name, seed) for name in ("disc", "ring") for seed in (0, 1, 2)]
+    assert calls == expected
+    assert [(result["category"], result["seed"]) for result in results] == expected
+    run(root, categories=["ring", "ring"], seeds=[4, 4])
+    assert calls == [*expected, ("ring", 4)]
+
+
+def test_what_is_stored_is_not_run_again(root, calls, tmp_path):
+    output = tmp_path / "results.json"
+    tuples = {"patch_size": (8, 20)}  # lists in JSON
+    first = run(root, seeds=[0], output=output, parameters=tuples)
+    again = run(root, seeds=[0, 1], output=output, parameters=tuples)
+    assert calls == [("disc", 0), ("ring", 0), ("disc", 1), ("ring", 1)]
+    assert [result for result in again if result["seed"] == 0] == first
+    assert len(json.loads(output.read_text())) == 4
+
+
+def test_an_interrupted_benchmark_goes_on(root, calls, tmp_path, monkeypatch):
+    output = tmp_path / "results.json"
+    answer = _runs._run_in_a_process
+
+    def stop_at_the_second(*args):
+        if calls:
+            raise KeyboardInterrupt
+        return answer(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_runs, "_run_in_a_process", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(root, seeds=[0], output=output)
+    assert len(json.loads(output.read_text())) == 1
+    run(root, seeds=[0], output=output)
+    assert calls == [("disc", 0), ("ring", 0)]
+
+
+@pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh", "models"])
+def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
+    output = tmp_path / "results.json"
+    options = {"categories": ["disc"], "seeds": [0], "output": output}
+    run(root, **options)
+    if change == "parameters":
+        options["parameters"] = {"epochs": 2}
+    elif change == "version":
+        monkeypatch.setattr(_runs, "__version__", "99")
+    elif change == "data":
+        (root / "disc/train/good/9.png").unlink()
+    elif change == "fresh":
+        options["fresh"] = True
+    else:
+        (tmp_path / "disc-0.safetensors").touch()  # a file, and not its detector
+        options["models"] = tmp_path
+    run(root, **options)
+    assert calls == [("disc", 0)] * 2
+    added = change in ("parameters", "version", "data")
+    assert len(json.loads(output.read_text())) == 1 + added
+
+
+def test_places_are_looked_at_before_the_first_run(root, calls, tmp_path):
+    (tmp_path / "models" / "ring-1.safetensors").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"ring-1\.safetensors is a folder"):
+        run(root, seeds=[0, 1], models=tmp_path / "models")
+    output = tmp_path / "results.json"
+    output.write_text('{"a": 1}')
+    with pytest.raises(ValueError, match=r"does not hold results .*--fresh"):
+        run(root, output=output)
+    assert output.read_text() == '{"a": 1}'
+    assert calls == []
