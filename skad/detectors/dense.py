@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval
 from skad.common.labels import places_of_good
 from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector, known_to
-from skad.detectors.dense_learning import Settings, copy_of, learn, read_network
+from skad.detectors.dense_learning import Settings, copy_of, learn
 from skad.detectors.drift import Watch
 from skad.detectors.fitted import Fitted, provenance_now
 from skad.detectors.groups import check_groups
@@ -18,6 +18,7 @@ from skad.detectors.progress import following, with_callbacks
 from skad.detectors.split import divide
 from skad.images.inputs import Format
 from skad.network.dense import DenseAutoencoder
+from skad.network.keras import read_network
 from skad.scoring.dense_map import DenseMapper
 
 _AS_IN_THE_OTHER = (

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from skad.detectors.learning import Learned, score_images
 from skad.detectors.split import Division
-from skad.images.decoding import PathLike
 from skad.images.inputs import batches_of
-from skad.network.dense import DenseAutoencoder, from_keras, from_state, train
-from skad.network.keras import find_pair, read_pair
+from skad.network.dense import DenseAutoencoder, from_state, train
 from skad.network.training import History, check_finite_loss
-from skad.scoring.dense_map import DenseMapper, in_unit_range
+from skad.scoring.dense_map import DenseMapper
 
 
 @dataclass(frozen=True)
@@ -26,25 +24,6 @@ class Settings:
     batch_size: int
     learning_rate: float
     device: str
-
-
-def read_network(path: PathLike) -> DenseAutoencoder:
-    """Read the network of a pair of files of the old script.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at the path.
-    ImportError, ValueError
-        As `skad.network.keras.read_pair`.
-    """
-    pair = find_pair(path)
-    if pair is None:
-        raise FileNotFoundError(
-            f"No model of the old script at {path}: looked for its two files, .json "
-            'and .h5. Name one of them, or both as in "Models/model".'
-        )
-    return from_keras(*read_pair(pair))
 
 
 def copy_of(network: DenseAutoencoder) -> DenseAutoencoder:
@@ -85,7 +64,7 @@ def learn(
 
     def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
         chosen = (division.training[i] for i in places)
-        with closing(batches_of(in_unit_range(images), chosen)) as batches:
+        with closing(batches_of(images, chosen)) as batches:
             for batch in batches:
                 yield mapper.prepare(batch)
 

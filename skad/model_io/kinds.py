@@ -22,7 +22,7 @@ from skad.model_io.header import (
     is_size,
     tupled,
 )
-from skad.network.keras import is_input_shape
+from skad.network.dense import is_input_shape
 from skad.scoring.anomaly_map import AnomalyMapper
 from skad.scoring.dense_map import DenseMapper
 

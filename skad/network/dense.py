@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 STRIDE = 8  # the encoder halves the resolution three times
+_LARGEST_SIDE = 4096  # pixels of an image
 _WIDTHS = (1024, 512, 64, 512, 1024)
 _SLOPE = 0.1  # of LeakyReLU
 _EPSILON = 1e-7  # Adam's, in Keras
@@ -18,13 +18,8 @@ _EPSILON = 1e-7  # Adam's, in Keras
 class DenseAutoencoder(nn.Module):
     """Three convolutions down, six dense layers, three convolutions up.
 
-    Its modules stand in the order of Keras's layers. It has no weights of its own: it
-    is made on the "meta" device, and filled by `from_keras` or `from_state`.
-
-    Parameters
-    ----------
-    input_shape : (H, W, C)
-        H and W are multiples of 8.
+    Its modules stand in the order of Keras's layers. It is made without weights, on the
+    "meta" device: `from_state` fills them in. `input_shape` is (H, W, C).
     """
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
@@ -42,7 +37,7 @@ class DenseAutoencoder(nn.Module):
             self.to_image = _conv(8, n_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rebuild images (n, C, H, W) in [0, 1]."""
+        """Reconstruct images (n, C, H, W) in [0, 1]."""
         for conv in self.down:
             x = F.max_pool2d(_leaky(conv(x)), 2)
         x = x.permute(0, 2, 3, 1).flatten(1)  # n, H/8 * W/8 * 4, as Keras flattens
@@ -62,6 +57,13 @@ def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE)
 
 
+def is_input_shape(shape: Sequence[int]) -> bool:
+    """Tell whether the network can take images (H, W, C)."""
+    *sides, n_channels = shape
+    fit = all(0 < side <= _LARGEST_SIDE and side % STRIDE == 0 for side in sides)
+    return fit and n_channels in (1, 3)
+
+
 def from_state(
     input_shape: tuple[int, int, int], state: dict[str, Tensor]
 ) -> DenseAutoencoder:
@@ -69,29 +71,6 @@ def from_state(
     network = DenseAutoencoder(input_shape)
     network.load_state_dict(state, assign=True)
     return network.eval()
-
-
-def from_keras(
-    input_shape: tuple[int, int, int], weights: Sequence[NDArray[np.float32]]
-) -> DenseAutoencoder:
-    """Make the network of Keras's weights: kernel, bias, kernel and so on.
-
-    A kernel of Keras is (rows, columns, in, out) or (in, out).
-    """
-    names = DenseAutoencoder(input_shape).state_dict()
-    state = {
-        name: torch.from_numpy(np.moveaxis(array, (-1, -2), (0, 1)).copy())
-        if array.ndim > 1
-        else torch.from_numpy(array)
-        for name, array in zip(names, weights, strict=True)
-    }
-    return from_state(input_shape, state)
-
-
-def state_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the network's state; allocates nothing."""
-    state = DenseAutoencoder(input_shape).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def train(
@@ -104,31 +83,9 @@ def train(
     learning_rate: float,
     generator: torch.Generator,
 ) -> Iterator[float]:
-    """Train on good images as the old script did; yield the loss of every step.
+    """Train in place as the old script did; yield the loss of every step.
 
-    The mean squared error is made small by Adam [1]_ with Keras's constants.
-
-    Parameters
-    ----------
-    network : DenseAutoencoder
-        Trained in place.
-    read : callable
-        Turns the indices of batches into images (k, C, H, W) in [0, 1], one batch
-        after the other, on the network's device.
-    n_images, epochs, batch_size : int
-        Each epoch takes every image once, in a new order.
-    learning_rate : float
-    generator : torch.Generator
-        The only source of randomness, on the CPU.
-
-    Yields
-    ------
-    float
-
-    References
-    ----------
-    .. [1] Kingma, D. P. and Ba, J. (2015). Adam: a method for stochastic
-       optimization. ICLR.
+    `read` turns indices of batches into batches (k, C, H, W) of images in [0, 1].
     """
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, eps=_EPSILON)
     network.train()

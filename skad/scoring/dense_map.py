@@ -1,4 +1,4 @@
-"""From images to anomaly maps by the old network: where its reconstruction is off."""
+"""Anomaly maps of the old script's network: its reconstruction error."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,36 +10,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
-from skad.images.inputs import Images, Subset
-from skad.network.dense import DenseAutoencoder, from_state, state_shapes
+from skad.network.dense import DenseAutoencoder, from_state
 from skad.network.preparation import to_unit_range
 from skad.scoring.anomaly_map import Mapper
 
-_WINDOW = 9  # pixels; of the windows tried, the best on real images
+_WINDOW = 9  # pixels: of the averages tried, the best on real images
 _PREFIX = "network."
 
 
 @dataclass
 class DenseMapper(Mapper):
-    """Turns images of any size into anomaly maps of that size.
+    """Turns images of one size into anomaly maps of that size."""
 
-    Attributes
-    ----------
-    network : DenseAutoencoder
-        In evaluation mode.
-    input_size : (height, width)
-        Of the images; they are resized to those of the network.
-    """
-
-    network: DenseAutoencoder
-    input_size: tuple[int, int]
+    network: DenseAutoencoder  # in evaluation mode
+    input_size: tuple[int, int]  # of the images, which are resized for the network
 
     def settings(self) -> dict[str, Any]:
         """Return what `from_arrays` needs besides arrays: plain values."""
-        return {
-            "input_shape": self.network.input_shape,
-            "input_size": self.input_size,
-        }
+        shape = self.network.input_shape
+        return {"input_shape": shape, "input_size": self.input_size}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
@@ -49,7 +38,8 @@ class DenseMapper(Mapper):
     @staticmethod
     def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
         """Return the shapes that `to_arrays` gives; allocates nothing."""
-        return {_PREFIX + name: s for name, s in state_shapes(input_shape).items()}
+        state = DenseAutoencoder(input_shape).state_dict()
+        return {_PREFIX + name: tuple(tensor.shape) for name, tensor in state.items()}
 
     @classmethod
     @limit_threads()
@@ -68,29 +58,30 @@ class DenseMapper(Mapper):
         return cls(from_state(input_shape, state), input_size)
 
     def prepare(self, batch: np.ndarray) -> Tensor:
-        """Turn images (k, H, W, C) into what the network sees, (k, C, h, w)."""
-        unit = to_unit_range(batch).astype(np.float32)
-        x = torch.from_numpy(unit).to(self.device)
+        """Turn images (k, H, W, C) into the network's input, (k, C, h, w) in [0, 1]."""
+        unit = to_unit_range(batch)
+        if unit.min() < 0 or unit.max() > 1:
+            raise ValueError(
+                "Images for this network must be uint8 or uint16, or hold numbers from "
+                f"0 to 1; got {batch.dtype} from {unit.min():.6g} to {unit.max():.6g}. "
+                "Scale them as it was trained: pixels / 255."
+            )
+        x = torch.from_numpy(unit.astype(np.float32)).to(self.device)
         x = x.permute(0, 3, 1, 2).contiguous()  # k, C, H, W
-        if self.input_size != self.network.input_shape[:2]:
-            size = self.network.input_shape[:2]
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        return x
+        return _resize(x, self.network.input_shape[:2], antialias=True)
 
     @inference()
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 in [0, 1], of images (k, H, W, C)."""
         x = self.prepare(batch)
         error = (x - self.network(x)).abs().mean(1, keepdim=True)  # k, 1, h, w
-        maps = F.avg_pool2d(
-            error, _WINDOW, 1, _WINDOW // 2, count_include_pad=False
-        )  # k, 1, h, w
-        return self._resize(maps)[:, 0].cpu().numpy()
+        maps = F.avg_pool2d(error, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+        return _resize(maps, self.input_size)[:, 0].cpu().numpy()  # k, H, W
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
-        """Return what the network makes of images (k, H, W, C): float32 in [0, 1]."""
-        rebuilt = self._resize(self.network(self.prepare(batch)))  # k, C, H, W
+        """Return the reconstructions (k, H, W, C), float32 in [0, 1], of images."""
+        rebuilt = _resize(self.network(self.prepare(batch)), self.input_size)
         return rebuilt.permute(0, 2, 3, 1).cpu().numpy()
 
     def over(
@@ -98,36 +89,11 @@ class DenseMapper(Mapper):
     ) -> Iterator[np.ndarray]:
         """Apply a function of batches to all images, a fixed number at a time."""
         height, width, _ = self.network.input_shape
-        return self._batchwise(in_unit_range(images), height * width, compute)
-
-    def _resize(self, x: Tensor) -> Tensor:
-        if self.input_size == self.network.input_shape[:2]:
-            return x
-        return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+        return self._batchwise(images, height * width, compute)
 
 
-class _UnitImages(Images):
-    """Images that are seen, as they are taken, to be what the network takes."""
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        batch = super().take(indices)
-        for i, image in zip(indices, batch, strict=True):
-            if image.min() < 0 or image.max() > 1:
-                raise ValueError(
-                    "Images for this network must be uint8 or uint16, or hold numbers "
-                    f"from 0 to 1; got {image.dtype} from {image.min():.6g} to "
-                    f"{image.max():.6g} in image {i}. Scale them as it was trained: "
-                    "pixels / 255."
-                )
-        return batch
-
-
-def in_unit_range(images: Any) -> Any:
-    """Return the same images, and an error for one with numbers out of 0 to 1."""
-    if images.format.kind == "integer":  # is scaled by its type
-        return images
-    if isinstance(images, Subset):
-        return Subset(in_unit_range(images.images), images.indices)
-    unit = _UnitImages(images.source, images.format, images.dtype)
-    unit.watch = images.watch
-    return unit
+def _resize(x: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Resize images (k, C, h, w), bilinearly."""
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", antialias=antialias)
