@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,7 +12,7 @@ from old_models import forward, random_weights, write_model
 from PIL import Image
 
 import skad
-from skad import AD, DenseAutoencoderDetector
+from skad import AD
 from skad.cli.main import main
 
 mpl.use("Agg")
@@ -62,15 +61,11 @@ def root(made, tmp_path, monkeypatch):
 # --- AD ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["Models/model", "Models/model.h5", "Models/model.json"]
-)
+@pytest.mark.parametrize("name", ["Models/model", "Models/model.json"])
 def test_a_pair_is_a_stored_model(root, name):
     ad = AD(name)
-    assert (ad.img_size, ad.gray_scale, ad.patch_size) == (SIZE, True, 40)
-    assert type(ad.detector) is DenseAutoencoderDetector
-    ad = AD(Path(name), patch_size=8, img_size=SIZE)
-    assert ad.patch_size == 8
+    assert (ad.img_size, ad.gray_scale) == (SIZE, True)
+    assert isinstance(ad.detector, skad.DenseAutoencoderDetector)
     with pytest.warns(UserWarning, match=r"img_size=\(64, 64\) is ignored.*\(32, 40\)"):
         AD(name, img_size=(64, 64))
 
@@ -80,15 +75,12 @@ def test_a_pair_in_colour(root):
     assert (ad.img_size, ad.gray_scale) == (SIZE, False)
     ad.load_data("Dataset/Good")
     assert len(ad.predict("Dataset/Test")) == 3
-    with pytest.warns(UserWarning, match="gray_scale=False is ignored"):
-        AD("Models/model", gray_scale=False)
 
 
 def test_skads_own_model_comes_first(root):
     ad = AD("Models/model")
     ad.load_data("Dataset/Good")
     skad.save(ad.detector, "Models/model.safetensors")
-    assert AD("Models/model").detector.model is None
     assert hasattr(AD("Models/model").detector, "offset_")
     assert not hasattr(AD("Models/model.h5").detector, "offset_")
 
@@ -103,21 +95,15 @@ def test_test_img_shows_what_the_old_network_makes_of_an_image(root):
     np.testing.assert_allclose(pair[:, SIZE[1] :], expected, atol=0.51)
 
 
-@pytest.mark.parametrize("hardcore", [False, True])
-def test_without_good_images_nothing_is_flagged_and_that_is_said(root, hardcore):
+def test_without_good_images_nothing_is_flagged_and_that_is_said(root):
     ad = AD("Models/model")
     with pytest.warns(UserWarning, match=r"no threshold yet.*Call load_data") as caught:
-        results = ad.predict("Dataset/Test", hardcore=hardcore, thresh=0.5)
+        results = ad.predict("Dataset/Test", thresh=0.5)
     assert caught[0].filename == __file__
-    assert [r.is_anomaly for r in results] == [False] * 3
-    assert [r.regions for r in results] == [[]] * 3
-    images = skad.read_images("Dataset/Test")
-    scores = ad.detector.score_samples(images)
+    assert [(r.is_anomaly, r.regions) for r in results] == [(False, [])] * 3
+    scores = ad.detector.score_samples(skad.read_images("Dataset/Test"))
     assert [r.score for r in results] == scores.tolist()
     assert scores.argmin() == 0  # bad.png
-    for i, name in enumerate(("bad.png", "good0.png", "good1.png")):
-        shown = np.array(Image.open(f"Output/{name}"))
-        np.testing.assert_array_equal(shown[..., 0], images[i])
 
 
 def test_the_first_good_images_set_the_threshold(root, capsys):
@@ -134,12 +120,8 @@ def test_the_first_good_images_set_the_threshold(root, capsys):
     assert 8 <= row <= 20
     assert 10 <= column <= 24
     assert not any(r.is_anomaly for r in ad.predict("Dataset/Test", thresh=100))
-    assert all(r.is_anomaly for r in ad.predict("Dataset/Test", thresh=0.1))
-    ad.predict("Dataset/Test/bad.png", "boxes", hardcore=True, patch_size=8)
-    assert (np.array(Image.open("boxes/bad.png")) == (255, 0, 0)).all(-1).any()
     ad.load_data("Dataset/Test")  # later ones do not
     assert ad.detector.pixel_threshold_ == threshold
-    assert "Set the threshold" not in capsys.readouterr().out
 
 
 def test_training_goes_on_from_the_old_weights_and_saves_as_skad_does(root):
@@ -152,25 +134,7 @@ def test_training_goes_on_from_the_old_weights_and_saves_as_skad_does(root):
     first, second = (epoch["loss"] for epoch in ad.detector.history_)
     assert second < first < 1.1 * error
     assert os.listdir("New") == ["model.safetensors"]
-    again = AD("New/model")
-    assert again.predict("Dataset/Test") == ad.predict("Dataset/Test")
-    again.load_data("Dataset/Good")
-    with pytest.warns(UserWarning, match="cannot be promised"):
-        again.train(1)
-    assert again.detector.history_[0]["loss"] < second
-
-
-def test_no_optional_package_no_old_model(root, monkeypatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match="pip install h5py"):
-        AD("Models/model")
-
-
-def test_a_missing_path_names_the_old_files_too():
-    with pytest.raises(
-        FileNotFoundError, match=r"old script's two files, \.json and \.h5"
-    ):
-        AD("Models/none")
+    assert AD("New/model").predict("Dataset/Test") == ad.predict("Dataset/Test")
 
 
 # --- skad convert -----------------------------------------------------------------
@@ -189,81 +153,56 @@ def test_convert_sets_the_threshold_from_good_images(root, capsys):
     assert "2 good, 1 anomalous" in capsys.readouterr().out
 
 
-def test_convert_in_colour(root):
-    for path in Path("Dataset/Good").iterdir():
-        write(np.stack([np.array(Image.open(path))] * 3, -1), path)
-    options = ["--output", "m.st", "--good", "Dataset/Good"]
-    assert main(["convert", "Colour/model.json", *options]) == 0
-    assert skad.load("m.st").image_shape_in_ == (*SIZE, 3)
-
-
 def test_convert_without_good_images_says_what_is_missing(root, capsys):
-    assert main(["convert", "Models/model.h5", "--output", "m.safetensors"]) == 0
+    assert main(["convert", "Colour/model.h5", "--output", "m.safetensors"]) == 0
     said = capsys.readouterr()
     assert "no threshold" in said.err
     assert "--good FOLDER" in said.err
     assert said.out == "model          m.safetensors\n"
     assert main(["info", "m.safetensors"]) == 0
     assert "learned        elsewhere; taken over at 20" in capsys.readouterr().out
-    with pytest.warns(UserWarning, match="no threshold yet"):
-        AD("m").predict("Dataset/Test")
     assert main(["score", "m.safetensors", "Dataset/Test"]) == 2
     assert "no threshold yet, and so no verdicts" in capsys.readouterr().err
     assert not Path("skad-scores").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("model", "output", "words"),
     [
-        (["none", "--output", "m"], "looked for its two files, .json and .h5"),
-        (["Models/model", "--output", "."], "is a folder"),
-        (["Models/model", "--output", "m", "--good", "none"], "none"),
+        ("none", "m", "looked for its two files, .json and .h5"),
+        ("Models/model.h5", "Models/../Models/model.json", "one of the files that are"),
+        ("Models/model.h5", "Dataset/Good/00.png", "one of the files that are read"),
     ],
 )
-def test_errors_of_convert_are_one_line(root, capsys, arguments, words):
+def test_errors_of_convert_are_one_line(root, capsys, model, output, words):
+    before = {path: path.read_bytes() for path in Path().rglob("*.*") if path.is_file()}
+    arguments = [model, "--output", output, "--good", "Dataset/Good"]
     assert main(["convert", *arguments]) == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
-    assert not Path("m").exists()
-
-
-@pytest.mark.parametrize(
-    "output", ["Models/model.h5", "Models/../Models/model.json", "Dataset/Good/00.png"]
-)
-def test_convert_does_not_write_over_what_it_reads(root, capsys, output):
-    before = Path(output).read_bytes()
-    arguments = ["Models/model.h5", "--output", output, "--good", "Dataset/Good"]
-    assert main(["convert", *arguments]) == 2
-    assert f"{output} is one of the files that are read" in capsys.readouterr().err
-    assert Path(output).read_bytes() == before
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 # --- The page in the docs ---------------------------------------------------------
-
-
-def small(snippet):
-    """The snippet with one epoch and, for a new model, small images."""
-    snippet = snippet.replace('AD("AD1")', 'AD("AD1", img_size=(32, 32), patch_size=8)')
-    return snippet.replace("train(75)", "train(1)")
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
 def test_the_snippets_of_the_page_run(root):
     write(image(0), root / "Dataset/Test/0.jpg")
     names: dict = {}
-    for snippet in SNIPPETS:
-        exec(small(snippet), names)
+    for snippet in SNIPPETS:  # with one epoch and small images
+        snippet = snippet.replace("train(75)", "train(1)")
+        small = 'AD("AD1", img_size=(32, 32), patch_size=8)'
+        exec(snippet.replace('AD("AD1")', small), names)
     assert Path("Models/model.safetensors").exists()
     assert Path("Output/0.jpg").exists()
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", PAGE))
-def test_links_of_the_page_lead_somewhere(link):
-    assert (ROOT / "docs" / link).exists()
-
-
-# --- The real one -----------------------------------------------------------------
+def test_links_of_the_page_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert links
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
 
 
 @pytest.mark.skipif(
@@ -272,8 +211,7 @@ def test_links_of_the_page_lead_somewhere(link):
 def test_the_real_model_in_ad(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     reference = np.load(SHARED / "old_model/reference.npz")
-    for i, pixels in enumerate(reference["images"]):
-        write(pixels, tmp_path / "in" / f"{i}.png")
+    write(reference["images"][1], tmp_path / "in" / "1.png")
     ad = AD(SHARED / "old_model/model")
     assert (ad.img_size, ad.gray_scale) == ((200, 200), True)
     pair = ad.test_img("in/1.png")
