@@ -292,7 +292,7 @@ _WRONG: dict[str, tuple] = {  # words of the error, fitted on, instead, at fit?
     ),
     "ragged": ("shape", _GRAY, lambda X: [*X, X[0, 1:]]),
     "empty": ("empty|0 sample", _GRAY, lambda X: X[:0]),
-    "five_axes": ("dim", _GRAY, lambda X: X[..., None, None]),
+    "five_axes": ("dim|shape", _GRAY, lambda X: X[..., None, None]),
     "strings": ("string|numeric|path", _GRAY, lambda X: ["a.png", "b.png"]),
     "one_gray": ("batch", _GRAY, lambda X: X[0], False),
     "one_colour": ("batch", _COLOUR, lambda X: X[0], False),
