@@ -90,20 +90,10 @@ class AnomalyMapDisplay:
         ax: "Axes | NDArray | None" = None,
         cmap: str = "viridis",
     ) -> "AnomalyMapDisplay":
-        """Compute the anomaly map of one image and draw it.
+        """Compute the anomaly map of one image, (H, W) or (H, W, C), and draw it.
 
-        Parameters
-        ----------
-        detector : fitted detector
-            With `anomaly_map(X)` and `pixel_threshold_`.
-        image : array-like of shape (H, W) or (H, W, C)
-            One image, as the detector takes it; a batch raises a ValueError.
-        mask, ax, cmap
-            As for :class:`AnomalyMapDisplay` and :meth:`plot`.
-
-        Returns
-        -------
-        display : AnomalyMapDisplay
+        The detector has `anomaly_map(X)` and `pixel_threshold_`; the options are those
+        of :class:`AnomalyMapDisplay` and :meth:`plot`. A batch raises a ValueError.
         """
         pixels = np.asarray(image)
         fitted = getattr(detector, "image_shape_in_", None)
@@ -130,7 +120,7 @@ class AnomalyMapDisplay:
     def plot(
         self, ax: "Axes | NDArray | None" = None, *, cmap: str = "viridis"
     ) -> "AnomalyMapDisplay":
-        """Draw the image with outlines, and the map with its threshold.
+        """Draw the image with outlines, and the map with its threshold; return self.
 
         Parameters
         ----------
@@ -138,10 +128,6 @@ class AnomalyMapDisplay:
             Two Axes are drawn on, one is divided in two, and None makes a figure.
         cmap : str, default="viridis"
             Colour map of the anomaly map.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
@@ -245,17 +231,8 @@ class ScoreDisplay:
     ) -> "ScoreDisplay":
         """Compute the scores of labelled images and draw them.
 
-        Parameters
-        ----------
-        detector : fitted detector
-            With `score_samples(X)` and `offset_`.
-        X : array-like of shape (n, H, W) or (n, H, W, C), or a sequence of images
-        y, ax, bins
-            As for :class:`ScoreDisplay` and :meth:`plot`.
-
-        Returns
-        -------
-        display : ScoreDisplay
+        The detector has `score_samples(X)` and `offset_`; the options are those of
+        :class:`ScoreDisplay` and :meth:`plot`.
         """
         scores = detector.score_samples(X)
         return cls(scores, y, detector.offset_).plot(ax, bins=bins)
@@ -270,21 +247,11 @@ class ScoreDisplay:
         ax: "Axes | None" = None,
         bins: int = 30,
     ) -> "ScoreDisplay":
-        """Draw computed scores.
-
-        Parameters
-        ----------
-        y, scores, offset, ax, bins
-            As for :class:`ScoreDisplay` and :meth:`plot`.
-
-        Returns
-        -------
-        display : ScoreDisplay
-        """
+        """Draw computed scores, as :class:`ScoreDisplay` and :meth:`plot` take them."""
         return cls(scores, y, offset).plot(ax, bins=bins)
 
     def plot(self, ax: "Axes | None" = None, *, bins: int = 30) -> "ScoreDisplay":
-        """Draw the two histograms and the threshold.
+        """Draw the two histograms and the threshold; return self.
 
         Parameters
         ----------
@@ -292,10 +259,6 @@ class ScoreDisplay:
             Where to draw; None makes a figure.
         bins : int, default=30
             Approximate number of bars that span the scores.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
