@@ -134,7 +134,7 @@ _WRONG = {
     "minus_infinity": Wrong("inf", FLOAT, lambda X: np.where(X > 0.4, -np.inf, X)),
     "ragged": Wrong("shape", GRAY, lambda X: [*X, X[0, 1:]]),
     "empty": Wrong("empty|0 sample", GRAY, lambda X: X[:0]),
-    "five_axes": Wrong("dim", GRAY, lambda X: X[..., None, None]),
+    "five_axes": Wrong("dim|shape", GRAY, lambda X: X[..., None, None]),
     "strings": Wrong("string|numeric|path", GRAY, lambda X: ["a.png", "b.png"]),
     "one_gray": Wrong("batch", GRAY, lambda X: X[0], False),
     "one_colour": Wrong("batch", COLOUR, lambda X: X[0], False),
