@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,9 +120,9 @@ def test_every_method_warns_once(detector, method, tmp_path):
 def test_the_warning_changes_no_result(detector, tmp_path):
     quiet = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.3, random_state=0)
     quiet.fit(deep(draw(20)))
-    threshold = vars(quiet._fitted.threshold) | {"statistics": None}
-    quiet._fitted = quiet._fitted.with_threshold(
-        type(quiet._fitted.threshold)(**threshold)
+    threshold = vars(quiet.fitted.threshold) | {"statistics": None}
+    quiet.fitted = replace(
+        quiet.fitted, threshold=type(quiet.fitted.threshold)(**threshold)
     )
     skad.save(quiet, tmp_path / "model")  # as files without statistics are
     new = deep(draw(5, seed=1)) // 16

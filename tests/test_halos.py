@@ -165,7 +165,7 @@ def any_defect_is_plain(monkeypatch, detector_and_images):
 @pytest.mark.usefixtures("any_defect_is_plain")
 def test_scores_are_the_maxima_of_maps_with_a_second_look(detector_and_images):
     detector, images = detector_and_images
-    maps, mapper = detector.anomaly_map(images), detector._mapper
+    maps, mapper = detector.anomaly_map(images), detector.fitted.mapper
     first = np.concatenate(
         list(mapper.over(as_images(images, None), mapper.first_look))
     )
@@ -208,7 +208,7 @@ def test_the_second_look_by_tiles_is_that_of_the_whole(monkeypatch):
     rng = np.random.default_rng(1)
     images = rng.integers(100, 140, (3, 272, 160, 3)).astype(np.uint8)
     detector = PatchAutoencoderDetector(epochs=1, target_fpr=0.5, random_state=0)
-    mapper = detector.fit(images[:2])._mapper
+    mapper = detector.fit(images[:2]).fitted.mapper
     images[2, 60:74, 50:64] = [255, 0, 0]
     first = mapper.first_look(images[2:])
     monkeypatch.setattr(_halos, "_PLAIN", (0.7 * first.max(), 0.8 * first.max()))

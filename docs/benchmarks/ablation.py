@@ -88,7 +88,7 @@ def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
     """Train the detector of one category and seed, or take the stored one."""
     if not path.exists():
         skad.save(_fit(category, seed), path)
-    return skad.load(path)._mapper
+    return skad.load(path).fitted.mapper
 
 
 def refitted(
@@ -105,7 +105,7 @@ def refitted(
         patch.object(_learning, "train", take),
         patch.object(_expectation, "_SHARE", share),
     ):
-        return _fit(category, seed)._mapper
+        return _fit(category, seed).fitted.mapper
 
 
 def _fit(category: Category, seed: int) -> skad.PatchAutoencoderDetector:

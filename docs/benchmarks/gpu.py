@@ -72,7 +72,7 @@ def compare_with_cpu(device: str, epochs: int) -> None:
     tiles = load_surfaces("brick", random_state=0)
     detector = PatchAutoencoderDetector(epochs=epochs, random_state=0, device=device)
     time = seconds(lambda: detector.fit(tiles.train))
-    there = detector._mapper
+    there = detector.fitted.mapper
     here = copy.deepcopy(there).to("cpu")
     images = tiles.test[..., np.newaxis]
     expected = here(images)
@@ -105,7 +105,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (args.images, 256, 256, 3), np.uint8)
     detector = detector_for(images[:8])
-    mapper = detector._mapper.to(args.device)
+    mapper = detector.fitted.mapper.to(args.device)
     x = mapper.preparation(images[:64], device)
     with torch.inference_mode():
         of_an_image = operations(lambda: mapper.network(x[:1]))  # forward

@@ -121,7 +121,7 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
     detector = detector_for(images[:8])
     network = detector.network_
     defective = with_plain_defects(images, detector)
-    x = detector._mapper.preparation(images, torch.device("cpu"))
+    x = detector.fitted.mapper.preparation(images, torch.device("cpu"))
     wide, narrow = wide_resnet_50(), resnet_18()
 
     def forward(net: nn.Module, n: int) -> Callable[[], object]:

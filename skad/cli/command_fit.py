@@ -15,7 +15,7 @@ from skad.images.finding import find_images
 from skad.images.folder import ImageFolder
 from skad.images.roi import check_roi
 from skad.model_io.model_file import save
-from skad.network.checkpoint import forget
+from skad.network.checkpoint import forget, hold
 
 _BYTES_IN_MEMORY = 2**30  # of training images, at most
 
@@ -28,11 +28,13 @@ def run(args: argparse.Namespace) -> int:
     files = [file for file in files if os.path.realpath(file) not in no_good_images]
     check_not_read(args.model, [*files, *masks])
     make_room_for(args.model)
-    with locked(args.model):
-        return _fit(args, files)
+    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
+    # The unfinished training is kept until the model is stored.
+    with locked(args.model), hold(unfinished) as checkpoint:
+        return _fit(args, files, checkpoint)
 
 
-def _fit(args: argparse.Namespace, files: Sequence[Path]) -> int:
+def _fit(args: argparse.Namespace, files: Sequence[Path], checkpoint: Any) -> int:
     sizes = parameters_of(args, "image_size")
     images = ImageFolder(files, **sizes, gray=args.gray)
     height, width = images.shape[1:3]
@@ -44,12 +46,11 @@ def _fit(args: argparse.Namespace, files: Sequence[Path]) -> int:
         verbose=1,
     )
     print(f"learning from {len(images)} images in {args.folder}")
-    unfinished = args.model.with_name(f"{args.model.name}.unfinished")
     if args.restart:
-        forget(unfinished)
-    elif unfinished.exists():
-        print(f"going on with  {unfinished}")
-    detector.fit(_in_memory_if_small(images), checkpoint=unfinished)
+        forget(checkpoint.path)
+    elif checkpoint.path.exists():
+        print(f"going on with  {checkpoint.path}")
+    detector.fit(_in_memory_if_small(images), checkpoint=checkpoint)
     detector.provenance_["source"] = str(args.folder)
     save(detector, args.model)
     print_threshold(detector)

@@ -19,8 +19,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is not None:
         detector.set_params(contamination="auto").offset_ = -args.threshold
     elif args.target_fpr is not None:
-        detector.set_params(contamination="auto", target_fpr=args.target_fpr)
-        detector._retarget()
+        detector.retarget(args.target_fpr)
     verdicts = score_files(
         detector,
         args.paths,

@@ -6,16 +6,13 @@ from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval
 
-from skad.common.labels import places_of_good
 from skad.common.torch_settings import training_settings
-from skad.detectors.base import ImageDetector, known_to
+from skad.detectors.base import ImageDetector
 from skad.detectors.dense_learning import Settings, copy_of, learn
-from skad.detectors.drift import Watch
 from skad.detectors.fitted import Fitted, provenance_now
-from skad.detectors.groups import check_groups
-from skad.detectors.parameters import CONSTRAINTS, MOST, generator, resolve_device
+from skad.detectors.parameters import CONSTRAINTS, MOST, resolve_device
 from skad.detectors.progress import following, with_callbacks
-from skad.detectors.split import divide
+from skad.detectors.split import NONE
 from skad.images.inputs import Format
 from skad.network.dense import DenseAutoencoder
 from skad.network.keras import read_network
@@ -203,27 +200,21 @@ class DenseAutoencoderDetector(ImageDetector):
         """
         self._validate_params()
         images = self._images_to_fit(X)
-        good = places_of_good(y, len(images))
-        groups = check_groups(groups, len(images))
-        before = self._before()
-        network = copy_of(self.network_) if before else self._read_network()
+        is_further = self.warm_start and hasattr(self, "_fitted")
+        network = copy_of(self.network_) if is_further else self._read_network()
         _check_channels(images.format, network)
-        rng = generator(self.random_state)
         share = float(self.validation_fraction) if self.epochs else 1
-        images.watch = watch = Watch()
-        division = divide(images, good, known_to(before), share, rng, groups=groups)
-        images.watch = None
+        data = self._split(images, y, groups, share)
         settings = Settings(
             epochs=int(self.epochs),
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             device=resolve_device(self.device),
         )
-        seed = rng.randint(2**31 - 1)
         followed = following(self, X, y, int(self.epochs))
         with training_settings(), followed as progress:
-            learned = learn(network, images, division, settings, seed, progress)
-            self._take_over(X, images, good, learned, before, division, watch.kept())
+            learned = learn(network, images, data.split, settings, data.seed, progress)
+            self._finish_fit(X, data, learned)
         return self
 
     def read_model(self):
@@ -251,7 +242,7 @@ class DenseAutoencoderDetector(ImageDetector):
         provenance = provenance_now(
             n_images=0, n_training=0, n_calibration=0, source=None
         )
-        self._fitted = Fitted(mapper, format, history=[], provenance=provenance)
+        self._fitted = Fitted(mapper, format, [], NONE.copy(), provenance)
         return self
 
     def _read_network(self) -> DenseAutoencoder:

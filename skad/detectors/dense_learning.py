@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skad.detectors.learning import Learned, score_images
+from skad.detectors.learning import Learned
 from skad.detectors.split import Division
 from skad.images.inputs import batches_of
 from skad.network.dense import DenseAutoencoder, from_state, train
@@ -82,5 +82,5 @@ def learn(
     for loss in losses:
         check_finite_loss(loss, settings.learning_rate)
         history.note({"loss": loss})
-    scores, means = score_images(mapper, images.subset(division.calibration))
+    scores, means = mapper.score_images(images.subset(division.calibration))
     return Learned(mapper, scores, means, history.epochs)

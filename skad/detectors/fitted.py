@@ -1,21 +1,20 @@
-"""What a detector has learned: whole objects that are replaced, never changed.
-
-A detector holds all of it in one attribute, set by one assignment. So what belongs
-together is always read together, whatever another thread does meanwhile.
-"""
+"""What a detector has learned: objects that are replaced as a whole, never changed."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
 from skad.detectors.drift import Statistics
-from skad.detectors.split import NONE, Digests
+from skad.detectors.split import Digests
 from skad.images.inputs import Format
 from skad.scoring.anomaly_map import Mapper
 from skad.threshold.conformal import LabelledThreshold
@@ -23,73 +22,108 @@ from skad.threshold.conformal import LabelledThreshold
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """A threshold, and what it comes from.
+    """A threshold, and the good images that it comes from."""
 
-    Attributes
-    ----------
-    offset : float
-        Scores below it are flagged.
-    calibration_scores : ndarray of shape (m,), float64
-        Sorted scores of good images.
-    mean_map : float
-        Mean value of the maps of these images.
-    promised_fpr : float
-        NaN where nothing is promised.
-    labelled : LabelledThreshold or None
-        Where labels set the threshold.
-    statistics : ndarray of shape (k, 3, C), float64, or None
-        Of good images, those of the fit or of `calibrate`: what other images are
-        compared with. None where they are not known.
-    """
-
-    offset: float
-    calibration_scores: NDArray[np.float64]
-    mean_map: float
-    promised_fpr: float
-    labelled: LabelledThreshold | None = None
-    statistics: Statistics | None = None
+    offset: float  # lower scores are anomalous
+    calibration_scores: NDArray[np.float64]  # (m,), sorted
+    mean_map: float  # mean value of the maps of these images
+    promised_fpr: float  # NaN where nothing is promised
+    labelled: LabelledThreshold | None = None  # where labels set the threshold
+    statistics: Statistics | None = None  # what other images are compared with
 
     def __post_init__(self) -> None:
         self.calibration_scores.flags.writeable = False
 
-    def moved_to(self, offset: float) -> Self:
-        """Return a threshold that somebody chose: it promises nothing."""
-        offset = float(offset)
-        if math.isnan(offset):
-            raise ValueError("offset_ must be a number; got nan")
-        return replace(self, offset=offset, promised_fpr=math.nan, labelled=None)
-
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """All that a detector has learned.
-
-    Attributes
-    ----------
-    mapper : Mapper
-    format : Format
-        What the images look like.
-    history : list of dict
-    trained_on : ndarray of uint64
-        Digests of the images that the network has seen.
-    feature_names : ndarray of str or None
-    provenance : dict
-        Where it comes from; plain values.
-    threshold : Threshold or None
-        None where there is a network alone.
-    """
+    """All that a detector has learned."""
 
     mapper: Mapper
-    format: Format
-    history: list[dict[str, Any]]
-    trained_on: Digests = field(default_factory=NONE.copy)
-    feature_names: NDArray[np.object_] | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    threshold: Threshold | None = None
+    format: Format  # of the images
+    history: list[dict[str, Any]]  # one an epoch
+    trained_on: Digests  # of the images that the network has seen
+    provenance: dict[str, Any]
+    threshold: Threshold | None = None  # None: a network alone
 
-    def with_threshold(self, threshold: Threshold | None) -> Self:
-        """Return the same with another threshold."""
-        return replace(self, threshold=threshold)
+    def needed_threshold(self) -> Threshold:
+        """Return the threshold; raise NotFittedError where there is none."""
+        if self.threshold is None:
+            raise NotFittedError(  # which is an AttributeError
+                "This detector has a network and no threshold yet: there are scores "
+                "and maps, and no verdicts. Call calibrate(X) with good images that it "
+                "was not trained on."
+            )
+        return self.threshold
+
+
+class FittedAttributes:
+    """The fitted attributes, all of them views of one object.
+
+    A method reads `fitted` once: whatever another thread replaces meanwhile, what
+    belongs together stays together.
+    """
+
+    @property
+    def fitted(self) -> Fitted:
+        """All that was learned. Assign another object to replace it as a whole."""
+        check_is_fitted(self)
+        return self._fitted
+
+    @fitted.setter
+    def fitted(self, fitted: Fitted) -> None:
+        self._fitted = fitted
+
+    @property
+    def _threshold(self) -> Threshold:
+        return self.fitted.needed_threshold()
+
+    @property
+    def offset_(self):
+        """Lower scores are anomalous. An offset that you set promises nothing."""
+        return self._threshold.offset
+
+    @offset_.setter
+    def offset_(self, offset):
+        if math.isnan(offset):
+            raise ValueError("offset_ must be a number; got nan")
+        old = self.fitted
+        new = replace(
+            old.needed_threshold(),
+            offset=float(offset),
+            promised_fpr=math.nan,
+            labelled=None,
+        )
+        self._fitted = replace(old, threshold=new)
+
+    @property
+    def pixel_threshold_(self):
+        """``-offset_``: a pixel deviates where its anomaly map is larger."""
+        return -self._threshold.offset
+
+    @property
+    def labelled_threshold_(self):
+        """Rates and their confidence intervals, where labels set the threshold."""
+        if self._threshold.labelled is None:
+            raise AttributeError("labelled_threshold_ is set by calibrate with labels")
+        return self._threshold.labelled
+
+    calibration_scores_ = property(attrgetter("_threshold.calibration_scores"))
+    mean_map_ = property(attrgetter("_threshold.mean_map"))
+    promised_fpr_ = property(attrgetter("_threshold.promised_fpr"))
+    network_ = property(attrgetter("fitted.mapper.network"))
+    history_ = property(attrgetter("fitted.history"))
+    provenance_ = property(attrgetter("fitted.provenance"))
+    image_shape_in_ = property(attrgetter("fitted.format.shape"))
+
+    @property
+    def n_features_in_(self):
+        """Numbers in an image."""
+        return math.prod(self.fitted.format.image_shape)
+
+    def __sklearn_is_fitted__(self):
+        """Tell scikit-learn that there is something to score with."""
+        return hasattr(self, "_fitted")
 
 
 def provenance_now(

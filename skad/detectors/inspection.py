@@ -21,16 +21,16 @@ class InspectionResult:
     score : float
         Minus the largest value of the anomaly map: higher = more normal.
     decision : float
-        The score less the detector's `offset_`: below 0 = anomalous.
+        The score minus the detector's `offset_`: below 0 = anomalous.
     p_value : float
         Conformal p-value, in (0, 1].
     verdict : str
         "good" or "anomalous".
     regions : list of Region
-        The connected parts that deviate, the worst first; none in a good image. In
-        pixels of the image as it was given, or, of an `ImageFolder`, of the file.
+        The connected regions that deviate, the highest peak first. In pixels of the
+        image as given or, of an `ImageFolder`, of the file.
     anomaly_map : ndarray of shape (H, W), float32
-        How much every pixel deviates, at the resolution of the image as it was given.
+        How much every pixel deviates, at the resolution of the image as given.
     """
 
     score: float
@@ -51,11 +51,7 @@ def judge(
     offset: float,
     calibration_scores: ArrayLike | None,
 ) -> InspectionResult:
-    """Judge an image by its anomaly map (H, W).
-
-    The offset may be minus infinity: nothing is anomalous then. Without calibration
-    scores the p-value is NaN.
-    """
+    """Judge an image by its map (H, W); without calibration scores, p is NaN."""
     score = -float(anomaly_map.max())
     p_value = np.nan
     if calibration_scores is not None:
@@ -73,20 +69,10 @@ def judge(
 def regions_in_frames(
     X: Any, regions: Sequence[list[Region]], sizes: Sequence[Size]
 ) -> list[list[Region]]:
-    """Bring regions to the pixels of the frames, where X knows of what size these are.
+    """Bring regions in maps of these sizes to the pixels of the frames, if X has any.
 
-    Parameters
-    ----------
-    X : what the detector was given
-        A lazy sequence that resizes what it reads may have `frame_sizes`: the (height,
-        width) of each image before that, as `ImageFolder` has.
-    regions : sequence of n lists of Region
-    sizes : sequence of n (height, width)
-        Of the maps that they were found in.
-
-    Returns
-    -------
-    list of n lists of Region
+    A lazy sequence that resizes what it reads may have `frame_sizes`, the (height,
+    width) of each image before, as `ImageFolder` has.
     """
     frames = getattr(X, "frame_sizes", None) if is_lazy(X) else None
     if frames is None:

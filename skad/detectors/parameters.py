@@ -1,4 +1,4 @@
-"""The detector's parameters: what is allowed, and what it comes to for given images."""
+"""The detectors' parameters: what is allowed, and what each comes to."""
 
 import os
 from numbers import Integral, Real
@@ -11,22 +11,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
-from skad.common.checks import as_float, check_size, whole_numbers
+from skad.common.checks import check_size, whole_numbers
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
 _FEW_PIXELS = 16 * 16  # of an image for which the network has one coarsest feature
-
-
-class _Range(Interval):
-    """An interval of numbers of any kind, as they are when they are floats."""
-
-    def __init__(self, low: float, high: float, *, closed: str) -> None:
-        super().__init__(Real, low, high, closed=closed)
-
-    def __contains__(self, value: Any) -> bool:
-        return super().__contains__(as_float(value))
-
 
 CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
@@ -34,10 +23,10 @@ CONSTRAINTS: dict[str, list] = {
     "image_shape": [tuple, list, None],
     "epochs": [Interval(Integral, 1, MOST, closed="both")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [_Range(0, _HIGHEST_RATE, closed="right")],
-    "validation_fraction": [_Range(0, 1, closed="neither")],
-    "contamination": [StrOptions({"auto"}), _Range(0, 0.5, closed="right")],
-    "target_fpr": [_Range(0, 1, closed="neither")],
+    "learning_rate": [Interval(Real, 0, _HIGHEST_RATE, closed="right")],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+    "target_fpr": [Interval(Real, 0, 1, closed="neither")],
     "roi": ["array-like", str, os.PathLike, None],
     "device": [str],
     "memory": [str, os.PathLike, HasMethods("cache"), None],
@@ -48,7 +37,7 @@ CONSTRAINTS: dict[str, list] = {
 
 
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:
-    """Return the sizes of the largest defects, in pixels, as a tuple."""
+    """Return the sizes of the largest defects, in pixels."""
     sizes = whole_numbers(patch_size, alone=1)
     if not sizes or min(sizes) < 2 or max(sizes) > MOST:
         raise ValueError(
@@ -64,10 +53,9 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 
 
 def n_epochs(epochs: int, size: tuple[int, int]) -> int:
-    """Return how often images of a working resolution (height, width) are shown.
+    """Return the epochs for images of a working resolution: fewer for few pixels.
 
-    Of a few pixels, as of rows of features, there is little to learn: they are shown
-    less often. More steps find their outliers no better, and take time.
+    Rows of a few features hold little to learn: more steps find no more outliers.
     """
     pixels = min(size[0] * size[1], _FEW_PIXELS)
     return max(1, int(epochs) * pixels // _FEW_PIXELS)
@@ -78,14 +66,14 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device)
+        found = torch.device(device)
     except RuntimeError:
-        kind = None
-    if kind is None or kind.type not in ("cpu", "cuda"):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(
             f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {device!r}.'
         )
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
             'devices. Use device="auto" or device="cpu".'
@@ -103,13 +91,11 @@ def device_at_hand(device: str) -> str:
 
 def open_memory(memory: Any) -> Memory:
     """Return the joblib.Memory of a path; None means one that keeps nothing."""
-    return check_memory(
-        os.fspath(memory) if isinstance(memory, os.PathLike) else memory
-    )
+    is_path = isinstance(memory, os.PathLike)
+    return check_memory(os.fspath(memory) if is_path else memory)
 
 
 def generator(random_state: Any) -> np.random.RandomState:
     """Return a generator; None means a fresh one, not NumPy's global one."""
-    if random_state is None:
-        return np.random.RandomState()
-    return check_random_state(random_state)
+    fresh = random_state is None
+    return np.random.RandomState() if fresh else check_random_state(random_state)

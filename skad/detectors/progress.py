@@ -20,22 +20,14 @@ except ImportError:
 
 __all__ = ["CallbackSupportMixin", "Progress", "following", "with_callbacks"]
 
-Progress = Callable[[int, int, dict[str, float]], None]
+Progress = Callable[[int, int, dict[str, float]], None]  # step, number of steps, losses
 
 
 @contextmanager
 def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progress]:
-    """Follow a training; what is yielded is told step, number of steps and losses.
+    """Follow a training: a bar moves every step, callbacks hear of every epoch.
 
-    The bar moves with every step. Callbacks are told of every epoch, as a subtask, and
-    at the end get the fitted estimator, which what is inside the context has to fit.
-
-    Parameters
-    ----------
-    estimator : estimator with `verbose`
-    X, y : what it is fitted on
-    n_epochs : int
-        Of the training; each has as many steps.
+    Callbacks get the fitted estimator at the end of the block, which fits it.
     """
     context = None
     if hasattr(estimator, "_init_callback_context"):

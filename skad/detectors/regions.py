@@ -27,29 +27,25 @@ class Region(NamedTuple):
         Floats; whole numbers are the centres of pixels.
     """
 
-    bbox: tuple[int, int, int, int]
+    bbox: Box
     area: int
     peak: float
     centroid: tuple[float, float]
 
     def scaled(self, from_size: Size, to_size: Size) -> "Region":
-        """Return the region in the pixels of the image at another size.
-
-        The way back where you resized an image before the detector saw it.
+        """Return the region in the pixels of the same image at another size.
 
         Parameters
         ----------
         from_size : (height, width)
-            Size of the image that the region was found in.
+            Of the image that the region was found in.
         to_size : (height, width)
-            Size of the same image where the region is wanted, such as the frame that
-            the camera gave.
+            Of the image where it is wanted, such as the frame of the camera.
 
         Returns
         -------
         region : Region
-            The box grows to whole pixels. The area is multiplied by the ratio of the
-            sizes and rounded, to at least 1. The peak stays.
+            The box grows to whole pixels; the area is rounded, to at least 1.
 
         Raises
         ------
@@ -66,23 +62,18 @@ class Region(NamedTuple):
         old = check_size("from_size", from_size, square=False)
         new = check_size("to_size", to_size, square=False)
         box = self.bbox
-        inside = 0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]
-        if not inside:
+        if not (0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]):
             raise ValueError(
                 f"from_size must be the (height, width) of the image that the region "
                 f"was found in; the box {box} does not lie in {old}."
             )
-        if old == new:
-            return self
-        ratio = new[0] / old[0], new[1] / old[1]
-        row, col = (
-            (at + 0.5) * r - 0.5 for at, r in zip(self.centroid, ratio, strict=True)
-        )
+        down, right = new[0] / old[0], new[1] / old[1]
+        row, column = self.centroid
         return Region(
             bbox=scaled_box(box, old, new),
-            area=max(1, round(self.area * ratio[0] * ratio[1])),
+            area=max(1, round(self.area * down * right)),
             peak=self.peak,
-            centroid=(row, col),
+            centroid=((row + 0.5) * down - 0.5, (column + 0.5) * right - 0.5),
         )
 
 

@@ -11,6 +11,7 @@ References
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
-from skad.common.files import make_room_for, write_atomically
+from skad.common.files import write_atomically
 from skad.common.torch_settings import limit_threads
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
@@ -77,7 +78,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
             "or use joblib.dump."
         )
     check_is_fitted(detector)
-    fitted = detector._fitted  # once: another thread may calibrate meanwhile
+    fitted = detector.fitted  # once: another thread may calibrate meanwhile
     description = _describe(detector, fitted, kind)
     threshold = fitted.threshold
     scores = np.empty(0) if threshold is None else threshold.calibration_scores
@@ -96,14 +97,16 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     except Unfit as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
     content = to_bytes(arrays, {"skad": json.dumps(description)})
-    path = make_room_for(path)
+    path = Path(os.path.expanduser(path))
     try:
+        with suppress(FileExistsError):  # told of below
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror or error}; the detector is not stored. Free some room, "
-            "or name a file in another folder",
+            f"{error.strerror or error}; the detector is not stored. See that the path "
+            "names a file in a folder that can be written to and has room",
             str(path),
         ) from error
 
@@ -175,7 +178,7 @@ def _describe(detector: Any, fitted: Fitted, kind: Kind) -> dict[str, Any]:
             k: v for k, v in parameters.items() if k not in kind.not_in_header
         },
         "format": fitted.format._asdict(),
-        "feature_names": fitted.feature_names,
+        "feature_names": getattr(detector, "feature_names_in_", None),
         **kind.describe(fitted.mapper),
         "history": fitted.history,
         "provenance": fitted.provenance,
@@ -281,14 +284,14 @@ def _build(
     if device is not None:
         detector.set_params(device=device)
     mapper.to(device_at_hand(detector.device))
-    names = description["feature_names"]
-    detector._fitted = Fitted(
+    if description["feature_names"] is not None:
+        detector.feature_names_in_ = np.array(description["feature_names"], object)
+    detector.fitted = Fitted(
         mapper,
         format,
         description["history"],
         trained_on,
-        provenance=description.get("provenance", {}),
-        feature_names=None if names is None else np.array(names, object),
+        description.get("provenance", {}),
         threshold=_threshold_in(description, calibration_scores, statistics),
     )
     return detector

@@ -3,15 +3,16 @@
 import io
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from skad.common.files import make_room_for, write_atomically
+from skad.common.locks import locked
 from skad.common.warnings import warn
 
 _SECONDS = 30.0  # from one write to the next
@@ -94,11 +95,6 @@ class Checkpoint:
             )
         self._written = time.monotonic()
 
-    def remove(self) -> None:
-        """Delete the files: the training is finished."""
-        with suppress(OSError):
-            forget(self._path)
-
     def _find(self) -> dict[str, Any] | None:
         """Return the newest state that is not damaged, if there is one."""
         damage: ValueError | None = None
@@ -136,6 +132,30 @@ class Checkpoint:
             raise OtherTrainingError(
                 f"{self.found_at} holds an unfinished training {what}"
             )
+
+
+class HeldCheckpoint(NamedTuple):
+    """A checkpoint's path in a block of `hold`."""
+
+    path: Path
+
+
+@contextmanager
+def hold(
+    checkpoint: str | os.PathLike[str] | HeldCheckpoint | None,
+) -> Iterator[HeldCheckpoint | None]:
+    """Lock a checkpoint; delete it at the end of the block, unless that fails.
+
+    What is held already is left to the block around.
+    """
+    if checkpoint is None or isinstance(checkpoint, HeldCheckpoint):
+        yield checkpoint
+        return
+    path = make_room_for(checkpoint)
+    with locked(path):
+        yield HeldCheckpoint(path)
+        with suppress(OSError):
+            forget(path)
 
 
 def forget(path: str | os.PathLike[str]) -> None:

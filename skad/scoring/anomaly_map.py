@@ -80,6 +80,14 @@ class Mapper(ABC):
         """Return maps whose maxima are the same: what scores need."""
         return self(batch)
 
+    def score_images(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
+        scores, means = [], []
+        for maps in self.over(images, self.first_look):
+            scores.append(-maps.max((1, 2)).astype(np.float64))
+            means.append(maps.mean((1, 2), dtype=np.float64))
+        return np.concatenate(scores), np.concatenate(means)
+
     def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
         """Return what is black and white for the eye; None: what the type can hold.
 
