@@ -1,24 +1,24 @@
 """One program at a time writes to a place; who comes second is told who is there."""
 
+import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
 
 import skad
 from skad.cli.main import main
-from skad.common import locks as _locks
 from skad.common.locks import locked
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with good images, a model and a data set; it is the current one."""
+    """The current folder, with good images, a model and a data set."""
     monkeypatch.chdir(tmp_path)
     X = np.random.default_rng(0).integers(90, 110, (8, 16, 16), dtype=np.uint8)
     for folder in ("good", "data/part/train/good", "data/part/test/good"):
@@ -35,28 +35,24 @@ def contents(folder):
     return {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("target", "arguments"),
-    [
-        ("out", ["demo", "--output", "out"]),
-        ("out", ["score", "model", "good", "--output", "out"]),
-        ("out", ["score", "model", "good", "--output", "out", "--resume"]),
-        ("m", ["fit", "good", "--model", "m", "--epochs", "1"]),
-        ("m.unfinished", ["fit", "good", "--model", "m", "--epochs", "1"]),
-        ("b.json", ["benchmark", "data", "--output", "b.json"]),
-        ("out", ["benchmark", "data", "--output", "b.json", "--models", "out"]),
-    ],
-)
-def test_a_second_command_is_told_who_writes_there(place, capsys, target, arguments):
-    with locked(target):
-        before = contents(place)
-        assert main(arguments) == 2
-        assert contents(place) == before
-    said = capsys.readouterr()
-    assert said.out == ""
-    holder = f"process {os.getpid()} on {socket.gethostname()} has been writing to it"
-    assert f"skad: error: {target} is in use: {holder} since 20" in said.err
-    assert not list(place.rglob(".*"))  # the locks are gone
+def test_a_second_command_is_told_who_writes_there(place, capsys):
+    for target, command in [
+        ("out", "demo --output out"),
+        ("out", "score model good --output out"),
+        ("m", "fit good --model m --epochs 1"),
+        ("m.unfinished", "fit good --model m --epochs 1"),
+        ("b.json", "benchmark data --output b.json"),
+        ("out", "benchmark data --output b.json --models out"),
+    ]:
+        with locked(target):
+            before = contents(place)
+            assert main(command.split()) == 2
+            assert contents(place) == before
+        said = capsys.readouterr()
+        assert said.out == ""
+        holder = f"process {os.getpid()} on {socket.gethostname()} has been writing"
+        assert f"skad: error: {target} is in use: {holder} to it since 20" in said.err
+        assert not list(place.rglob(".*"))  # the locks are gone
 
 
 def test_a_second_fit_does_not_touch_the_checkpoint_of_the_first(tmp_path):
@@ -82,16 +78,16 @@ def test_the_lock_of_a_program_that_crashed_is_free(tmp_path):
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(BlockingIOError, match=f"process {holder.pid} on "):
             locked(tmp_path).__enter__()
-        holder.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+        holder.kill()
     with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def acquire(lock):
-        raise OSError(_locks.errno.ENOSYS, "Function not implemented")
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(_locks.filelock.FileLock, "acquire", acquire)
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
     with pytest.warns(UserWarning, match="file system without locks"), locked(tmp_path):
         pass

@@ -411,9 +411,7 @@ def test_an_old_file_survives_failures(fitted, stored, path, monkeypatch, where,
     if isinstance(error, OSError):
         assert raised.value.errno == error.errno
         assert error.strerror in str(raised.value)
-        assert "not stored. See that the path names a file in a folder" in str(
-            raised.value
-        )
+        assert "not stored. Free some room" in str(raised.value)
         assert str(path) in str(raised.value)
     assert path.read_bytes() == stored
     assert load(path).offset_ == fitted.offset_
@@ -457,18 +455,15 @@ def test_an_old_file_survives_a_kill(stored, fitted, path, where):
     assert path.read_bytes() == stored
     assert load(path).offset_ == fitted.offset_
     assert len(os.listdir(path.parent)) == 2  # what was being written
-    save(fitted, path)
-    assert path.read_bytes() == stored
-    assert os.listdir(path.parent) == [path.name]
 
 
 def test_folders_that_are_not_there(fitted, tmp_path):
     save(fitted, tmp_path / "made" / "by save" / "model")
     assert load(tmp_path / "made" / "by save" / "model").offset_ == fitted.offset_
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(NotADirectoryError, match=r"not stored.*file/model"):
+    with pytest.raises(OSError, match=r"file/model cannot be written"):
         save(fitted, tmp_path / "file" / "model")
-    with pytest.raises(IsADirectoryError, match="not stored"):
+    with pytest.raises(IsADirectoryError, match="is a folder"):
         save(fitted, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["file", "made"]
 

@@ -1,4 +1,4 @@
-"""Warnings of all kinds point at the line that called skad."""
+"""Warnings of all sorts point at the line that called skad."""
 
 import warnings
 
@@ -11,25 +11,17 @@ import skad
 from skad import PatchAutoencoderDetector, metrics
 
 GOOD = np.random.default_rng(0).integers(90, 110, (6, 16, 16), dtype=np.uint8)
-QUICK = {"epochs": 1, "target_fpr": 0.4}
-
-
-def fit(X, **parameters):
-    PatchAutoencoderDetector(8, **QUICK | parameters).fit(X)
 
 
 def search():
-    detector = PatchAutoencoderDetector(8, epochs=1)
-    grid = {"target_fpr": [0.01, 0.02]}
-    GridSearchCV(detector, grid, scoring=lambda *args: 0, cv=2).fit(GOOD)
+    detector = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.01)
+    GridSearchCV(detector, {"epochs": [1]}, scoring=lambda *args: 0, cv=2).fit(GOOD)
 
 
-def score_without_labels():
-    PatchAutoencoderDetector(8, **QUICK).fit(GOOD).score(GOOD, range(6))
-
-
-def read_a_folder_with_a_broken_file(folder):
-    skad.ImageFolder(folder)
+def fit_and_score_without_labels():
+    detector = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.4)
+    detector.fit(GOOD[..., None] * [1.0, 1e-4])
+    detector.score(GOOD[..., None] * [1.0, 1e-4], range(6))
 
 
 def leave_out_a_broken_file(folder):
@@ -40,26 +32,19 @@ def leave_out_a_broken_file(folder):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda folder: fit(GOOD, target_fpr=0.01), "cannot be promised"),
-        (lambda folder: search(), "cannot be promised"),
-        (lambda folder: fit(GOOD[[0, 1, 2, 3, 3]]), "copies of others"),
-        (lambda folder: fit(GOOD[[0, 0, 0]]), "are equal"),
-        (lambda folder: fit(GOOD[..., None] * [1.0, 1e-4]), "Channel"),
-        (lambda folder: score_without_labels(), "labels"),
-        (lambda folder: metrics.image_auroc_score([1], [0.0]), "undefined"),
-        (lambda folder: metrics.wilson_interval(0, 0), "undefined"),
-        (lambda folder: skad.AD("AD9"), "Unknown model name"),
-        (read_a_folder_with_a_broken_file, "broken"),
-        (leave_out_a_broken_file, "broken"),
+        (lambda folder: search(), ["cannot be promised"]),
+        (lambda folder: fit_and_score_without_labels(), ["Channel", "labels"]),
+        (lambda folder: metrics.image_auroc_score([1], [0.0]), ["undefined"]),
+        (lambda folder: skad.AD("AD9"), ["Unknown model name"]),
+        (lambda folder: skad.ImageFolder(folder), ["broken"]),
+        (leave_out_a_broken_file, ["broken"]),
     ],
 )
 def test_a_warning_points_at_the_line_that_called_skad(tmp_path, call, words):
-    for i, image in enumerate(GOOD):
-        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    Image.fromarray(GOOD[0]).save(tmp_path / "0.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call(tmp_path)
-    places = [w.filename for w in caught if words in str(w.message)]
-    assert places
-    assert set(places) == {__file__}
+    for word in words:
+        assert {w.filename for w in caught if word in str(w.message)} == {__file__}

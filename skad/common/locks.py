@@ -13,36 +13,19 @@ import filelock
 
 from skad.common.warnings import warn
 
-_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-_START = 1  # of what a lock file says: Windows lets nobody else read its first byte
+_START = 1  # of what a lock file says: on Windows, nobody else reads its first byte
 
 
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep all others that ask for this lock from a file or a folder.
+    """Hold the lock of a folder or of a file to come, in an existing folder.
 
-    The lock is a hidden file, in the folder or beside the file, which is removed at the
-    end. The operating system releases it where the program crashes.
-
-    Parameters
-    ----------
-    path : path
-        A folder that exists, or a file in one that exists.
-
-    Raises
-    ------
-    BlockingIOError
-        If somebody holds it already: this says who, and since when.
-    OSError
-        If the lock cannot be written.
-
-    Warns
-    -----
-    UserWarning
-        If the file system has no locks: then there is none.
+    Raises BlockingIOError where another program holds it, and warns on a file system
+    without locks. The operating system frees the lock of a program that crashes.
     """
     place = Path(os.path.realpath(path))
-    file = place / ".skad.lock" if place.is_dir() else _beside(place)
+    in_folder, beside = place / ".skad.lock", place.with_name(f".{place.name}.lock")
+    file = in_folder if place.is_dir() else beside
     lock = filelock.FileLock(file, blocking=False, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -52,7 +35,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             "place to write to"
         ) from None
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise
         warn(
             f"{path} is on a file system without locks; make sure that no other "
@@ -69,32 +52,18 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         lock.release()
 
 
-def _beside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.lock")
-
-
 def _sign(file: Path) -> None:
-    """Write down who holds a lock."""
-    holder = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now().astimezone().isoformat(" ", "seconds"),
-    }
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
     with file.open("r+b", buffering=0) as opened:
         opened.seek(_START)
-        opened.write(json.dumps(holder).encode())
+        opened.write(json.dumps([os.getpid(), socket.gethostname(), since]).encode())
         opened.truncate()
 
 
 def _holder(file: Path) -> str:
-    """Say who holds a lock."""
+    """Tell who holds a lock."""
     try:
-        with file.open("rb", buffering=0) as opened:
-            opened.seek(_START)
-            holder = json.loads(opened.read())
-        return (
-            f"process {holder['pid']} on {holder['host']} has been writing to it since "
-            f"{holder['since']}"
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # it has not signed yet
+        pid, host, since = json.loads(file.read_bytes()[_START:])
+        return f"process {pid} on {host} has been writing to it since {since}"
+    except (OSError, ValueError):  # not signed yet
         return "another process is writing to it"

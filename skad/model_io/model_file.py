@@ -11,7 +11,6 @@ References
 import json
 import math
 import os
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
-from skad.common.files import write_atomically
+from skad.common.files import make_room_for, write_atomically
 from skad.common.torch_settings import limit_threads
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
@@ -97,16 +96,14 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     except Unfit as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
     content = to_bytes(arrays, {"skad": json.dumps(description)})
-    path = Path(os.path.expanduser(path))
+    path = make_room_for(path)
     try:
-        with suppress(FileExistsError):  # told of below
-            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror or error}; the detector is not stored. See that the path "
-            "names a file in a folder that can be written to and has room",
+            f"{error.strerror or error}; the detector is not stored. Free some room, "
+            "or name a file in another folder",
             str(path),
         ) from error
 
