@@ -16,7 +16,7 @@ from PIL import Image
 
 from skad import read_images
 from skad.benchmark.mvtec import find_categories
-from skad.detectors.near_copies import Describer, group_near_copies
+from skad.detectors.near_copies import describe, group_near_copies
 
 LARGEST = 256  # of a side, in pixels, where the images of a category differ in size
 
@@ -82,10 +82,7 @@ def read_good(category: Path) -> np.ndarray:
 
 def groups_of(images: np.ndarray) -> np.ndarray:
     """Number the groups of near copies, (n,)."""
-    describe = Describer(images.shape[1:3])
-    descriptions = [describe(np.atleast_3d(image)) for image in images]
-    bases, units = zip(*descriptions, strict=True)
-    return group_near_copies(np.stack(bases), np.array(units))
+    return group_near_copies(np.stack([describe(np.atleast_3d(i)) for i in images]))
 
 
 def together(groups: np.ndarray, alone: np.ndarray) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from skad.common.checks import as_float, refuse_mask
 from skad.common.warnings import warn
 
 _LABELS = {"1", "-1", "1.0", "-1.0"}  # as text, since True == 1
-_MISSING = {"nan", "None", "<NA>"}  # NaN, None and pandas.NA, as text
+MISSING = {"nan", "None", "<NA>"}  # NaN, None and pandas.NA, as text
 _MAX_SHOWN = 50  # characters
 
 
@@ -31,7 +31,7 @@ def check_labels(y: Any, n: int, name: str = "y") -> NDArray[np.int_]:
 def are_labels(y: Any, name: str = "y") -> bool:
     """Tell whether y is +1 and -1 alone; raise for names and for missing labels."""
     values = _distinct(y, name)
-    known = {value for value in values if str(value) not in _MISSING}
+    known = {value for value in values if str(value) not in MISSING}
     misses_some = len(known) < len(values) and _may_be_labels(known, np.size(y))
     if misses_some or any(isinstance(value, str | bytes) for value in values):
         raise ValueError(not_labels(y, name))

@@ -21,14 +21,21 @@ from skad.detectors.fitted import (
     Threshold,
     provenance_now,
 )
-from skad.detectors.groups import check_groups, one_of_each_kind
 from skad.detectors.html import fitted_html
 from skad.detectors.inspection import judge, regions_in_frames
 from skad.detectors.learning import Learned
 from skad.detectors.parameters import device_at_hand, generator
 from skad.detectors.progress import CallbackSupportMixin
 from skad.detectors.regions import above
-from skad.detectors.split import NONE, Division, Places, distinct, divide
+from skad.detectors.split import (
+    NONE,
+    Places,
+    Split,
+    calibration_places,
+    check_groups,
+    one_of_each_label,
+    train_calibration_split,
+)
 from skad.images.inputs import Images, as_images
 from skad.images.several_sizes import (
     as_resized_images,
@@ -51,7 +58,7 @@ class FitImages:
 
     images: Images
     good: Places  # those not labelled -1
-    split: Division  # of the good ones
+    split: Split  # of the good ones
     statistics: Statistics | None  # of the good ones
     seed: int  # of the training
     before: Fitted | None  # what a warm start goes on from
@@ -228,11 +235,13 @@ class ImageDetector(
         rng, roi = generator(self.random_state), fitted.mapper.roi
         images.watch = watch = Watch(roi)
         if labels is None:
-            kept = places = distinct(images, rng, groups, roi)
+            kept = places = calibration_places(
+                images, fitted.trained_on, rng, groups, roi
+            )
             scores, means = fitted.mapper.score_images(images.subset(places))
             threshold = self._promising(scores, means)
         else:
-            places = one_of_each_kind(labels, groups, rng)
+            places = one_of_each_label(labels, groups, rng)
             good, kept = labels[places] == 1, places[labels[places] == 1]
             scores, means = fitted.mapper.score_images(images.subset(places))
             found = labelled_threshold(
@@ -276,7 +285,9 @@ class ImageDetector(
         before = self._fitted if self.warm_start and hasattr(self, "_fitted") else None
         known = NONE if before is None else before.trained_on
         images.watch = watch = Watch(roi)
-        split = divide(images, good, known, share, rng, groups=groups, roi=roi)
+        split = train_calibration_split(
+            images, good, known, share, rng, groups=groups, roi=roi
+        )
         images.watch = None  # the memory tells trainings apart by the images alone
         seed = rng.randint(2**31 - 1)
         return FitImages(images, good, split, watch.kept(), seed, before)

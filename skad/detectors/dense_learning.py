@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skad.detectors.learning import Learned
-from skad.detectors.split import Division
+from skad.detectors.split import Split
 from skad.images.inputs import batches_of
 from skad.network.dense import DenseAutoencoder, from_state, train
 from skad.network.training import History, check_finite_loss
@@ -35,7 +35,7 @@ def copy_of(network: DenseAutoencoder) -> DenseAutoencoder:
 def learn(
     network: DenseAutoencoder,
     images,
-    division: Division,
+    split: Split,
     settings: Settings,
     seed: int,
     progress: Callable[[int, int, dict[str, float]], None],
@@ -47,7 +47,7 @@ def learn(
     network : DenseAutoencoder
         Trained in place.
     images : Images
-    division : Division
+    split : Split
         Into images to learn from, and those held out.
     settings : Settings
     seed : int
@@ -63,7 +63,7 @@ def learn(
     mapper.to(settings.device)
 
     def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        chosen = (division.training[i] for i in places)
+        chosen = (split.training[i] for i in places)
         with closing(batches_of(images, chosen)) as batches:
             for batch in batches:
                 yield mapper.prepare(batch)
@@ -71,16 +71,16 @@ def learn(
     losses = train(
         network,
         read,
-        len(division.training),
+        len(split.training),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         generator=torch.Generator().manual_seed(seed),
     )
-    n_steps = -(-len(division.training) // settings.batch_size)
+    n_steps = -(-len(split.training) // settings.batch_size)
     history = History(settings.epochs, n_steps, progress)
     for loss in losses:
         check_finite_loss(loss, settings.learning_rate)
         history.note({"loss": loss})
-    scores, means = mapper.score_images(images.subset(division.calibration))
+    scores, means = mapper.score_images(images.subset(split.calibration))
     return Learned(mapper, scores, means, history.epochs)

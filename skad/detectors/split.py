@@ -1,10 +1,12 @@
 """Which good images train a network, and which set its threshold.
 
-An image that a network was trained on looks too good to it, and so does a copy, or
-another image of the same part. Images are known again by digests of their pixels.
+A network takes an image that it was trained on for better than new ones, and so it
+takes a copy, or another image of the same part. Digests of their pixels identify images
+again; groups are the parts that images show.
 """
 
 import math
+from collections.abc import Hashable
 from contextlib import closing
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -12,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skad.common.checks import refuse_mask
+from skad.common.labels import MISSING
 from skad.common.warnings import warn
-from skad.detectors.groups import one_of_each
-from skad.detectors.near_copies import Describer, group_near_copies
+from skad.detectors.near_copies import describe, group_near_copies
 from skad.images.inputs import batches_of
 from skad.network.preparation import to_unit_range
 
@@ -23,10 +26,10 @@ Places = NDArray[np.intp]  # (n,)
 
 NONE: Digests = np.empty(0, np.uint64)
 
-_FEWEST_VALUES = 64  # of an image: fewer may be equal by chance
+_MIN_VALUES = 64  # of an image: fewer may be equal by chance
 
 
-class Division(NamedTuple):
+class Split(NamedTuple):
     """Places of images, in ascending order; no group has some in both."""
 
     training: Places
@@ -34,7 +37,7 @@ class Division(NamedTuple):
     trained_on: Digests  # of those that train
 
 
-def divide(
+def train_calibration_split(
     images: Any,
     good: Places,
     known: Digests,
@@ -43,46 +46,23 @@ def divide(
     *,
     groups: Places | None = None,
     roi: NDArray[np.bool_] | None = None,
-) -> Division:
-    """Divide good images into those that train and those that calibrate.
+) -> Split:
+    """Split good images by groups into those that train and those that calibrate.
 
-    Parameters
-    ----------
-    images : Images
-    good : ndarray of int of shape (n,)
-        Places of the good ones, in ascending order.
-    known : ndarray of uint64
-        Digests of what the network was trained on before: groups with one of these
-        may not calibrate.
-    share : float
-        The share of all groups that calibrates, if so many may; 1 means that none
-        trains.
-    rng : RandomState
-    groups : ndarray of int of shape (len(images),), default=None
-        Which images belong together; None = near copies do.
-    roi : ndarray of bool of shape (H, W), default=None
-        Where near copies look alike.
-
-    Returns
-    -------
-    Division
-
-    Raises
-    ------
-    ValueError
-        For fewer than 2 images or groups, if any are to train, and where none may
-        calibrate.
-
-    Warns
-    -----
-    UserWarning
-        Where images are copies of others, which are left out, and as
-        `group_near_copies`.
+    `good` are their places among the `images`, `known` the digests of what the network
+    was trained on before: their groups may not calibrate. `share` of the groups
+    calibrate, if so many may; 1 means that none trains. `groups` are numbers of all
+    images; None = near copies (inside the roi) are groups. Warns of copies, which are
+    left out.
     """
-    _check_number(len(good), share)
-    seen = _look_at(images, good, groups, roi)
-    good, digests = good[seen.kept], seen.digests[seen.kept]
-    n = int(seen.groups.max()) + 1
+    if len(good) < (1 if share == 1 else 2):
+        raise ValueError(
+            "fit needs at least 2 good images, one to train and one to calibrate the "
+            "threshold, or 1 if it trains nothing, not counting those labelled -1; got "
+            f"n_samples = {len(good)}. Add images."
+        )
+    good, digests, parts = _without_copies(images, good, groups, roi)
+    n = int(parts.max()) + 1
     if share < 1 and n < 2 and groups is not None:
         raise ValueError(
             "fit needs at least 2 groups of good images, one to train and one to "
@@ -90,9 +70,7 @@ def divide(
             "parts, or leave groups at None."
         )
     order = rng.permutation(n)
-    is_known = np.zeros(n, bool)
-    is_known[seen.groups[np.isin(digests, known)]] = True
-    new = order[~is_known[order]]
+    new = order[~np.isin(order, parts[np.isin(digests, known)])]
     if not len(new):
         raise ValueError(
             "To go on with a trained network (warm_start=True) needs at least 1 good "
@@ -100,68 +78,84 @@ def divide(
             "trained on all of X. Add images, or train a new network. Images of a "
             "group that it was trained on do not count."
         )
-    wanted = n if share == 1 else min(max(1, round(share * n)), n - 1)
-    calibrates = np.isin(seen.groups, new[:wanted])
+    n_wanted = n if share == 1 else min(max(1, round(share * n)), n - 1)
+    calibrates = np.isin(parts, new[:n_wanted])
     trains = ~calibrates & (share < 1)
-    held_out = good[calibrates][one_of_each(seen.groups[calibrates], rng)]
-    return Division(good[trains], held_out, digests[trains])
+    held_out = good[calibrates][one_of_each(parts[calibrates], rng)]
+    return Split(good[trains], held_out, digests[trains])
 
 
-def distinct(
+def calibration_places(
     images: Any,
+    known: Digests,
     rng: np.random.RandomState,
     groups: Places | None = None,
     roi: NDArray[np.bool_] | None = None,
 ) -> Places:
-    """Return the places of images that copy none before, one of each group.
+    """Return the places of one image of each group, without copies.
 
-    Groups, roi and warnings are as in `divide`.
+    Arguments and warnings are as in `train_calibration_split`. Warns of images that the
+    network was trained on, too.
     """
     places = np.arange(len(images))
-    seen = _look_at(images, places, groups, roi, to_know_again=False)
-    return seen.kept[one_of_each(seen.groups, rng)]
+    kept, digests, parts = _without_copies(images, places, groups, roi)
+    n_known = np.count_nonzero(np.isin(digests, known))
+    if n_known:
+        warn(
+            f"The network was trained on {n_known} of these {len(places)} images, and "
+            "takes them for better than new ones: more good images may be flagged than "
+            "target_fpr promises. Calibrate with images that fit has not trained on."
+        )
+    return kept[one_of_each(parts, rng)]
 
 
-class _Seen(NamedTuple):
-    digests: Digests  # of all images; none where they are not to be known again
-    kept: Places  # without copies
-    groups: Places  # of those that are kept, numbered from 0
+def check_groups(groups: Any, n: int) -> Places | None:
+    """Return the groups of n images as numbers, by their first images; None stays."""
+    if groups is None:
+        return None
+    refuse_mask(groups, "groups")
+    labels = np.asarray(groups).tolist() if hasattr(groups, "__array__") else groups
+    rule = f"groups must be a list or an array of one label an image, {n} in all"
+    if not isinstance(labels, list | tuple | range):
+        raise ValueError(f"{rule}; got {type(groups).__name__}.")
+    if len(labels) != n:
+        raise ValueError(f"{rule}; got {len(labels)}.")
+    numbers: dict[Any, int] = {}
+    for i, label in enumerate(labels):
+        if not isinstance(label, Hashable) or str(label) in MISSING:
+            raise ValueError(
+                f"{rule}, such as the name of its part; that of image {i} is {label!r}."
+                " Give images of unknown parts labels of their own."
+            )
+        numbers.setdefault(label, len(numbers))
+    return np.array([numbers[label] for label in labels], np.intp)
 
 
-def _look_at(
-    images: Any,
-    places: Places,
-    groups: Places | None,
-    roi: NDArray[np.bool_] | None,
-    *,
-    to_know_again: bool = True,
-) -> _Seen:
-    """Look at images once, and find the copies and near copies among them."""
-    n = len(places)
-    describe = Describer(images.format.image_shape[:2], roi)
-    guess = groups is None and describe.is_able and n > 1
-    bases = np.empty((n if guess else 0, 3, describe.n_means), np.float32)
-    units = np.empty(len(bases))
-    digests, exact = np.empty(n if to_know_again else 0, np.uint64), []
-    with closing(batches_of(images, places[:, np.newaxis])) as each:
-        for i, image in enumerate(each):
-            if to_know_again:
-                digests[i] = digest(image[0])
-            exact.append(blake2b(image.tobytes(), digest_size=16).digest())
-            if guess:
-                bases[i], units[i] = describe(image[0])
-    kept = _without_copies(places, exact, math.prod(images.format.image_shape))
-    if guess:
-        found = group_near_copies(bases[kept], units[kept])
-    elif groups is None:
-        found = np.arange(len(kept))
-    else:
-        found = np.unique(groups[places[kept]], return_inverse=True)[1]
-    return _Seen(digests, kept, found)
+def one_of_each(groups: Places, rng: np.random.RandomState) -> Places:
+    """Return the places of one image of each group, drawn at random, in order."""
+    _, first, sizes = np.unique(groups, return_index=True, return_counts=True)
+    several = np.flatnonzero(sizes > 1)
+    if len(several):  # else nothing is drawn, and rng stays
+        members = np.argsort(groups, kind="stable")
+        starts = np.cumsum(sizes) - sizes
+        first[several] = members[starts[several] + rng.randint(sizes[several])]
+    return np.sort(first)
+
+
+def one_of_each_label(
+    labels: NDArray, groups: Places | None, rng: np.random.RandomState
+) -> Places:
+    """Return the places of a good and an anomalous image of each group, if it has both.
+
+    Of all images if there are no groups.
+    """
+    if groups is None:
+        return np.arange(len(labels))
+    return one_of_each(2 * groups + (labels == 1), rng)
 
 
 def digest(image: np.ndarray) -> int:
-    """Return a number that tells an image, (H, W, C), from others.
+    """Return a number that identifies an image, (H, W, C), by its pixels.
 
     To float32's precision, so that it stays when the image comes in another type.
     """
@@ -172,37 +166,46 @@ def digest(image: np.ndarray) -> int:
     return int.from_bytes(pixels.digest(), "little")
 
 
-def _check_number(n: int, share: float) -> None:
-    if share == 1 and not n:
-        raise ValueError(
-            "fit needs at least 1 good image, to calibrate the threshold; all of X are "
-            "labelled -1. Add images."
-        )
-    if share < 1 and n < 2:
-        raise ValueError(
-            "fit needs at least 2 good images, one to train and one to calibrate "
-            f"the threshold; got n_samples = {n}. Add images."
-        )
+def _without_copies(
+    images: Any,
+    places: Places,
+    groups: Places | None,
+    roi: NDArray[np.bool_] | None,
+) -> tuple[Places, Digests, Places]:
+    """Return places without copies, digests and numbers of groups from 0: (k,) each."""
+    digests = np.empty(len(places), np.uint64)
+    descriptions: list[Any] = []
+    with closing(batches_of(images, places[:, np.newaxis])) as each:
+        for i, (image,) in enumerate(each):
+            digests[i] = digest(image)
+            if groups is None:
+                descriptions.append(describe(image, roi))
+    kept = np.arange(len(places))
+    if math.prod(images.format.image_shape) >= _MIN_VALUES:
+        kept = _first_of_each(digests, places)
+    places, digests = places[kept], digests[kept]
+    if groups is not None:
+        return places, digests, np.unique(groups[places], return_inverse=True)[1]
+    if descriptions[0] is None:  # too small, as all are
+        return places, digests, np.arange(len(places))
+    return places, digests, group_near_copies(np.stack(descriptions)[kept])
 
 
-def _without_copies(places: Places, exact: list[bytes], n_values: int) -> Places:
-    """Return which to keep: the first of equal images, and no fewer than 2."""
-    first: dict[bytes, int] = {}
-    copies = [i for i, seen in enumerate(exact) if first.setdefault(seen, i) != i]
-    keep = np.ones(len(exact), bool)
-    if not copies or n_values < _FEWEST_VALUES:
-        return np.flatnonzero(keep)
-    if len(first) == 1:
+def _first_of_each(digests: Digests, places: Places) -> Places:
+    """Return the first of equal images, and all if there is but one; warn of others."""
+    _, first, which = np.unique(digests, return_index=True, return_inverse=True)
+    n, n_copies = len(digests), len(digests) - len(first)
+    if n_copies and len(first) == 1:
         warn(
-            f"All {len(places)} good images are equal, to the pixel: the threshold "
-            "promises nothing. Add images of other parts.",
+            f"All {n} good images are equal, to the pixel: the threshold promises "
+            "nothing. Add images of other parts."
         )
-        return np.flatnonzero(keep)
-    copy, original = places[copies[0]], places[first[exact[copies[0]]]]
-    warn(
-        f"{len(copies)} of {len(places)} good images are copies of others, to the "
-        f"pixel, and left out (image {copy} is one of image {original}): "
-        "they say nothing new, and make good images look alike.",
-    )
-    keep[copies] = False
-    return np.flatnonzero(keep)
+        return np.arange(n)
+    if n_copies:
+        copy = np.flatnonzero(first[which] != np.arange(n))[0]
+        original = first[which[copy]]
+        warn(
+            f"{n_copies} of {n} good images are copies of others, to the pixel, and "
+            f"left out (image {places[copy]} is one of image {places[original]})."
+        )
+    return np.sort(first)
