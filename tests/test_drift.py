@@ -1,5 +1,6 @@
 """The warning about images unlike the good ones, and when there is none."""
 
+import copy
 import re
 import warnings
 from dataclasses import replace
@@ -16,10 +17,9 @@ from skad.legacy import AD
 
 SIZE = (32, 40)
 CHANGES = {  # of 16-bit images
-    "64 times as small, as with another bit depth": lambda X: X // 64,
-    "16 times as small, as with another bit depth": lambda X: X // 16,
-    "darker, as with another exposure": lambda X: X // 2,
-    "brighter, as with another exposure": lambda X: X + 20000,
+    r"darker \(0.01.* as with another light": lambda X: X // 64,
+    r"darker \(0.[45]": lambda X: X // 2,
+    r"brighter \([12]": lambda X: X + 20000,
 }
 
 
@@ -56,35 +56,27 @@ def why(X, good):
 
 @pytest.mark.parametrize("n", [1, 4, 30])
 @pytest.mark.parametrize("words", CHANGES)
-def test_what_another_camera_does_is_told(words, n):
-    assert words in why(CHANGES[words](deep(draw(n, seed=1))), deep(draw(20)))
+def test_another_exposure_or_bit_depth_is_told(words, n):
+    assert re.search(words, why(CHANGES[words](deep(draw(n, seed=1))), deep(draw(20))))
 
 
-@pytest.mark.parametrize("n", [1, 4, 30])
-def test_channels_in_another_order_are_told(n):
+@pytest.mark.parametrize("n", [1, 30])
+def test_another_channel_order_and_scale_of_floats_are_told(n):
     new, good = draw(n, seed=1, colour=True), draw(20, colour=True)
     assert "channels come in another order" in why(new[..., ::-1], good)
+    assert "brighter" in why(new * 1.0, good / 255)
+    assert why(new / 255 - 0.3, good / 255 - 0.3) == ""  # with negative values, too
+    assert "brighter" in why(new / 255 + 0.3, good / 255 - 0.3)
 
 
-def test_floats_on_another_scale_are_told():
-    new, good = draw(5, seed=1) / 255, draw(20) / 255
-    assert "256 times as large" in why(new * 255, good)
-    assert "256 times as small" in why(new, good * 255)
-    assert why(new - 0.3, good - 0.3) == ""  # with negative values, too
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 30])
+@pytest.mark.parametrize("n", [1, 5, 30])
 @pytest.mark.parametrize("colour", [False, True])
 def test_good_images_and_defects_are_not_told(n, colour):
     good, new = draw(20, colour=colour), draw(n, seed=1, colour=colour)
     for X in (new, with_stain(new)):
         assert why(X, good) == ""
-
-
-def test_missing_parts_among_good_ones_are_not_told():
-    missing, good = draw(5, seed=1, part=60), draw(20)
-    assert why(missing[:1], good) == ""
-    assert why(np.concatenate([missing, draw(2, seed=2)]), good) == ""
+    missing = draw(n, seed=1, part=60, colour=colour)  # among good ones
+    assert why(np.concatenate([missing, new]), good) == ""
 
 
 @pytest.fixture(scope="module")
@@ -103,33 +95,26 @@ def told(call, *arguments):
 
 METHODS = (
     "score_samples decision_function predict p_value anomaly_map predict_mask "
-    "anomaly_regions inspect calibrate"
+    "anomaly_regions inspect"
 ).split()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_warns_once(detector, method, tmp_path):
-    skad.save(detector, tmp_path / "model")
-    loaded = skad.load(tmp_path / "model")
+def test_every_method_warns_once(detector, method):
     new = deep(draw(20, seed=1))
-    assert told(getattr(loaded, method), new)[1] == 0
-    loaded = skad.load(tmp_path / "model")
-    assert told(getattr(loaded, method), new // 16)[1] == 1
+    assert told(getattr(detector, method), new)[1] == 0
+    assert told(getattr(detector, method), new // 16)[1] == 1
 
 
-def test_the_warning_changes_no_result(detector, tmp_path):
-    quiet = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.3, random_state=0)
-    quiet.fit(deep(draw(20)))
-    threshold = vars(quiet.fitted.threshold) | {"statistics": None}
-    quiet.fitted = replace(
-        quiet.fitted, threshold=type(quiet.fitted.threshold)(**threshold)
-    )
-    skad.save(quiet, tmp_path / "model")  # as files without statistics are
+def test_a_model_file_without_statistics_warns_of_nothing(detector, tmp_path):
+    threshold = replace(detector.fitted.threshold, statistics=None)
+    quiet = copy.copy(detector)
+    quiet.fitted = replace(detector.fitted, threshold=threshold)
+    skad.save(quiet, tmp_path / "model")
     new = deep(draw(5, seed=1)) // 16
-    for one in (quiet, skad.load(tmp_path / "model")):
-        scores, n_warnings = told(one.score_samples, new)
-        assert n_warnings == 0
-        np.testing.assert_array_equal(scores, told(detector.score_samples, new)[0])
+    scores, n_warnings = told(skad.load(tmp_path / "model").score_samples, new)
+    assert n_warnings == 0
+    np.testing.assert_array_equal(scores, told(detector.score_samples, new)[0])
 
 
 def test_calibration_sets_what_others_are_compared_with(detector, tmp_path):
@@ -146,11 +131,10 @@ def test_calibration_sets_what_others_are_compared_with(detector, tmp_path):
 def test_a_threshold_moved_on_the_command_line_keeps_the_warning(
     detector, moved, tmp_path, monkeypatch, capsys
 ):
-    skad.save(detector, tmp_path / "model")
-    Image.fromarray(deep(draw(1, seed=2)[0]) // 16).save(tmp_path / "dark.png")
-    arguments = ["model", "dark.png", "--output", "scores", "--no-heat-maps", moved]
     monkeypatch.chdir(tmp_path)
-    assert main(["score", *arguments]) == 0
+    skad.save(detector, "model")
+    Image.fromarray(deep(draw(1, seed=2)[0]) // 16).save("dark.png")
+    assert main(["score", "model", "dark.png", "--output", "scores", moved]) == 0
     assert "skad: warning: These images are unlike those" in capsys.readouterr().err
 
 

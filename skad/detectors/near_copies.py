@@ -18,6 +18,7 @@ _MAX_CELLS = 256  # of an image, each with a mean
 _MIN_CELLS = 16  # fewer are equal by chance
 _MIN_CELL_SIZE = 4  # pixels; a JPEG changes smaller ones by several gray levels
 _MAX_DISTANCE = 3.0  # gray levels of 255; the changes of docs/benchmarks.md come to 1.1
+_MIN_CONTRAST = 10.0  # gray levels; of less, noise alone would be near other noise
 _GAP = 1 / 3  # largest share of the usual distance to the nearest other group
 _MIN_IMAGES = 10  # fewer have no usual distance
 _MAX_IMAGES = 10_000  # their distances take 400 MB
@@ -103,7 +104,7 @@ def _distances(descriptions: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(means, axis=2)
     means /= np.maximum(norms, np.finfo(np.float32).tiny)[..., np.newaxis]
     centres = np.ascontiguousarray(means[:, 4])  # not shifted
-    contrasts = norms[:, 4] / math.sqrt(means.shape[2])
+    contrasts = np.maximum(norms[:, 4] / math.sqrt(means.shape[2]), _MIN_CONTRAST)
     distances = []
     for i in range(len(means) - 1):
         cosines = (means[i] @ centres[i + 1 :].T).max(0)
