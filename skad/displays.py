@@ -271,9 +271,9 @@ class ScoreDisplay:
         plt = _pyplot("ScoreDisplay")
         y, scores = check_labels_and_scores(self.y, self.scores)
         offset = _finite("offset", self.offset)
+        edges = _edges(scores, offset, check_whole("bins", bins, 1))
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
-        edges = _edges(scores, offset, check_whole("bins", bins, 1))
 
         def bars(label: int, name: str, **style: Any) -> Any:
             # Not ax.hist: a score at the threshold counts as good.

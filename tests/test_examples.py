@@ -2,20 +2,18 @@
 
 import importlib
 import os
+import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import sklearn
-import torch
 from joblib.externals.loky import get_reusable_executor
-
-import skad.detectors.learning
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {"epochs": 1, "tile_size": 32}
-ELSEWHERE = {"old_script", "pixel_statistics_detector"}  # have tests of their own
+ELSEWHERE = {"pixel_statistics_detector"}  # tests/test_testing.py
 
 
 @pytest.fixture
@@ -38,6 +36,22 @@ def test_an_example_says_what_it_shows_and_how_to_run_it(path):
     assert 'if __name__ == "__main__":' in text
 
 
+@pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
+def test_example_old_script(example, tmp_path, monkeypatch, capsys):
+    write_surfaces = example("old_script").write_surfaces
+    write_surfaces(tmp_path)
+    for path in [*(tmp_path / "Train").iterdir(), *(tmp_path / "Test").iterdir()]:
+        if int(path.stem) > 7:
+            path.unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["old_script.py", ".", "--epochs", "1"])
+    example("old_script").main()
+    assert capsys.readouterr().out.count(", score ") == 8
+    assert len(os.listdir("Output")) == 9
+    assert os.listdir("Output/hardcore") == ["00.png"]
+    assert (tmp_path / "Models" / "model.safetensors").exists()
+
+
 def test_example_pipeline_from_paths(example, capsys):
     labels, masks, accuracy = example("pipeline_from_paths").main(**TINY)
     np.testing.assert_array_equal(labels == -1, masks.any(axis=(1, 2)))
@@ -46,35 +60,20 @@ def test_example_pipeline_from_paths(example, capsys):
     assert capsys.readouterr().out.startswith("000.png: ")
 
 
-def test_example_search_thresholds(example, capsys, monkeypatch):
-    trainings, train = [], skad.detectors.learning.train
-
-    def counted(*args, **options):
-        trainings.append(args)
-        return train(*args, **options)
-
-    monkeypatch.setattr(skad.detectors.learning, "train", counted)
-    search, frozen, found, n_fits, n_trainings = example("search_thresholds").main(
-        **TINY
-    )
+def test_example_search_thresholds(example, capsys, trainings, tmp_path):
+    module = example("search_thresholds")
+    module.write_surfaces(tmp_path, tile_size=32)  # as a folder of the user's
+    (tmp_path / "test" / "defect").rename(tmp_path / "test" / "scratch")
+    files, y = module.labelled_files(tmp_path / "test")
+    assert [file.parent.name == "good" for file in files] == (y == 1).tolist()
+    search, frozen, found, n_fits, n_trainings = module.main(**TINY, root=tmp_path)
     assert n_fits == 8 * 3 + 1
     assert n_trainings == [3 + 1, 1]
     assert len(trainings) == 3 + 1 + 1
     assert len(set(search.cv_results_["mean_test_score"])) > 1  # thresholds did differ
-    assert len(frozen.cv_results_["params"]) == 8
+    assert frozen.best_estimator_.predict(files).shape == (30,)
     assert found.value >= max(frozen.cv_results_["mean_test_score"]) - 1e-9
     assert "fits by the search: 25, trainings: 4" in capsys.readouterr().out
-
-
-def test_example_search_thresholds_takes_a_folder(example, tmp_path):
-    module = example("search_thresholds")
-    module.write_surfaces(tmp_path, tile_size=32)
-    (tmp_path / "test" / "defect").rename(tmp_path / "test" / "scratch")
-    files, y = module.labelled_files(tmp_path / "test")
-    assert [file.parent.name == "good" for file in files] == (y == 1).tolist()
-    assert set(y) == {-1, 1}
-    _, frozen, *_ = module.main(epochs=1, tile_size=32, root=tmp_path)
-    assert frozen.best_estimator_.predict(files).shape == (30,)
 
 
 def test_example_roc_curve(example, tmp_path):
@@ -101,51 +100,38 @@ def test_example_two_scales(example):
     assert [d.patch_size for d in both.detectors_] == [4, 12]
     assert candidates["one detector"].patch_size == (4, 12)
     X = np.random.default_rng(0).integers(0, 255, (3, 32, 32), dtype=np.uint8)
-    least = [
-        min(
-            (score - np.mean(d.calibration_scores_)) / np.std(d.calibration_scores_)
-            for d, score in zip(both.detectors_, scores, strict=True)
-        )
-        for scores in zip(*(d.score_samples(X) for d in both.detectors_), strict=True)
-    ]
+    scores = [d.score_samples(X) for d in both.detectors_]
+    calibration = [d.calibration_scores_ for d in both.detectors_]
+    least = np.min(
+        [(s - c.mean()) / c.std() for s, c in zip(scores, calibration, strict=True)],
+        axis=0,
+    )
     np.testing.assert_allclose(both.score_samples(X), least)
     np.testing.assert_array_equal(both.predict(X) == -1, least < both.offset_)
 
 
 def test_example_persistence(example, capsys):
     detector, copies, images = example("persistence").main(**TINY)
+    maps = detector.anomaly_map(images)
     for copy in copies.values():
         assert copy is not detector
         np.testing.assert_array_equal(copy.predict(images), detector.predict(images))
-        np.testing.assert_array_equal(
-            copy.anomaly_map(images), detector.anomaly_map(images)
-        )
+        np.testing.assert_array_equal(copy.anomaly_map(images), maps)
     assert capsys.readouterr().out.count("scores are the same: True") == 2
 
 
-@pytest.fixture
-def fresh_workers(monkeypatch):
-    """Workers whose threads nobody but joblib limits, as they are for a user."""
+def test_example_parallel_search(example, monkeypatch):
+    # Workers whose threads nobody but joblib limits, as they are for a user.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     get_reusable_executor().shutdown(wait=True)
-    yield
-    get_reusable_executor().shutdown(wait=True)
-
-
-def test_example_parallel_search(example, fresh_workers):
-    search, threads, processes = example("parallel_search").main(**TINY)
+    try:
+        search, threads, processes = example("parallel_search").main(**TINY)
+    finally:
+        get_reusable_executor().shutdown(wait=True)
     assert os.getpid() not in processes
     assert 2 * max(threads) <= max(joblib.cpu_count(), 2)
     assert search.best_estimator_.offset_ <= 0
-
-
-def test_workers_with_more_threads_than_their_share_would_be_seen(fresh_workers):
-    n_cores = joblib.cpu_count()
-    with joblib.parallel_config("loky", inner_max_num_threads=n_cores):
-        ask = joblib.delayed(torch.get_num_threads)
-        threads = joblib.Parallel(2)(ask() for _ in range(2))
-    assert threads == [n_cores, n_cores]
 
 
 def test_example_metadata_routing(example, capsys):
