@@ -131,6 +131,7 @@ def run(
     Returns a dict for each run: what tells runs apart, what `run_one` returns, and the
     SHA-256 of the stored detector; or `error`, which is not stored.
     """
+    parameters = dict(parameters or {})
     runs = list(product(find_categories(root, categories), dict.fromkeys(seeds)))
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
@@ -146,10 +147,10 @@ def run(
         for folder, seed in progress:
             progress.set_postfix_str(f"{folder.name}, seed {seed}")
             model = None if models is None else _model_file(models, folder, seed)
-            settings = _settings(folder, seed, parameters or {}, data_in(folder))
+            settings = _settings(folder.name, seed, parameters, data_in(folder))
             result = next((r for r in stored if _is_of(r, settings)), None)
             if result is None or (model and result.get("model") != _sha256(model)):
-                outcome = _run_in_a_process(folder, seed, parameters or {}, model)
+                outcome = _run_in_a_process(folder, seed, parameters, model)
                 result = settings | outcome
                 if output is not None and "error" not in result:
                     stored = [r for r in stored if not _is_of(r, settings)] + [result]
@@ -164,19 +165,16 @@ def _model_file(models: PathLike, folder: Path, seed: int) -> Path:
     return Path(models) / f"{folder.name}-{seed}.safetensors"
 
 
-def _settings(
-    path: Path, seed: int, parameters: Mapping[str, Any], data: str
-) -> Result:
+def _settings(category: str, seed: int, parameters: Any, data: str) -> Result:
     """Return all that decides whether two runs are the same, as JSON gives it back."""
-    settings = {
-        "category": path.name,
+    return {
+        "category": category,
         "seed": seed,
-        "parameters": dict(parameters),
+        "parameters": json.loads(json.dumps(parameters)),
         "skad": __version__,
         "layout": _LAYOUT,
         "data": data,
     }
-    return json.loads(json.dumps(settings))
 
 
 def _is_of(result: Result, settings: Result) -> bool:
@@ -214,7 +212,7 @@ def _run_in_a_process(
         1, multiprocessing.get_context("spawn"), initializer=_end_with_the_parent
     ) as pool:
         try:
-            result = pool.submit(run_one, path, seed, dict(parameters), model).result()
+            result = pool.submit(run_one, path, seed, parameters, model).result()
         except Exception as error:  # a BrokenProcessPool where the process died
             said = f"{type(error).__name__}: {error}"
             return {"error": said, "notes": [f"error: {said}"]}

@@ -98,7 +98,7 @@ def score_files(
 def _inspect_files(
     detector: Any, reader: AsFitted, paths: Sequence[Path]
 ) -> Generator[tuple[Path, Any, Any], None, None]:
-    """Yield each path with its frame and its result; or with an exception, twice."""
+    """Yield each path, its frame and its result, which may be an exception instead."""
     n = max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(reader.size)))
     starts = range(0, len(paths), n)
     chunks = (paths[i : i + n] for i in starts)

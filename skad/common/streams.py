@@ -23,7 +23,9 @@ class Forgiving:
 
     def isatty(self) -> bool:
         """Tell whether this is a terminal."""
-        return not self._stream.closed and self._stream.isatty()
+        with suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
