@@ -30,3 +30,18 @@ def bernoulli(m: int, probability: float, rng: torch.Generator) -> Tensor:
 def randint(m: int, high: int, rng: torch.Generator) -> Tensor:
     """Draw m integers from 0 to below high, or 0."""
     return torch.randint(max(high, 1), (m,), generator=rng, device=rng.device)
+
+
+def randperm(n: int, rng: torch.Generator) -> Tensor:
+    """Draw a permutation of 0 to n - 1."""
+    return torch.randperm(n, generator=rng, device=rng.device)
+
+
+def choice(weights: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw an index for each of some rows (m,), by the weights (n, k) of its row."""
+    n, k = weights.shape
+    cumulated = weights.double().cumsum(1)
+    cumulated = cumulated / cumulated[:, -1:]
+    cumulated += torch.arange(n, device=rows.device)[:, None]  # row i: i to i + 1
+    drawn = rows + uniform(len(rows), 0.0, 1.0, rng).double()
+    return (torch.searchsorted(cumulated.flatten(), drawn) - rows * k).clamp(0, k - 1)

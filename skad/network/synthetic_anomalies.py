@@ -22,7 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import limit_threads
-from skad.network.random import bernoulli, log_uniform, normal, randint, uniform
+from skad.network.random import (
+    bernoulli,
+    choice,
+    log_uniform,
+    normal,
+    randint,
+    randperm,
+    uniform,
+)
 
 _FEWEST_ROUNDS = 2  # of every size; in each, half of the images get an anomaly
 _COVERED = 0.06  # of an image, by the windows around the largest anomalies
@@ -77,14 +85,12 @@ def add_anomalies(
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
         windows = _place(images, weight, max(_FEWEST_ROUNDS, n_rounds), side, rng)
         m = len(windows.image)
-        which = randint(m, len(patch_sizes), rng).cpu()
-        low, high = (sizes[which].to(images.device) for sizes in (smallest, largest))
+        which = randint(m, len(patch_sizes), rng)
+        low, high = (sizes.to(images.device)[which] for sizes in (smallest, largest))
         size = log_uniform(m, low, high, rng)
         _paste(images, changed, visibility, windows, size, are_lines, noise_level, rng)
-    changed, visibility = (
-        x.view(n, height, width, -1).movedim(3, 1) for x in (changed, visibility)
-    )
-    return changed, visibility
+    shape = (n, height, width, -1)
+    return changed.view(shape).movedim(3, 1), visibility.view(shape).movedim(3, 1)
 
 
 def _size_ranges(
@@ -127,10 +133,8 @@ def _place(
 ) -> _Windows:
     """Place an anomaly in half of the images each round, and a window around it."""
     n, _, height, width = images.shape
-    permutations = (
-        torch.randperm(n, generator=rng, device=rng.device) for _ in range(n_rounds)
-    )
-    image = torch.cat([order[: -(-n // 2)] for order in permutations])
+    orders = [randperm(n, rng) for _ in range(n_rounds)]
+    image = torch.cat([order[: -(-n // 2)] for order in orders])
     row, column = _draw_places(images, weight, image, rng)
     h, w = min(side, height), min(side, width)
     top = (row - h // 2).clamp(0, height - h)
@@ -146,13 +150,8 @@ def _draw_places(
     images: Tensor, weight: Tensor, image: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw rows and columns (m,): half of them uniform, half by the weight."""
-    m, (n, height, width) = len(image), weight.shape
-    cumulated = weight.double().flatten(1).cumsum(1)
-    cumulated = cumulated / cumulated[:, -1:]
-    cumulated += torch.arange(n, device=image.device)[:, None]  # image i: i to i + 1
-    drawn = image + uniform(m, 0.0, 1.0, rng).double()
-    cell = torch.searchsorted(cumulated.flatten(), drawn) - image * (height * width)
-    cell = cell.clamp(0, height * width - 1)
+    m, (_, height, width) = len(image), weight.shape
+    cell = choice(weight.flatten(1), image, rng)
     anywhere = bernoulli(m, 0.5, rng)
 
     def along(side: int, cell: Tensor, n_cells: int) -> Tensor:
@@ -206,7 +205,7 @@ def _paste(
     own = _gather(images, windows.pixels)  # m, C, h, w
     shares = _LINE_SHARES if are_lines else _BLOB_SHARES
     content = _content(images, own, opacity, windows, size, shares, rng)
-    # Small blobs are seen as points and lines by their length: they count for more.
+    # Small blobs stand out as points and lines by their length: they count for more.
     gain = torch.full_like(size, 2) if are_lines else (5 / size).clamp(min=1)
     visible = _visibility(opacity * (content - own), gain, noise_level)
     visible = torch.where(opacity > 0.05, visible, 0.0)

@@ -14,6 +14,7 @@ from skad.common.warnings import warn
 from skad.network.augmentation import Variation, augment
 from skad.network.checkpoint import Checkpoint
 from skad.network.optimizer import Optimizer
+from skad.network.random import randperm
 from skad.network.synthetic_anomalies import add_anomalies
 
 _ANOMALY_SHARE = 2 / 3  # of the whole loss, on a log scale
@@ -139,11 +140,7 @@ class Order:
         size, n_given = self._size, self.n_done
         while n_given < self._n_steps:
             while len(self._drawn) < (n_given + 1) * size:
-                order = torch.randperm(
-                    self._n_images,
-                    generator=self._generator,
-                    device=self._generator.device,
-                )
+                order = randperm(self._n_images, self._generator)
                 self._drawn = torch.cat([self._drawn, order.cpu()])
             n_known = min(self._n_steps, len(self._drawn) // size)
             yield self._drawn[n_given * size : n_known * size].view(-1, size).numpy()
@@ -178,7 +175,7 @@ class History:
         self._progress = progress
 
     def note(self, step: dict[str, float]) -> None:
-        """Take down the losses of the next step."""
+        """Add the losses of the next step."""
         self._steps.append(step)
         if self._progress is not None:
             n_done = len(self.epochs) * self._n_steps + len(self._steps)
@@ -191,7 +188,7 @@ class History:
             self._steps = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was taken down so far."""
+        """Return what was noted so far."""
         return {"epochs": self.epochs, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
