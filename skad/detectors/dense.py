@@ -1,21 +1,28 @@
 """DenseAutoencoderDetector: the network of the old script, as a detector."""
 
+import copy
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval
+from torch import Tensor
 
 from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector
-from skad.detectors.dense_learning import Settings, copy_of, learn
 from skad.detectors.fitted import Fitted, provenance_now
+from skad.detectors.learning import Learned
 from skad.detectors.parameters import CONSTRAINTS, MOST, resolve_device
-from skad.detectors.progress import following, with_callbacks
+from skad.detectors.progress import Progress, following, with_callbacks
 from skad.detectors.split import NONE
-from skad.images.inputs import Format
-from skad.network.dense import DenseAutoencoder
+from skad.images.inputs import Format, batches_of
+from skad.network.dense import DenseAutoencoder, train
 from skad.network.keras import read_network
+from skad.network.training import History, check_finite_loss
 from skad.scoring.dense_map import DenseMapper
 
 _AS_IN_THE_OTHER = (
@@ -33,20 +40,16 @@ _AS_IN_THE_OTHER = (
 
 
 class DenseAutoencoderDetector(ImageDetector):
-    """Use a network that the old script trained, with a threshold that holds.
+    """Use a network that the old script trained, with a calibrated threshold.
 
     The network is read from the script's two files, "model.json" and "model.h5",
-    without Keras; h5py reads the weights. It rebuilds an image from 64 numbers, and the
-    map is the mean over 9 x 9 pixels of how far the reconstruction is off, as a share
-    of the range of values: 0 to 1.
+    without Keras; h5py reads the weights. The anomaly map is the reconstruction error,
+    averaged over 9 x 9 pixels, as a share of the range of values: 0 to 1.
 
-    By default `fit` trains nothing: it takes the network as it is, and uses all images
-    for the threshold. So the network is a parameter, the estimator can be cloned,
-    searched over and stored, and a further class for "a fixed network" is not needed.
-    With ``epochs`` above 0, `fit` goes on training from these weights as the old script
-    is assumed to have done: mean squared error, Adam, no augmentation.
-
-    A detector that is trained anew finds more: see `PatchAutoencoderDetector`.
+    By default, `fit` trains nothing: it uses all images for the threshold. With
+    ``epochs`` above 0, it trains the network further as the old script is assumed to
+    have done: mean squared error, Adam, no augmentation. `PatchAutoencoderDetector`,
+    which is trained anew, finds more.
 
     Parameters
     ----------
@@ -69,16 +72,13 @@ class DenseAutoencoderDetector(ImageDetector):
     target_fpr : float in (0, 1), default=0.05
         Promised rate of false alarms: a new good image is flagged with at most this
         probability, if it is exchangeable with those that set the threshold. Images
-        that the network was trained on, by the old script, are not.
+        that the old script trained the network on are not.
     device : str, default="auto"
         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
     warm_start : bool, default=False
         A further `fit` goes on from the fitted network, and does not read `model`.
     random_state : int, RandomState instance or None, default=None
-        The only source of randomness. On the CPU, equal ints give equal detectors to
-        the bit with as many threads of torch. With another number of threads a
-        training is rounded otherwise: scores differ slightly, and verdicts may near
-        the threshold. Scores of one detector agree to within 1e-5 of their value.
+        The only source of randomness, as in `PatchAutoencoderDetector`.
     verbose : int, default=0
         1 = a progress bar with the loss.
 
@@ -88,14 +88,13 @@ class DenseAutoencoderDetector(ImageDetector):
     offset_ : float
         ``decision_function = score_samples - offset_``.
     pixel_threshold_ : float
-        ``-offset_``: a pixel deviates where the anomaly map is larger.
+        ``-offset_``: a pixel is anomalous where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that were held out, or given to `calibrate`:
-        what `p_value` compares with. They set the threshold, unless `contamination` is
-        a float.
+        Sorted scores of the good images held out, or given to `calibrate`, which
+        `p_value` compares with.
     promised_fpr_ : float in (0, 1)
-        What the threshold promises: `target_fpr`, or ``1 / (m + 1)`` where that is
-        more; NaN where labels or `contamination` set it.
+        `target_fpr`, or ``1 / (m + 1)`` where that is more; NaN where labels or
+        `contamination` set the threshold.
     mean_map_ : float
         Mean value of the maps of these images.
     history_ : list of dict
@@ -105,10 +104,10 @@ class DenseAutoencoderDetector(ImageDetector):
     provenance_ : dict
         "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
         of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
-        "torch_version". Empty where an older file does not say.
+        "torch_version".
     image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the images; (p,) of rows. They are resized to the
-        network's, and the maps back to theirs.
+        (H, W) or (H, W, C) of the images; (p,) of rows. They are resized for the
+        network, and the maps back to this size.
     n_features_in_ : int
         Numbers in an image.
     feature_names_in_ : ndarray of str of shape (n_features_in_,)
@@ -159,22 +158,17 @@ class DenseAutoencoderDetector(ImageDetector):
 
     @with_callbacks
     def fit(self, X, y=None, *, groups=None):
-        """Set the threshold from good images, with `epochs` after training on some.
+        """Set the threshold from good images, after training on some if `epochs` > 0.
 
         Parameters
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images with as many channels as the network takes. uint8 and uint16
-            are scaled by their type; other numbers must be from 0 to 1. A lazy sequence
-            is read in a thread, one batch ahead; here as in the other methods.
+            are scaled by their type; other numbers must be from 0 to 1.
         y : None or array-like of shape (n,)
-            Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
-            cannot be labels, such as a continuous target, is ignored.
+            As in `PatchAutoencoderDetector.fit`: images labelled -1 are left out.
         groups : array-like of shape (n,), default=None
-            Labels of any kind: images of one label show one part, and one of them,
-            drawn at random, sets the threshold; as in `PatchAutoencoderDetector.fit`.
-            The promise of `target_fpr` is for an image drawn at random from a new
-            group, if that is exchangeable with those that set the threshold.
+            As in `PatchAutoencoderDetector.fit`: one label a part.
 
         Returns
         -------
@@ -188,39 +182,65 @@ class DenseAutoencoderDetector(ImageDetector):
             If h5py is not installed.
         ValueError
             For a parameter out of its range; for files that hold another network; for
-            no good image, and fewer than 2 to train on; for groups that are no labels,
-            missing, or all the same where some train; for images that the network
-            cannot take; for labels that are missing, or names.
+            no good image, or fewer than 2 to train on; for images that the network
+            cannot take; for labels or groups as in `PatchAutoencoderDetector.fit`.
 
         Warns
         -----
         UserWarning
-            Where y may be labels and is ignored, as 0 and 1 are, and as
-            `PatchAutoencoderDetector.fit` does of the images.
+            As `PatchAutoencoderDetector.fit` does of images and labels.
         """
         self._validate_params()
         images = self._images_to_fit(X)
-        is_further = self.warm_start and hasattr(self, "_fitted")
-        network = copy_of(self.network_) if is_further else self._read_network()
-        _check_channels(images.format, network)
+        if self.warm_start and hasattr(self, "_fitted"):
+            network = copy.deepcopy(self.network_)
+        else:
+            network = self._read_network()
+        found, expected = images.format.image_shape[2], network.input_shape[2]
+        if found != expected:
+            raise ValueError(
+                f"The network takes images with {expected} channel(s); X has {found}. "
+                f"Read them so: skad.read_images(path, gray={expected == 1})."
+            )
         share = float(self.validation_fraction) if self.epochs else 1
         data = self._split(images, y, groups, share)
-        settings = Settings(
-            epochs=int(self.epochs),
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate),
-            device=resolve_device(self.device),
-        )
+        mapper = DenseMapper(network, images.format.image_shape[:2])
+        mapper.to(resolve_device(self.device))
         followed = following(self, X, y, int(self.epochs))
         with training_settings(), followed as progress:
-            learned = learn(network, images, data.split, settings, data.seed, progress)
-            self._finish_fit(X, data, learned)
+            history = self._train(mapper, data, progress)
+            scores, means = mapper.score_images(images.subset(data.split.calibration))
+            self._finish_fit(X, data, Learned(mapper, scores, means, history))
         return self
 
-    def read_model(self):
-        """Read the network alone: from now on there are scores and maps, no verdicts.
+    def _train(self, mapper: DenseMapper, data: Any, progress: Progress) -> list[dict]:
+        """Train the mapper's network in place, and return the history."""
+        training, batch_size = data.split.training, int(self.batch_size)
 
-        For uint8 and uint16 images of the network's size: (H, W) or (H, W, 3).
+        def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
+            chosen = (training[i] for i in places)
+            with closing(batches_of(data.images, chosen)) as batches:
+                yield from map(mapper.prepare, batches)
+
+        losses = train(
+            mapper.network,
+            read,
+            len(training),
+            epochs=int(self.epochs),
+            batch_size=batch_size,
+            learning_rate=float(self.learning_rate),
+            generator=torch.Generator().manual_seed(data.seed),
+        )
+        history = History(int(self.epochs), -(-len(training) // batch_size), progress)
+        for loss in losses:
+            check_finite_loss(loss, self.learning_rate)
+            history.note({"loss": loss})
+        return history.epochs
+
+    def read_model(self):
+        """Read the network alone: it gives scores and maps, but no verdicts.
+
+        For uint8 and uint16 images of the network's size, (H, W) or (H, W, 3).
         `calibrate` with good images sets the threshold.
 
         Returns
@@ -253,12 +273,3 @@ class DenseAutoencoderDetector(ImageDetector):
                 "from the network of a detector that is fitted."
             )
         return read_network(self.model)
-
-
-def _check_channels(format: Format, network: DenseAutoencoder) -> None:
-    found, right = format.image_shape[2], network.input_shape[2]
-    if found != right:
-        raise ValueError(
-            f"The network takes images with {right} channel(s); X has {found}. Read "
-            f"them so: skad.read_images(path, gray={right == 1})."
-        )

@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+_LATTICE = 16  # side of the random lattice that smooth noise is interpolated from
 
 
 def uniform(m: int, low: float, high: float, rng: torch.Generator) -> Tensor:
@@ -45,3 +48,12 @@ def choice(weights: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
     cumulated += torch.arange(n, device=rows.device)[:, None]  # row i: i to i + 1
     drawn = rows + uniform(len(rows), 0.0, 1.0, rng).double()
     return (torch.searchsorted(cumulated.flatten(), drawn) - rows * k).clamp(0, k - 1)
+
+
+def smooth_noise(grain: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+    """Return noise (m, h, w), about normal, with a grain of ``grain`` (m,) pixels."""
+    lattice = normal(len(grain), 1, _LATTICE, _LATTICE, rng=rng)
+    grid = offsets / (_LATTICE / 2 * grain.view(-1, 1, 1, 1))
+    return F.grid_sample(
+        lattice, grid, mode="bicubic", padding_mode="reflection", align_corners=False
+    )[:, 0]

@@ -1,9 +1,8 @@
 """Synthetic anomalies, pasted into good images to train the segmentation decoder.
 
-An anomaly has a shape (blob or line), a content and a change of colour, drawn
-independently of each other. Its material comes from the good images themselves, as in
-CutPaste [1]_ and NSA [2]_. Anomalies of about one size are made at once for the whole
-batch, each in a window of its own.
+Shape, content and colour of an anomaly are drawn independently. Its material comes from
+the good images, as in CutPaste [1]_ and NSA [2]_. Anomalies of about one size are made
+at once for the whole batch, each in a window of its own.
 
 References
 ----------
@@ -29,6 +28,7 @@ from skad.network.random import (
     normal,
     randint,
     randperm,
+    smooth_noise,
     uniform,
 )
 
@@ -37,7 +37,6 @@ _COVERED = 0.06  # of an image, by the windows around the largest anomalies
 _SMALLEST = 2.0  # pixels
 _GRID = 32  # cells along each side of an image, for the foreground weight
 _LINE_POINTS = 48  # of a random walk: a few pixels apart even in long lines
-_LATTICE = 16  # side of the random lattice that smooth noise is interpolated from
 _VISIBLE_LEVEL = 4.0  # noise levels: a change of so much is plain to see
 
 # What an anomaly shows, and how often a blob and a line show it.
@@ -84,10 +83,9 @@ def add_anomalies(
         side = _window_side(float(largest.max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
         windows = _place(images, weight, max(_FEWEST_ROUNDS, n_rounds), side, rng)
-        m = len(windows.image)
-        which = randint(m, len(patch_sizes), rng)
+        which = randint(len(windows.image), len(patch_sizes), rng)
         low, high = (sizes.to(images.device)[which] for sizes in (smallest, largest))
-        size = log_uniform(m, low, high, rng)
+        size = log_uniform(len(which), low, high, rng)
         _paste(images, changed, visibility, windows, size, are_lines, noise_level, rng)
     shape = (n, height, width, -1)
     return changed.view(shape).movedim(3, 1), visibility.view(shape).movedim(3, 1)
@@ -111,7 +109,7 @@ def _size_ranges(
 
 
 def _window_side(size: float) -> int:
-    """Side of the windows around anomalies of this size: room for a soft rim."""
+    """Return the side of windows around anomalies of this size and their soft rim."""
     return math.ceil(1.5 * size) + 4
 
 
@@ -228,7 +226,7 @@ def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     flatness = uniform(m, 0.25, 1.0, rng)
     radius = size / 2
     rho = torch.hypot(u / radius[:, None, None], v / (radius * flatness)[:, None, None])
-    wave = _smooth_noise((size / 3).clamp(min=1.0), offsets, rng)
+    wave = smooth_noise((size / 3).clamp(min=1.0), offsets, rng)
     rho = rho * (1 + 0.4 * wave.clamp(-1.5, 1.5))
     softness = log_uniform(m, 0.5, (size / 4).clamp(min=0.6), rng)  # pixels
     depth = (1 - rho) * (radius * flatness.sqrt())[:, None, None]  # pixels
@@ -265,8 +263,8 @@ def _visibility(change: Tensor, gain: Tensor, noise_level: float) -> Tensor:
     # A convolution, where the channels come last, is much quicker than pooling.
     kernel = change.new_full((c, 1, 5, 5), 1 / 25)
     mean = F.conv2d(change, kernel, padding=2, groups=c).abs().amax(1, keepdim=True)
-    mean = mean * gain.view(-1, 1, 1, 1)
-    return (mean / (_VISIBLE_LEVEL * noise_level)).square().clamp(max=1.0)
+    visible = mean * gain.view(-1, 1, 1, 1) / (_VISIBLE_LEVEL * noise_level)
+    return visible.square().clamp(max=1.0)
 
 
 def _content(
@@ -288,15 +286,14 @@ def _content(
     shown[cut] = _cut(images, there, kind[cut], size[cut], rng)
     filled = torch.where(kind == _FILLED)[0]
     shown[filled] = _fill(own[filled], opacity[filled], size[filled])
-    plain, colours = torch.where(kind == _PLAIN)[0], _pixelwise(images)
-    colours = colours[randint(len(plain), len(colours), rng)]  # k, C
-    shown[plain] = colours[:, :, None, None]
+    plain, pixels = torch.where(kind == _PLAIN)[0], _pixelwise(images)
+    shown[plain] = pixels[randint(len(plain), len(pixels), rng)][:, :, None, None]
     recoloured = torch.where((kind == _SHADED) | bernoulli(m, 0.3, rng))[0]
     shown[recoloured] = _recolour(shown[recoloured], rng)
     noisy = torch.where(bernoulli(m, 0.3, rng))[0]
     grain = log_uniform(len(noisy), 1.0, (size[noisy] / 2).clamp(min=1.5), rng)
     contrast = uniform(len(noisy), 0.0, 1.0, rng)
-    noise = _smooth_noise(grain, windows.offsets[noisy], rng)[:, None]
+    noise = smooth_noise(grain, windows.offsets[noisy], rng)[:, None]
     shown[noisy] += noise * contrast.view(-1, 1, 1, 1)
     return shown
 
@@ -343,15 +340,6 @@ def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
     hue = 0.5 * normal(m, c, 1, 1, rng=rng)
     mean = patches.mean((2, 3), keepdim=True)
     return (patches - mean) * gain + mean + brightness + hue
-
-
-def _smooth_noise(grain: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Return noise (m, h, w), about normal, with a grain of ``grain`` (m,) pixels."""
-    lattice = normal(len(grain), 1, _LATTICE, _LATTICE, rng=rng)
-    grid = offsets / (_LATTICE / 2 * grain.view(-1, 1, 1, 1))
-    return F.grid_sample(
-        lattice, grid, mode="bicubic", padding_mode="reflection", align_corners=False
-    )[:, 0]
 
 
 def _rotate(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
