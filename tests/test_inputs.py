@@ -2,7 +2,6 @@
 
 import re
 import threading
-import weakref
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,6 @@ class Lazy:
     def __init__(self, items):
         self.items = items
         self.read = []
-        self.threads = set()
 
     def __len__(self):
         return len(self.items)
@@ -38,7 +36,6 @@ class Lazy:
     def __getitem__(self, i):
         assert type(i) is int
         self.read.append(i)
-        self.threads.add(threading.current_thread())
         return self.items[i]
 
 
@@ -87,6 +84,7 @@ def read_all(X, image_shape=None, fitted=None):
 @pytest.mark.parametrize(
     ("X", "words"),
     [
+        (Lazy(with_value(np.nan, 4)), ["NaN", "image 4 is the first"]),
         (with_value(np.nan, 2), ["Input X contains NaN", "image 2 is the first"]),
         (with_value(np.inf, 5, np.float16), ["infinity", "image 5"]),
         (with_value([1e200, -1e200] * 12, 1), ["values above 1e100", "image 1"]),
@@ -106,19 +104,15 @@ def read_all(X, image_shape=None, fitted=None):
         ((image for image in draw(6, *SIZE)), ["got generator", "a list of images"]),
         (np.ma.masked_less(draw(6, *SIZE), 0.5), ["masked array", "X.data", "roi"]),
         (draw(4, *SIZE) * 1j, ["Complex data not supported"]),
+        (sparse.csr_array(np.eye(6)), ["Sparse data was passed"]),
         ([[1.0, 2.0], [1.0]], ["expecting 2 features", "as image 0 has"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) and value else None,
 )
 def test_what_cannot_be_images_is_refused(X, words):
-    with pytest.raises(ValueError) as caught:
-        as_images(X, None)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        read_all(X)
     assert all(word in str(caught.value) for word in words), caught.value
-
-
-def test_sparse_matrices_are_refused():
-    with pytest.raises(TypeError, match="Sparse data was passed"):
-        as_images(sparse.csr_array(np.eye(6)), None)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +137,6 @@ def test_the_bad_image_of_a_sequence_is_named(container, place, bad, words):
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         read_all(container(with_item(bad, place)))
     assert f"image {place} of X" in str(caught.value)
-
-
-def test_nan_in_a_lazy_sequence_is_named():
-    with pytest.raises(ValueError, match=r"contains NaN \(image 4 is the first\)"):
-        read_all(Lazy(with_value(np.nan, 4)))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +203,6 @@ def test_every_method_checks_its_images(gray, method):
         lambda X: pd.Series(list(X)),
         torch.from_numpy,
         lambda X: [Image.fromarray(image) for image in X],
-        lambda X: Lazy([Image.fromarray(image) for image in X]),
         lambda X: X[..., None],
         lambda X: Lazy([X[0], X[1, ..., None], *X[2:]]),
         lambda X: pd.Series(list(X)).to_numpy(),
@@ -229,11 +217,11 @@ def test_arrays_lists_and_sequences_are_one(container):
 
 
 def test_lists_of_numbers_are_images_too():
-    X = draw(2, *SIZE, dtype=np.int64) + 0.5
+    X = draw(2, 20, 3, dtype=np.int64) + 0.5
     np.testing.assert_array_equal(read_all(X.tolist()), X[..., None])
-    rows = X.reshape(2, 480).tolist()
-    rows[1] = [1] * 480  # whole numbers among fractions
-    assert read_all(rows, SIZE).shape == (2, *SIZE, 1)
+    rows = X.reshape(2, 60).tolist()
+    rows[1] = [1] * 60  # whole numbers among fractions
+    assert read_all(rows, (20, 3)).shape == (2, 20, 3, 1)
 
 
 def test_a_sequence_may_give_every_image_in_the_same_array():
@@ -246,10 +234,6 @@ def test_a_sequence_may_give_every_image_in_the_same_array():
 
     X = draw(5, *SIZE)
     np.testing.assert_array_equal(read_all(Grabber(X)), X[..., None])
-
-
-def test_many_narrow_images_are_no_colour_image():
-    assert as_images(draw(16, 20, 3), None).format.image_shape == (20, 3, 1)
 
 
 def test_rows_are_flattened_images():
@@ -346,34 +330,14 @@ def test_the_next_item_and_no_more_is_read_while_one_is_in_use():
     assert len(threads) == 1 and threading.main_thread() not in threads
 
 
-def test_no_more_than_three_items_are_held():
-    """One in use, the next, and one that is just being handed over."""
-    alive, most = weakref.WeakSet(), 0
-
-    def make(_):
-        item = threading.Event()
-        alive.add(item)
-        return item
-
-    for _ in read_ahead(make, range(6)):
-        most = max(most, len(alive))
-    assert most <= 3
-
-
-def test_an_error_comes_where_its_item_would_have():
+def test_an_error_comes_in_its_place_and_ends_the_thread():
     results = read_ahead(lambda i: 6 // (2 - i), range(5))
     assert [next(results), next(results)] == [3, 6]
     with pytest.raises(ZeroDivisionError):
         next(results)
-
-
-def test_an_error_of_a_computation_ends_the_thread():
-    def compute(batch):
-        raise ValueError("cannot compute")
-
     images = as_images(Lazy(draw(40, 5, 6)), None)
-    with pytest.raises(ValueError, match="cannot compute"):
-        list(batchwise(images, 2, compute, 1))
+    with pytest.raises(TypeError, match="NoneType"):
+        list(batchwise(images, 2, lambda batch: None, 1))
     unused = batches_of(images, [np.array([1])] * 9)
     next(unused)
     unused.close()
@@ -390,17 +354,3 @@ def test_folders_train_and_score_as_arrays_do(gray, tmp_path):
     (tmp_path / "3.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no such image file: .*3\.png"):
         detector.predict(folder)
-
-
-def test_several_threads_may_predict_at_once(gray):
-    X = Lazy(draw(9, *SIZE))
-    expected, found = gray.score_samples(X), []
-    threads = [
-        threading.Thread(target=lambda: found.append(gray.score_samples(X)))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    np.testing.assert_array_equal(found, [expected] * 3)

@@ -1,7 +1,6 @@
 """What may be passed as roi, and what it comes to."""
 
 import re
-from itertools import product
 
 import numpy as np
 import pytest
@@ -20,35 +19,17 @@ def draw(n, size=SIZE):
     return np.random.default_rng(0).integers(90, 110, (n, *size), dtype=np.uint8)
 
 
-def saved(mask, path):
-    Image.fromarray(mask).save(path)
-    return path
-
-
 @pytest.mark.parametrize(
     "mask",
     [
-        INSIDE,
         INSIDE.tolist(),
         INSIDE[:, :, None],
         255 * INSIDE.astype(np.uint8),
-        INSIDE.astype(float),
-        np.where(INSIDE, 2, -1),
+        np.where(INSIDE, 2.0, -1.0),
     ],
 )
 def test_the_larger_of_two_values_says_where_to_look(mask):
     np.testing.assert_array_equal(check_roi(mask, SIZE), INSIDE)
-
-
-def test_a_mask_may_be_a_file(tmp_path):
-    mask = 255 * INSIDE.astype(np.uint8)
-    colour = np.stack([mask, 0 * mask, 0 * mask], -1)
-    for name, pixels in {"a.png": mask, "b.bmp": colour}.items():
-        path = saved(pixels, tmp_path / name)
-        for roi in (path, str(path)):
-            np.testing.assert_array_equal(check_roi(roi, SIZE), INSIDE)
-    with pytest.raises(FileNotFoundError, match=r"no such image file: .*c\.png"):
-        check_roi(tmp_path / "c.png", SIZE)
 
 
 def test_of_many_values_those_above_half_of_the_largest_count():
@@ -66,32 +47,30 @@ def test_of_many_values_those_above_half_of_the_largest_count():
         (np.full(SIZE, np.inf), "without NaN"),
     ],
 )
-def test_what_is_no_mask_of_the_images_is_named(roi, words):
+def test_what_is_no_mask_of_the_images_is_refused(roi, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         check_roi(roi, SIZE)
 
 
 def test_a_mask_of_the_files_is_resized_with_them(tmp_path):
-    for i, image in enumerate(draw(5, (40, 48))):
-        saved(image, tmp_path / f"{i}.png")
+    for i, image in enumerate(draw(3, (40, 48))):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
     folder = ImageFolder(tmp_path, image_size=SIZE)
     large = INSIDE.repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(check_roi(large, SIZE, folder), INSIDE)
-    for source, mask in product((folder, draw(5)), (large, large[1:])):
-        if source is not folder or mask is not large:
-            with pytest.raises(ValueError, match=r"roi must have the .* of the images"):
-                check_roi(mask, SIZE, source)
+    for mask, source in [(large, draw(5)), (large[1:], folder)]:
+        with pytest.raises(ValueError, match=r"roi must have the .* of the images"):
+            check_roi(mask, SIZE, source)
 
 
-def test_a_model_file_holds_the_mask_of_a_file(tmp_path):
-    mask = saved(INSIDE, tmp_path / "mask.png")
-    parameters = {"epochs": 1, "target_fpr": 0.4, "random_state": 0}
-    X = draw(8)
-    detector = PatchAutoencoderDetector(8, roi=mask, **parameters).fit(X)
-    same = PatchAutoencoderDetector(8, roi=INSIDE, **parameters).fit(X)
-    skad.save(detector, tmp_path / "model")
-    mask.unlink()
+def test_a_mask_may_be_a_file_and_model_files_hold_it(tmp_path):
+    path, X = tmp_path / "mask.png", draw(8)
+    Image.fromarray(255 * INSIDE.astype(np.uint8)).save(path)
+    detector = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.4, roi=path)
+    skad.save(detector.fit(X), tmp_path / "model")
+    path.unlink()
     loaded = skad.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.roi, INSIDE)
-    np.testing.assert_array_equal(loaded.anomaly_map(X), same.anomaly_map(X))
     assert not loaded.anomaly_map(X)[:, ~INSIDE].any()
+    with pytest.raises(FileNotFoundError, match=r"no such image file: .*mask\.png"):
+        check_roi(str(path), SIZE)

@@ -15,9 +15,7 @@ SIDES = [(24, 20), (30, 44), (17, 61), (48, 40), (24, 21), (90, 20)]
 def draw(n, channels=(), dtype=np.uint8, seed=0):
     rng = np.random.default_rng(seed)
     shapes = [(*SIDES[i % len(SIDES)], *channels) for i in range(n)]
-    images = [rng.integers(90, 111, shape) for shape in shapes]
-    scale = {np.uint16: 257, np.float32: 1 / 255, np.float64: 1 / 255}.get(dtype, 1)
-    return [(image * scale).astype(dtype) for image in images]
+    return [rng.integers(90, 111, shape).astype(dtype) for shape in shapes]
 
 
 def resized(images):
@@ -26,7 +24,6 @@ def resized(images):
 
 def with_square(images):
     """Draw a bright square into the lower right quarter of each image."""
-    images = [image.copy() for image in images]
     for image in images:
         height, width = image.shape[:2]
         image[height // 2 : -2, width // 2 : -2] = image.max() * 2
@@ -34,7 +31,7 @@ def with_square(images):
 
 
 def make(**parameters):
-    parameters = {"image_size": SIZE, "epochs": 2, "target_fpr": 0.3} | parameters
+    parameters = {"image_size": SIZE, "epochs": 1, "target_fpr": 0.3} | parameters
     return PatchAutoencoderDetector(8, random_state=0, **parameters)
 
 
@@ -48,28 +45,39 @@ def test_it_learns_and_scores_as_from_resized_images(detector):
     assert detector.offset_ == plain.offset_
     assert detector.image_shape_in_ == SIZE
     new = draw(5, seed=1)
-    for X in (new, tuple(new), np.array([*new, None], object)[:-1]):
-        np.testing.assert_array_equal(
-            detector.score_samples(X), plain.score_samples(resized(new))
-        )
-    np.testing.assert_array_equal(
-        detector.p_value(resized(new)), plain.p_value(resized(new))
-    )
+    scores = plain.score_samples(resized(new))
+    for X in (new, tuple(new), np.array([*new, None], object)[:-1], resized(new)):
+        np.testing.assert_array_equal(detector.score_samples(X), scores)
+
+
+def test_lazy_sequences_files_and_pickles_give_the_same(detector, tmp_path):
+    class Lazy:
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            return X[i]
+
+    X = draw(14, seed=1)
+    skad.save(detector, tmp_path / "model")
+    for copy in (skad.load(tmp_path / "model"), pickle.loads(pickle.dumps(detector))):
+        for one, other in zip(
+            copy.anomaly_map(Lazy()), detector.anomaly_map(X), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+        assert copy.calibrate(X, np.repeat([1, -1], 7)).labelled_threshold_
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype"),
-    [((3,), np.uint16), ((5,), np.float64), ((1,), np.int64)],
+    ("channels", "dtype"), [((3,), np.uint16), ((5,), np.float64), ((1,), np.int64)]
 )
 def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype):
-    detector = make().fit(draw(14, channels, dtype))
+    detector = make(epochs=2).fit(draw(14, channels, dtype))
     X = draw(3, channels, dtype, seed=1) + with_square(draw(4, channels, dtype, seed=2))
-    shapes = [image.shape for image in X]
+    sizes = [image.shape[:2] for image in X]
     maps, masks = detector.anomaly_map(X), detector.predict_mask(X)
-    assert isinstance(maps, list) and maps[0].dtype == np.float32
-    assert (
-        [m.shape for m in maps] == [m.shape for m in masks] == [s[:2] for s in shapes]
-    )
+    assert maps[0].dtype == np.float32
+    assert [m.shape for m in maps] == [m.shape for m in masks] == sizes
     scores = np.array([-m.max() for m in maps], np.float64)
     np.testing.assert_array_equal(detector.score_samples(X), scores)
     flagged = detector.predict(X) == -1
@@ -78,44 +86,11 @@ def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype)
     for image, result in zip(X[3:], detector.inspect(X)[3:], strict=True):
         row, column = result.regions[0].centroid
         assert row > image.shape[0] / 2 - 2 and column > image.shape[1] / 2 - 2
-    rebuilt = detector.reconstruct(X)
-    assert [(r.shape, r.dtype) for r in rebuilt] == [(s, X[0].dtype) for s in shapes]
-    assert np.mean(np.abs(rebuilt[0] - X[0].astype(float))) < 0.2 * X[0].mean()
-
-
-def test_images_of_one_size_come_back_as_an_array(detector):
-    X = np.stack([image for image in draw(12) if image.shape == SIDES[1]])
-    for given in (X, list(X)):
-        assert detector.anomaly_map(given).shape == X.shape
-        assert detector.predict_mask(given).shape == X.shape
-        assert detector.reconstruct(given).dtype == np.uint8
-
-
-def test_a_lazy_sequence_may_have_several_sizes_too(detector):
-    class Lazy:
-        def __init__(self, items):
-            self.items = items
-
-        def __len__(self):
-            return len(self.items)
-
-        def __getitem__(self, i):
-            return self.items[i]
-
-    X = draw(5, seed=1)
-    for one, other in zip(
-        detector.anomaly_map(Lazy(X)), detector.anomaly_map(X), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_it_is_kept_by_files_pickles_and_calibration(detector, tmp_path):
-    skad.save(detector, tmp_path / "model")
-    X = draw(14, seed=1)
-    for copy in (skad.load(tmp_path / "model"), pickle.loads(pickle.dumps(detector))):
-        np.testing.assert_array_equal(copy.score_samples(X), detector.score_samples(X))
-        assert copy.calibrate(X, np.repeat([1, -1], 7)).labelled_threshold_
-        assert 0 <= copy.score(X, np.repeat([1, -1], 7)) <= 1
+    for rebuilt, image in zip(detector.reconstruct(X), X, strict=True):
+        assert (rebuilt.shape, rebuilt.dtype) == (image.shape, image.dtype)
+    one_size = [X[0], X[3]]
+    assert detector.anomaly_map(one_size).shape == (2, *SIZE)
+    assert detector.reconstruct(one_size).shape == (2, *SIZE, *channels)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +100,11 @@ def test_it_is_kept_by_files_pickles_and_calibration(detector, tmp_path):
         (draw(4), {"roi": np.ones(SIZE, bool)}, "roi is for images of one size"),
         ([*draw(3), draw(1, (3,))[0]], {}, "image 3 .* channels"),
         ([*draw(3), draw(1, (), np.uint16)[0]], {}, "image 3 .* number type"),
-        ([*draw(3, (), np.float64), np.full(SIZE, np.nan)], {}, "image 3"),
+        ([*draw(3, (), float), np.full(SIZE, np.nan)], {}, "image 3"),
         ([np.moveaxis(i, -1, 0) for i in draw(3, (3,))], {}, "channels came first"),
     ],
 )
-def test_fit_turns_away(X, parameters, words):
+def test_fit_refuses(X, parameters, words):
     with pytest.raises(ValueError, match=words):
         make(**parameters).fit(X)
 
@@ -137,15 +112,14 @@ def test_fit_turns_away(X, parameters, words):
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        (draw(1)[0], "without a batch axis"),
         (draw(1, (3,))[0], "without a batch axis"),
         (draw(3, (3,)), "channel"),
         (draw(3, (), np.float32), "number type"),
-        ([image.ravel() for image in draw(2)], "shape|features"),
+        ([image.ravel() for image in draw(2)], "features"),
         ([np.zeros((0, 20), np.uint8), *draw(2)], "shape"),
         (["photo.png"], "got a path"),
     ],
 )
-def test_a_fitted_detector_turns_away(detector, X, words):
+def test_a_fitted_detector_refuses(detector, X, words):
     with pytest.raises(ValueError, match=words):
         detector.score_samples(X)

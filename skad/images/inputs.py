@@ -5,16 +5,13 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
 
 from skad.common.checks import refuse_mask, whole_numbers
 from skad.common.torch_settings import in_order, side_by_side
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 _TOO_LARGE = np.float64(1e100)  # sums of squares of such numbers are infinite
 _MOST_CHANNELS = 4  # of an array that is taken for one image, or for channels first …
@@ -300,7 +297,9 @@ def check_finite(X: np.ndarray, first: int = 0) -> None:
             )
 
 
-def read_ahead(read: Callable[[T], U], items: Iterable[T]) -> Generator[U, None, None]:
+def read_ahead(
+    read: Callable[[Any], Any], items: Iterable[Any]
+) -> Generator[Any, None, None]:
     """Yield what is read of each item, in a thread that is one item ahead."""
     with ThreadPoolExecutor(1, "skad-read-ahead") as pool:
         yield from in_order(read, items, pool, 1)
@@ -318,9 +317,9 @@ def batches_of(
 def groupwise(
     images: Images | Subset,
     groups: Iterable[np.ndarray],
-    compute: Callable[[int, np.ndarray], T],
+    compute: Callable[[int, np.ndarray], Any],
     at_a_time: int,
-) -> Iterator[T]:
+) -> Iterator[Any]:
     """Yield ``compute(i, batch)`` for the i-th array of places, some at a time."""
     with closing(batches_of(images, groups)) as read:
         yield from side_by_side(lambda item: compute(*item), enumerate(read), at_a_time)
