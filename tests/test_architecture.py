@@ -1,11 +1,15 @@
 """The rooms of the package: who may import whom, and how long a file may be."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 import skad
+
+sys.path.append(str(Path(__file__).parents[1] / "docs/benchmarks"))
+import walk
 
 PACKAGE = Path(skad.__file__).parent
 MAX_LINES = 400
@@ -77,6 +81,17 @@ def test_rooms_import_only_from_floors_below():
 )
 def test_a_wrong_arrow_is_found(room, source, wrong):
     assert wrong_rooms(room, source) == wrong
+
+
+# Files of skad, and lines of function bodies, that a reader follows.
+MOST_TO_READ = {"predict": (14, 450), "fit": (30, 1600)}
+
+
+def test_a_call_is_short_to_follow():
+    found = {name: (len(one), walk.n_lines(one)) for name, one in walk.walks().items()}
+    for name, (files, lines) in MOST_TO_READ.items():
+        assert found[name][0] <= files, found
+        assert found[name][1] <= lines, found
 
 
 def test_no_file_is_long():

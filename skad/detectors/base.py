@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import validate_data
 
-from skad import __version__
 from skad.common.labels import are_labels, check_labels, not_labels, places_of_good
 from skad.common.warnings import warn
 from skad.detectors.drift import Statistics, Watch, warn_if_unlike
@@ -21,10 +19,9 @@ from skad.detectors.fitted import (
     Threshold,
     provenance_now,
 )
-from skad.detectors.html import fitted_html
 from skad.detectors.inspection import judge, regions_in_frames
 from skad.detectors.learning import Learned
-from skad.detectors.parameters import device_at_hand, generator
+from skad.detectors.parameters import generator
 from skad.detectors.progress import CallbackSupportMixin
 from skad.detectors.regions import above
 from skad.detectors.split import (
@@ -331,36 +328,6 @@ class ImageDetector(
         if format.any_size:
             return fitted, as_resized_images(X, format.image_shape[:2], format)
         return fitted, as_images(X, None, format)
-
-    # --- How it is shown and stored -----------------------------------------------
-
-    def _repr_html_inner(self):
-        fitted = fitted_html(self) if hasattr(self, "offset_") else ""
-        return estimator_html_repr(self) + fitted
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:  # scikit-learn asks _repr_html_inner for one of two
-            bundle["text/html"] = self._repr_html_inner()
-        return bundle
-
-    def __getstate__(self):
-        """Return what is pickled, with the version that it is of."""
-        return {**super().__getstate__(), "_skad_version": __version__}
-
-    def __setstate__(self, state):
-        """Unpickle; the network comes to the device that this machine has."""
-        state = dict(state)
-        version = state.pop("_skad_version", "an earlier version")
-        if version != __version__:
-            warn(
-                f"This pickle was written by skad {version}; this is {__version__}. It "
-                "may fail or give other results. Install that version, fit again, or "
-                "store detectors by skad.save, whose files last."
-            )
-        super().__setstate__(state)
-        if "_fitted" in state:
-            self._fitted.mapper.to(device_at_hand(self.device))
 
 
 def _threshold(offset: Any, promised: float, scores: Any, means: Any) -> Threshold:

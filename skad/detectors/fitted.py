@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
+from skad.common.warnings import warn
 from skad.detectors.drift import Statistics
+from skad.detectors.html import fitted_html
+from skad.detectors.parameters import device_at_hand
 from skad.detectors.split import Digests
 from skad.images.inputs import Format
 from skad.scoring.anomaly_map import Mapper
@@ -57,12 +62,15 @@ class Fitted:
         return self.threshold
 
 
-class FittedAttributes:
+class FittedAttributes(BaseEstimator):
     """The fitted attributes, all of them views of one object.
 
     A method reads `fitted` once: whatever another thread replaces meanwhile, what
     belongs together stays together.
     """
+
+    device: str
+    _fitted: Fitted  # not there before `fit`
 
     @property
     def fitted(self) -> Fitted:
@@ -124,6 +132,34 @@ class FittedAttributes:
     def __sklearn_is_fitted__(self):
         """Tell scikit-learn that there is something to score with."""
         return hasattr(self, "_fitted")
+
+    def _repr_html_inner(self):
+        fitted = fitted_html(self) if hasattr(self, "offset_") else ""
+        return estimator_html_repr(self) + fitted
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:  # scikit-learn asks _repr_html_inner for one of two
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
+
+    def __getstate__(self):
+        """Return what is pickled, with the version that it is of."""
+        return {**super().__getstate__(), "_skad_version": __version__}
+
+    def __setstate__(self, state):
+        """Unpickle; the network comes to the device that this machine has."""
+        state = dict(state)
+        version = state.pop("_skad_version", "an earlier version")
+        if version != __version__:
+            warn(
+                f"This pickle was written by skad {version}; this is {__version__}. It "
+                "may fail or give other results. Install that version, fit again, or "
+                "store detectors by skad.save, whose files last."
+            )
+        super().__setstate__(state)
+        if "_fitted" in state:
+            self._fitted.mapper.to(device_at_hand(self.device))
 
 
 def provenance_now(

@@ -222,7 +222,8 @@ class PatchAutoencoderDetector(ImageDetector):
             images = self._images_to_fit(X)
             parameters = self._training_parameters(images)
             self._check_kept(images, held)
-            roi, start = roi_for(images, self.roi), self._start(images)
+            roi = None if self.roi is None else roi_for(images, self.roi)
+            start = self._start(images)
             data = self._split(images, y, groups, parameters.validation_fraction, roi)
             task = TrainingTask(
                 parameters,

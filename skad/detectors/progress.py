@@ -1,7 +1,7 @@
 """Progress of a fit: a bar for people, scikit-learn's callbacks where it has them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from skad.common.bars import bar
@@ -34,13 +34,16 @@ def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progres
         context = estimator._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
-    shown = bool(estimator.verbose)
-    with bar(shown=shown, anywhere=True, unit="step", desc="training") as moving:
+    shown: Any = nullcontext()
+    if estimator.verbose:
+        shown = bar(shown=True, anywhere=True, unit="step", desc="training")
+    with shown as moving:
 
         def progress(i: int, n: int, losses: dict[str, float]) -> None:
-            moving.total = n
-            moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-            moving.update(i - moving.n)  # more than one where a training goes on
+            if moving is not None:
+                moving.total = n
+                moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+                moving.update(i - moving.n)  # more than one where a training goes on
             if context is None:
                 return
             n_steps = n // n_epochs
