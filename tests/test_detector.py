@@ -264,13 +264,6 @@ def test_few_images_are_a_warning_and_one_is_an_error(good):
             fit(X, y)
 
 
-def test_p_values_are_ranks_among_the_calibration_scores(detector, mixed):
-    p_values, scores = detector.p_value(mixed[0]), detector.score_samples(mixed[0])
-    known = detector.calibration_scores_
-    expected = [(1 + np.sum(known <= s)) / (len(known) + 1) for s in scores]
-    np.testing.assert_allclose(p_values, expected)
-
-
 # What trains and what calibrates.
 
 
@@ -380,15 +373,6 @@ def test_pixels_outside_the_roi_count_nowhere():
 # Numbers of all kinds.
 
 
-def test_images_of_one_flat_colour():
-    X = np.full((10, *SIZE), 100, np.uint8)
-    with pytest.warns(UserWarning, match="All 10 good images are equal"):
-        detector = fit(X, target_fpr=0.3)
-    assert (agree(detector, X) == 1).all()
-    assert (detector.predict(with_square(X, 8, 8, value=128)) == -1).all()
-    np.testing.assert_allclose(detector.reconstruct(X), 100, atol=30)
-
-
 @pytest.mark.parametrize(
     ("dtype", "n_channels"),
     [(np.uint16, None), (np.int16, 1), (np.float16, 5)],
@@ -401,13 +385,6 @@ def test_reconstructions_have_shape_type_and_range_of_the_input(dtype, n_channel
     assert (rebuilt.shape, rebuilt.dtype) == (X.shape, X.dtype)
     error = np.abs(rebuilt.astype(float) - X.astype(float)).mean()
     assert error < 0.5 * X.astype(float).std()
-
-
-def test_bool_images():
-    X = good_images(8) > 90
-    detector = fit(X, epochs=5)
-    agree(detector, X)
-    assert detector.reconstruct(X).dtype == bool
 
 
 @pytest.mark.parametrize("n_features", [2, 10])
@@ -530,17 +507,6 @@ def test_a_warm_start_calibrates_on_images_it_was_not_trained_on():
     assert not trained_on(detector, X[4:]).any()
 
 
-def test_digests_tell_images_apart_whatever_their_type_and_scale():
-    image = np.random.default_rng(0).random((8, 8, 1))
-    brighter = image.copy()
-    brighter[3, 4] += 1e-6
-    for scale in (1e-300, 1.0, 1e90):
-        assert digest(scale * image) == digest(scale * image.copy())
-        assert digest(scale * image) != digest(scale * brighter)
-    rounds_up = np.full((8, 8, 1), 1 - 2.0**-27)
-    assert digest(rounds_up.astype(np.float32)) == digest(rounds_up)
-
-
 def test_copies_train_and_calibrate_once(detector, good):
     with pytest.warns(UserWarning, match="10 of 30 good images are copies of others"):
         copies = fit(np.concatenate([good, good[::-2]]))
@@ -608,7 +574,7 @@ def test_equal_seeds_give_equal_bits(good):
     X = good[:8]
     first, before = fit(X, random_state=3), global_states()
     second = fit(X, random_state=3)
-    second.calibrate(X).reconstruct(X)
+    second.calibrate(good[8:]).reconstruct(X)
     other = fit(X, random_state=None)
     assert global_states() == before
     assert same_weights(first, second)
