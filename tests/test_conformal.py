@@ -69,7 +69,7 @@ def test_bad_scores_and_targets_are_named():
         conformal_threshold([], 0.05)
     with pytest.raises(ValueError, match=r"calibration_scores\[1\] is nan"):
         conformal_p_value([0.0], [0.0, np.nan])
-    with pytest.raises(ValueError, match=r"one-dimensional.*\(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(n,\).*\(2, 2\)"):
         conformal_p_value(np.zeros((2, 2)), [0.0])
     for target_fpr in (0, 1, np.nan):
         with pytest.raises(ValueError, match="target_fpr must be above 0 and below 1"):

@@ -19,10 +19,8 @@ def check_labels(y: Any, n: int, name: str = "y") -> NDArray[np.int_]:
     """Return labels as an array (n,) of +1 and -1."""
     labels = _one_per_image(y, name)
     if labels.shape != (n,):
-        raise ValueError(
-            f"{name} must hold one label an image, {n} in all; got shape "
-            f"{labels.shape}."
-        )
+        rule = f"{name} must hold one label an image, {n} in all"
+        raise ValueError(f"{rule}; got shape {labels.shape}.")
     if not are_labels(labels, name):
         raise ValueError(not_labels(labels, name))
     return labels.astype(int)
@@ -73,14 +71,14 @@ def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(
-            f"{name} must be one-dimensional, one number an image, and hold at least "
-            f"one; got shape {values.shape}. Pass what score_samples returns."
+            f"{name} must have shape (n,), one number an image, n >= 1; got shape "
+            f"{values.shape}. Pass what score_samples returns."
         )
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise ValueError(
             f"{name} must be finite; {name}[{wrong[0]}] is {values[wrong[0]]}. "
-            "Leave that image out, or find out what made its score so."
+            "Leave that image out."
         )
     return values
 

@@ -66,17 +66,16 @@ def train_calibration_split(
     if share < 1 and n < 2 and groups is not None:
         raise ValueError(
             "fit needs at least 2 groups of good images, one to train and one to "
-            "calibrate the threshold; all are of one group. Add images of other "
-            "parts, or leave groups at None."
+            "calibrate; all are of one. Add images of other parts, or drop groups."
         )
     order = rng.permutation(n)
     new = order[~np.isin(order, parts[np.isin(digests, known)])]
     if not len(new):
         raise ValueError(
-            "To go on with a trained network (warm_start=True) needs at least 1 good "
-            "image that it was not trained on, to calibrate the threshold; it was "
-            "trained on all of X. Add images, or train a new network. Images of a "
-            "group that it was trained on do not count."
+            "warm_start=True needs at least 1 good image that the network was not "
+            "trained on, to calibrate the threshold; it was trained on all of X. Add "
+            "images, or train a new network. Images of a group that it was trained on "
+            "do not count."
         )
     n_wanted = n if share == 1 else min(max(1, round(share * n)), n - 1)
     calibrates = np.isin(parts, new[:n_wanted])
@@ -102,9 +101,9 @@ def calibration_places(
     n_known = np.count_nonzero(np.isin(digests, known))
     if n_known:
         warn(
-            f"The network was trained on {n_known} of these {len(places)} images, and "
-            "takes them for better than new ones: more good images may be flagged than "
-            "target_fpr promises. Calibrate with images that fit has not trained on."
+            f"The network was trained on {n_known} of these {len(places)} images: more "
+            "new good images may be flagged than target_fpr promises. Calibrate with "
+            "images that fit has not trained on."
         )
     return kept[one_of_each(parts, rng)]
 
@@ -145,10 +144,7 @@ def one_of_each(groups: Places, rng: np.random.RandomState) -> Places:
 def one_of_each_label(
     labels: NDArray, groups: Places | None, rng: np.random.RandomState
 ) -> Places:
-    """Return the places of a good and an anomalous image of each group, if it has both.
-
-    Of all images if there are no groups.
-    """
+    """Return the places of one image of each label and group; of all without groups."""
     if groups is None:
         return np.arange(len(labels))
     return one_of_each(2 * groups + (labels == 1), rng)

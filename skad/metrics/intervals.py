@@ -16,10 +16,8 @@ def wilson_interval(
 
     Parameters
     ----------
-    successes : int
-        Number of successes, from 0 to `n`.
-    n : int
-        Number of trials.
+    successes, n : int
+        Number of successes, and of trials, >= `successes`.
     confidence : float, default=0.95
         Confidence level, in (0, 1).
 
@@ -33,12 +31,6 @@ def wilson_interval(
     ----------
     .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical
        inference", Journal of the American Statistical Association 22, 1927.
-
-    Examples
-    --------
-    >>> low, high = wilson_interval(9, 10)
-    >>> round(low, 3), round(high, 3)
-    (0.596, 0.982)
     """
     if not (is_whole(successes, 0) and is_whole(n) and successes <= n):
         raise ValueError(

@@ -29,9 +29,8 @@ def pro_curve(
     """Per-region overlap against the false-positive rate of pixels.
 
     At a threshold `t` a pixel is flagged where `map >= t`. The per-region overlap (PRO)
-    is the flagged share of an anomalous region, averaged over all regions of all
-    images, so that small regions count as much as large ones [1]_. A
-    region is an 8-connected component of a mask. The false-positive rate (FPR) is the
+    is the flagged share of an anomalous region, an 8-connected component of a mask,
+    averaged over all regions of all images [1]_. The false-positive rate (FPR) is the
     flagged share of all good pixels of all images.
 
     Parameters
@@ -61,12 +60,8 @@ def pro_curve(
     >>> masks = np.array([[[0, 0, 1, 1]]])
     >>> maps = np.array([[[0.0, 0.3, 0.2, 0.9]]])
     >>> fpr, pro, thresholds = pro_curve(masks, maps)
-    >>> fpr
-    array([0. , 0. , 0.5, 0.5, 1. ])
     >>> pro
     array([0. , 0.5, 0.5, 1. , 1. ])
-    >>> thresholds
-    array([inf, 0.9, 0.3, 0.2, 0. ])
     """
     pairs = _checked_pairs(masks, maps)
     good, anomalous = _split_pixels(pairs)
@@ -95,42 +90,31 @@ def au_pro_score(
 ) -> float:
     """Area under the per-region overlap curve, up to a false-positive rate.
 
-    The curve of :func:`pro_curve` is integrated by the trapezoidal rule from 0 to
-    `integration_limit`, with linear interpolation at the limit, and divided by it.
-
     Parameters
     ----------
     masks, maps
         As in :func:`pro_curve`, which raises the same errors.
     integration_limit : float, default=0.3
-        Largest false-positive rate of pixels that counts, in (0, 1]; the default is
-        that of [1]_.
+        Largest false-positive rate of pixels that counts, in (0, 1]; the area up to it
+        is divided by it. The default is that of [1]_.
 
     Returns
     -------
     score : float
         From 0 to 1; 1 = every region is flagged before any good pixel. NaN with an
         `UndefinedMetricWarning` if no pixel is anomalous or none is good.
-
-    Examples
-    --------
-    >>> masks = np.array([[[0, 0, 1, 1]]])
-    >>> maps = np.array([[[0.0, 0.3, 0.2, 0.9]]])
-    >>> au_pro_score(masks, maps, integration_limit=1.0)
-    0.75
     """
     if not 0 < as_float(integration_limit) <= 1:
         raise ValueError(
-            "integration_limit must be above 0 and at most 1, a false-positive rate; "
-            f"got {integration_limit!r}. The usual one is 0.3."
+            f"integration_limit must be above 0 and at most 1; got "
+            f"{integration_limit!r}. The usual one is 0.3."
         )
     fpr, pro, _ = pro_curve(masks, maps)
     if np.isnan(fpr).any() or np.isnan(pro).any():
         return math.nan
     stop = int(np.searchsorted(fpr, integration_limit, side="right"))
-    if stop < len(fpr):
-        weight = (integration_limit - fpr[stop - 1]) / (fpr[stop] - fpr[stop - 1])
-        at_limit = (1 - weight) * pro[stop - 1] + weight * pro[stop]
+    if stop < len(fpr):  # a straight line leads on
+        at_limit = np.interp(integration_limit, fpr[stop - 1 :], pro[stop - 1 :])
         fpr = np.append(fpr[:stop], integration_limit)
         pro = np.append(pro[:stop], at_limit)
     return float(auc(fpr, pro) / integration_limit)
@@ -193,9 +177,8 @@ def _checked_pairs(
     mask_list, map_list = list(map(np.asarray, masks)), list(map(np.asarray, maps))
     if len(mask_list) != len(map_list) or not mask_list:
         raise ValueError(
-            "masks and maps must be equally many, and at least one; got "
-            f"{len(mask_list)} masks and {len(map_list)} maps. A good image has a mask "
-            "of zeros."
+            f"masks and maps must be equally many, and at least one; got "
+            f"{len(mask_list)} masks and {len(map_list)} maps."
         )
     pairs = []
     for i, (mask, values) in enumerate(zip(mask_list, map_list, strict=True)):
@@ -209,8 +192,7 @@ def _checked_pairs(
             values = values.astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"maps must be finite; maps[{i}] is not. Replace such values, or leave "
-                "that image out."
+                f"maps must be finite; maps[{i}] is not. Leave that image out."
             )
         pairs.append((_as_bool(mask, i), values))
     return pairs

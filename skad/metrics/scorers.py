@@ -1,9 +1,8 @@
 """Metrics over labelled images, and their scorers for scikit-learn's searches.
 
 A scorer is called as ``scorer(estimator, X, y)``, higher = better, and is what
-scikit-learn takes as `scoring`. `sklearn.metrics.make_scorer` makes all of them, so a
-search with several scorers scores the images once for all that ask for scores, and
-once for all that ask for labels.
+scikit-learn takes as `scoring`. `make_scorer` makes them, so a search with several of
+them scores the images once for all that ask for scores, and once for predictions.
 """
 
 import math
@@ -72,25 +71,15 @@ def detection_rate_at_fpr(
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        Labels: +1 good, -1 anomalous.
-    scores : array-like of shape (n,)
-        Finite numbers, higher = more normal.
+    y, scores : array-like of shape (n,)
+        As in `image_auroc_score`.
     max_fpr : float, default=0.05
         Largest share of the good images that may be flagged, in [0, 1).
 
     Returns
     -------
     rate : float
-        From 0 to 1. NaN with an `UndefinedMetricWarning` if only one of the labels
-        occurs.
-
-    Examples
-    --------
-    >>> y = [1, 1, 1, 1, -1, -1]
-    >>> scores = [-0.1, -0.2, -0.3, -0.6, -0.5, -0.9]
-    >>> detection_rate_at_fpr(y, scores, max_fpr=0.25)
-    1.0
+        From 0 to 1; NaN as in `image_auroc_score`.
     """
     _check_max_fpr(max_fpr)
     labels, values = check_labels_and_scores(y, scores)
@@ -125,11 +114,6 @@ def mean_cost(
     -------
     cost : float
         From 0 to the larger of the two costs; lower = better.
-
-    Examples
-    --------
-    >>> mean_cost([1, 1, -1, -1], [1, -1, 1, -1], cost_miss=10, cost_false_alarm=2)
-    3.0
     """
     check_costs(cost_miss, cost_false_alarm)
     labels, answers = _check_labels_and_predictions(y, predicted)
