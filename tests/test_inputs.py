@@ -179,16 +179,14 @@ def test_images_unlike_those_of_the_fit_are_refused(container, fitted, X, words)
         as_images(container(X), None, fitted)
 
 
-METHODS = (
-    "anomaly_map anomaly_regions calibrate decision_function p_value predict "
-    "inspect predict_mask reconstruct score_samples fit"
-).split()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_checks_its_images(gray, method):
-    with pytest.raises(ValueError, match="got a path"):
-        getattr(gray, method)("photo.png")
+def test_every_method_checks_its_images(gray):
+    methods = (
+        "anomaly_map anomaly_regions calibrate decision_function p_value predict "
+        "inspect predict_mask reconstruct score_samples fit"
+    )
+    for method in methods.split():
+        with pytest.raises(ValueError, match="got a path"):
+            getattr(gray, method)("photo.png")
 
 
 # What is taken.
@@ -249,13 +247,11 @@ def test_rows_are_flattened_images():
     assert read_all(flat / 255).shape == (6, 1, 1440, 1)
 
 
-def test_integers_are_scaled_by_their_type():
-    X = draw(5, *SIZE)
-    expected = fit(X).score_samples(X)
+def test_integers_are_scaled_by_their_type(gray):
+    X = draw(4, *SIZE)
+    expected = gray.score_samples(X)
     wide = X.astype(np.uint16) * 257  # 255 * 257 = 65535
-    np.testing.assert_allclose(fit(X).score_samples(wide), expected, rtol=1e-4)
-    share = X / 255
-    np.testing.assert_allclose(fit(share).score_samples(share), expected, rtol=1e-4)
+    np.testing.assert_allclose(gray.score_samples(wide), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -275,10 +271,8 @@ def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, others):
 
 def test_a_lazy_sequence_is_told_from_other_containers():
     assert is_lazy(Lazy([]))
-    for other in ([1], (1,), "text", b"", {}, None, 3, np.eye(2), torch.eye(2)):
-        assert not is_lazy(other)
-    assert not is_lazy(pd.DataFrame(np.eye(2)))
-    assert not is_lazy(sparse.csr_array(np.eye(2)))
+    others = ([1], "text", {}, None, 3, np.eye(2), torch.eye(2), sparse.eye_array(2))
+    assert not any(map(is_lazy, (*others, pd.DataFrame(np.eye(2)))))
 
 
 # Batches.

@@ -85,11 +85,6 @@ def as_mask(pixels: NDArray) -> NDArray[np.bool_]:
     return pixels == values[1] if len(values) == 2 else pixels > values[-1] / 2
 
 
-def has_more_than_two_values(pixels: NDArray) -> bool:
-    """Tell whether it is open where exactly a mask is set."""
-    return pixels.dtype != bool and len(np.unique(pixels)) > 2
-
-
 def check_pickles(source: Any) -> None:
     """Raise a ValueError for a lazy sequence that joblib could not tell from others."""
     try:

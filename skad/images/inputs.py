@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,9 +43,10 @@ class Images:
         self.dtype = dtype
         self.given_shapes = given_shapes
         self.watch: Callable[[np.ndarray, np.ndarray], None] | None = None
+        self._places: np.ndarray | None = None  # those of a subset, in the source
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.source if self._places is None else self._places)
 
     @property
     def is_lazy(self) -> bool:
@@ -53,6 +55,8 @@ class Images:
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
+        if self._places is not None:
+            indices = self._places[indices]
         if self.is_lazy:
             # Copies: the next image may come in the same array.
             batch = np.stack([self._read(int(i)).copy() for i in indices])
@@ -64,32 +68,18 @@ class Images:
             self.watch(indices, batch)
         return batch
 
-    def subset(self, indices: np.ndarray) -> "Subset":
+    def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at these places, without reading them."""
-        return Subset(self, np.asarray(indices))
+        subset = copy(self)
+        places = np.asarray(indices)
+        subset._places = places if self._places is None else self._places[places]
+        return subset
 
     def _read(self, i: int) -> np.ndarray:
         image = as_image(self.source[i], i)
         _check_alike(image, f"image {i} of X", self.format, self.dtype)
         check_finite(image[None], first=i)
         return image.reshape(self.format.image_shape)
-
-
-class Subset:
-    """Some of the images of an `Images`, in a given order."""
-
-    def __init__(self, images: Images, indices: np.ndarray) -> None:
-        self.images = images
-        self.indices = indices
-        self.format = images.format
-        self.is_lazy = images.is_lazy
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at these places of the subset, (k, H, W, C)."""
-        return self.images.take(self.indices[indices])
 
 
 def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
@@ -306,7 +296,7 @@ def read_ahead(
 
 
 def batches_of(
-    images: Images | Subset, places: Iterable[np.ndarray]
+    images: Images, places: Iterable[np.ndarray]
 ) -> Generator[np.ndarray, None, None]:
     """Yield the images (k, H, W, C) at each of some arrays (k,) of places."""
     if images.is_lazy:
@@ -315,7 +305,7 @@ def batches_of(
 
 
 def groupwise(
-    images: Images | Subset,
+    images: Images,
     groups: Iterable[np.ndarray],
     compute: Callable[[int, np.ndarray], Any],
     at_a_time: int,
@@ -326,7 +316,7 @@ def groupwise(
 
 
 def batchwise(
-    images: Images | Subset,
+    images: Images,
     size: int,
     compute: Callable[[np.ndarray], np.ndarray],
     at_a_time: int,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.common.checks import as_mask, has_more_than_two_values, refuse_mask
+from skad.common.checks import as_mask, refuse_mask
 from skad.common.warnings import warn
 from skad.images.decoding import read_image
 from skad.images.inputs import Images
@@ -21,7 +21,15 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
     """
     if roi is None:
         return None
-    mask = _as_bool(_pixels(roi))
+    pixels = _pixels(roi)
+    mask = as_mask(pixels)
+    n_values = len(np.unique(pixels))
+    if n_values > 2:
+        warn(
+            f"roi holds {n_values} different values: pixels above half of the largest, "
+            f"{pixels.max() / 2:g}, are looked at. Save it with two values, as PNG and "
+            "not as JPEG."
+        )
     if mask.shape != size and {mask.shape} == set(getattr(source, "frame_sizes", ())):
         mask = resize(255 * mask.astype(np.uint8), size) >= 128
     if mask.shape != size:
@@ -60,13 +68,3 @@ def _pixels(roi: Any) -> NDArray:
             f"{pixels.dtype}, shape {pixels.shape}."
         )
     return pixels
-
-
-def _as_bool(pixels: NDArray) -> NDArray[np.bool_]:
-    if has_more_than_two_values(pixels):
-        warn(
-            f"roi holds {len(np.unique(pixels))} different values: pixels above half "
-            f"of the largest, {pixels.max() / 2:g}, are looked at. Save it with two "
-            "values, as PNG and not as JPEG."
-        )
-    return as_mask(pixels)
