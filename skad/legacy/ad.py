@@ -45,8 +45,8 @@ _CALIBRATED = 0.8  # the value of thresh that means the calibrated threshold
 _AT_A_TIME = 16  # images read and scored
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
 _NO_THRESHOLD = (
-    "The model has no threshold yet, so no image is flagged; scores and maps are as "
-    "ever. Call load_data with good images to set the threshold."
+    "The model has no threshold yet, so no image is flagged. Call load_data with good "
+    "images to set it."
 )
 
 
@@ -71,8 +71,7 @@ class AD:
         ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
         256 x 256, gray. Or the path of a stored model, with or without suffix, as in
         ``AD("Models/model")``: of skad's, else of the old script's two files, which
-        h5py reads. Another plain name warns and is AD1; another path raises
-        FileNotFoundError.
+        h5py reads. Another name warns and is AD1; another path is an error.
     train_path : path, default="Dataset/"
         Good images, for `train` without `load_data`. May be missing until then.
     gray_scale : bool, default=True
@@ -238,8 +237,7 @@ class AD:
             t the calibrated one and m the mean map value of held-out good images.
         hardcore : bool, default=False
             False draws heat on exactly what exceeds the threshold, and a line around
-            it. True boxes every patch of `patch_size` that has such a pixel; patches
-            begin at the upper left.
+            it. True boxes every patch of `patch_size` that has such a pixel.
 
         Returns
         -------
@@ -250,7 +248,6 @@ class AD:
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         side = check_whole("patch_size", patch_size, 0) or int(np.max(self.patch_size))
-        side *= bool(hardcore)
         detector = self._with_threshold(thresh)
         threshold = getattr(detector, "pixel_threshold_", np.inf)
         paths = image_files(path)
@@ -265,7 +262,8 @@ class AD:
                 results.append(Result(file, one.is_anomaly, one.score, regions))
                 if folder is None and not show:
                     continue
-                picture = _draw(file, frame.size, one.anomaly_map, threshold, side)
+                box_side = side if hardcore else 0
+                picture = _draw(file, frame.size, one.anomaly_map, threshold, box_side)
                 if folder is not None:
                     content = overlays.encode(picture, FORMATS[file.suffix.lower()])
                     write_atomically(folder / file.name, content)
@@ -280,10 +278,8 @@ class AD:
             self.detector = load(stored)
         shape = tuple(self.detector.image_shape_in_)
         if not is_shape_of_files(shape):
-            raise ValueError(
-                f"AD needs a model of images (H, W) or (H, W, 3); {stored} has ones of "
-                f"{shape}. Load it with skad.load."
-            )
+            rule = "AD needs a model of images (H, W) or (H, W, 3)"
+            raise ValueError(f"{rule}; {stored} has {shape}. Load it with skad.load.")
         held = {"gray_scale": shape[2:] != (3,), "img_size": shape[:2]}
         if hasattr(self.detector, "patch_size"):
             held["patch_size"] = self.detector.patch_size
@@ -291,16 +287,15 @@ class AD:
             if getattr(self, name) not in (_DEFAULTS[name], value):
                 warn(
                     f"{name}={getattr(self, name)} is ignored: the stored model has "
-                    f"{name}={value}. Train a new model to change it.",
+                    f"{name}={value}. Train a new model to change it."
                 )
             setattr(self, name, value)
 
     def _with_threshold(self, thresh: float) -> ImageDetector:
         """Return the detector with the threshold that `thresh` means."""
         if not 0 <= as_float(thresh) < np.inf:
-            raise ValueError(
-                f"thresh must be at least 0 (0.8 = as calibrated); got {thresh!r}."
-            )
+            rule = "thresh must be at least 0 (0.8 = as calibrated)"
+            raise ValueError(f"{rule}; got {thresh!r}.")
         detector = copy(self.detector)
         if not hasattr(detector, "offset_"):
             warn(_NO_THRESHOLD)
