@@ -344,7 +344,10 @@ def test_results_are_those_of_the_detector(root, ad):
     images = np.stack([read_image(path) for path in paths])
     found = ad.detector.inspect(images)
     for result, path, one in zip(results, paths, found, strict=True):
-        assert result == Result(path, one.is_anomaly, one.score, one.regions)
+        assert isinstance(result, Result)
+        assert result[:3] == (path, one.is_anomaly, one.score)
+        boxes, expected = ([r.bbox for r in x.regions] for x in (result, one))
+        assert boxes == expected
         assert ad.predict(path)[0] == result  # whatever else is in the folder
     for result in results[:3]:  # bad0 dark, bad1 bright, bad2 dark
         assert result.is_anomaly

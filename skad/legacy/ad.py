@@ -26,13 +26,7 @@ from skad.detectors.regions import Region, above, marked_patches, scaled_box
 from skad.images.as_fitted import is_shape_of_files
 from skad.images.decoding import Frame, PathLike, read_frame
 from skad.images.resizing import Size
-from skad.legacy.files import (
-    FORMATS,
-    find_stored_model,
-    image_files,
-    output_folder,
-    show_picture,
-)
+from skad.legacy import files
 from skad.model_io.model_file import load, save
 from skad.network.checkpoint import OtherTrainingError, forget
 from skad.network.keras import Pair
@@ -116,7 +110,7 @@ class AD:
         self.images: Pixels | None = None
         self.detector: ImageDetector
         name = os.fspath(model_name)
-        stored = None if name in _PRESETS else find_stored_model(name, _PRESETS)
+        stored = None if name in _PRESETS else files.find_stored_model(name, _PRESETS)
         if stored is not None:
             self._load(stored)
             return
@@ -140,7 +134,7 @@ class AD:
             names files that cannot be read; if none can, that is an error.
         """
         path = self.train_path if path is None else path
-        readable = self._readable(image_files(path), "reading")
+        readable = self._readable(files.image_files(path), "reading")
         self.images = _stacked([frame for _, frame in readable])
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
@@ -205,7 +199,7 @@ class AD:
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._read(Path(path_to_img)).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
-        show_picture(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
+        files.show_picture(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
 
     @one_warning()
@@ -250,25 +244,26 @@ class AD:
         side = check_whole("patch_size", patch_size, 0) or int(np.max(self.patch_size))
         detector = self._with_threshold(thresh)
         threshold = getattr(detector, "pixel_threshold_", np.inf)
-        paths = image_files(path)
-        folder = output_folder(save_path, paths) if save else None
-        results = []
-        readable = self._readable(paths, "scoring")
+        paths = files.image_files(path)
+        folder = files.output_folder(save_path, paths) if save else None
+        results, readable = [], self._readable(paths, "scoring")
         while chunk := list(islice(readable, _AT_A_TIME)):
             found = _inspect(detector, _stacked([frame for _, frame in chunk]))
             for (file, frame), one in zip(chunk, found, strict=True):
                 size = one.anomaly_map.shape
-                regions = [region.scaled(size, frame.size) for region in one.regions]
+                regions = [r.scaled(size, frame.size) for r in one.regions]
                 results.append(Result(file, one.is_anomaly, one.score, regions))
                 if folder is None and not show:
                     continue
                 box_side = side if hardcore else 0
                 picture = _draw(file, frame.size, one.anomaly_map, threshold, box_side)
                 if folder is not None:
-                    content = overlays.encode(picture, FORMATS[file.suffix.lower()])
+                    content = overlays.encode(
+                        picture, files.FORMATS[file.suffix.lower()]
+                    )
                     write_atomically(folder / file.name, content)
                 if show:
-                    show_picture(picture, file.name)
+                    files.show_picture(picture, file.name)
         return results
 
     def _load(self, stored: Path | Pair) -> None:
