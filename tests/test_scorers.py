@@ -182,14 +182,6 @@ def test_searches_find_the_cheapest_threshold_and_score_once_for_all_scorers():
     assert [detector.n_scored_ for detector in result["estimator"]] == [2, 2]
 
 
-def test_an_estimator_with_a_decision_function_alone_will_do():
-    class Bare(OutlierMixin, BaseEstimator):
-        def decision_function(self, X):
-            return -X.max(axis=(1, 2))
-
-    assert image_auroc_scorer(Bare(), X, y) == pytest.approx(10 / 12)
-
-
 def test_scikit_learns_roc_auc_is_the_image_auroc_for_our_labels_alone():
     """As docs/scikit_learn.md says: it takes label 1 for the higher score, good."""
     detector, roc_auc = Brightness().fit(X), get_scorer("roc_auc")

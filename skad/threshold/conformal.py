@@ -40,9 +40,6 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     ``k = floor(target_fpr (m + 1))``: a new score that is exchangeable with them is
     strictly below it with probability at most k / (m + 1) [1]_. If k = 0, it is the
     lowest, with a warning.
-
-    >>> conformal_threshold([-0.4, -0.1, -0.3, -0.2], target_fpr=0.4)
-    -0.3
     """
     scores = np.sort(check_scores(calibration_scores, "calibration_scores"))
     rate = as_float(target_fpr)
@@ -102,9 +99,6 @@ def conformal_p_value(
 
     ``p(s) = (1 + #{i : s_i <= s}) / (m + 1)`` with m scores s_i of held-out good
     images, Eq. 2 of [2]_. A good image has p <= a with probability at most a.
-
-    >>> conformal_p_value([-0.5, -0.3, 0.0], [-0.4, -0.1, -0.3, -0.2])
-    array([0.2, 0.6, 1. ])
     """
     calibration = np.sort(check_scores(calibration_scores, "calibration_scores"))
     n_not_above = np.searchsorted(calibration, check_scores(scores), side="right")
@@ -134,10 +128,6 @@ def labelled_threshold(
     """Return the threshold that does best by a metric on images labelled +1 and -1.
 
     Of equally good offsets the lowest is taken, which has the fewest false alarms.
-
-    >>> best = labelled_threshold([-8.0, -6.0, -2.0, -1.0], [-1, -1, 1, 1])
-    >>> best.offset, best.value, best.detection_rate, best.false_alarm_rate
-    (-4.0, 1.0, 1.0, 0.0)
     """
     check_metric(metric, cost_miss, cost_false_alarm)
     values = check_scores(scores)
