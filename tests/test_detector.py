@@ -212,6 +212,7 @@ def agree(detector, X):
     return predicted
 
 
+@pytest.mark.filterwarnings("ignore:.*look nearly the same")
 def test_an_image_is_flagged_exactly_where_its_mask_is_not_empty(detector, mixed):
     X, y = mixed
     assert set(agree(detector, X)) == {1, -1}

@@ -114,9 +114,8 @@ def why_unlike(seen: Statistics, good: Statistics) -> str | None:
         return None
     words = "brighter" if brighter else "darker"
     if min(found.min(), usual.min()) > 0:
-        words += (
-            f" ({np.median(found[:, 0]) / np.median(usual[0]):.3g} times as bright)"
-        )
+        ratio = np.median(found[:, 0]) / np.median(usual[0])
+        words += f" ({ratio:.3g} times as bright)"
     return f"they are {words}, as with another light, exposure or bit depth"
 
 
