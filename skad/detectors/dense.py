@@ -25,18 +25,7 @@ from skad.network.keras import read_network
 from skad.network.training import History, check_finite_loss
 from skad.scoring.dense_map import DenseMapper
 
-_AS_IN_THE_OTHER = (
-    "image_shape",
-    "batch_size",
-    "learning_rate",
-    "validation_fraction",
-    "contamination",
-    "target_fpr",
-    "device",
-    "warm_start",
-    "random_state",
-    "verbose",
-)
+_NOT_HERE = {"patch_size", "image_size", "roi", "memory"}  # of the other detector
 
 
 class DenseAutoencoderDetector(ImageDetector):
@@ -122,9 +111,9 @@ class DenseAutoencoderDetector(ImageDetector):
     """
 
     _parameter_constraints: ClassVar[dict] = {
+        **{name: c for name, c in CONSTRAINTS.items() if name not in _NOT_HERE},
         "model": [str, os.PathLike, None],
         "epochs": [Interval(Integral, 0, MOST, closed="both")],
-        **{name: CONSTRAINTS[name] for name in _AS_IN_THE_OTHER},
     }
 
     def __init__(

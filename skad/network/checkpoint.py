@@ -33,27 +33,10 @@ class OtherTrainingError(ValueError):
 class Checkpoint:
     """A file that follows a training; the file before it is kept as "….previous".
 
-    Parameters
-    ----------
-    path : path
-    parameters : mapping of str to plain values
-        What determines the result of the training, named as users know it.
-    digests : mapping of str to str
-        Digests of what is too large for that.
-
-    Attributes
-    ----------
-    found_at : pathlib.Path or None
-        The file that the training resumes from.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read or written.
-    OtherTrainingError
-        If it is of another training.
-    ValueError
-        If it is damaged, or something else.
+    The parameters and digests are what determines the result of the training, named as
+    users know it. `found_at` is the file that it resumes from, if any. Raises
+    OtherTrainingError where that is of another training, a ValueError where it is
+    damaged or something else, an OSError where it cannot be read or written.
     """
 
     def __init__(

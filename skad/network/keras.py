@@ -19,15 +19,6 @@ from skad.network.dense import DenseAutoencoder, from_state, is_input_shape
 
 OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
-# Whatever parsing another file may raise; RuntimeError for JSON that is nested deeply.
-_ERRORS = (
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 _KERAS_3 = (
     "is a file of Keras 3, and only the pair model.json and model.h5 of Keras 2 can be "
     "read. The old script makes it with the package tf_keras and the variable "
@@ -99,7 +90,7 @@ def read_network(path: PathLike) -> DenseAutoencoder:
         input_shape, layers = _check(description["config"]["layers"])
         with h5py.File(pair.weights) as file:
             state = _read_state(file.get("model_weights", file), layers, input_shape)
-    except _ERRORS as error:
+    except Exception as error:  # of many kinds: the files may hold anything
         raise ValueError(
             f"{pair.description} and {pair.weights.name} are damaged, or not the "
             f"network of the old script, the only one that can be read: {error}. Copy "

@@ -1,4 +1,4 @@
-"""From images to what the network sees, and from its maps back to images' pixels."""
+"""From images to the network's input, and from its maps back to images' pixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,27 +20,17 @@ _SCALED = (np.uint8, np.uint16)  # by what the type can hold
 
 @dataclass
 class Preparation:
-    """Turns images into what the network sees, and maps back into images' pixels.
+    """Turns images into input of the network, and maps back into images' pixels."""
 
-    Attributes
-    ----------
-    mean : ndarray of shape (C,), float64
-        Of the training images, after scaling integers by their type.
-    std : float
-        Of the training images, all channels together.
-    input_size, working_size : (height, width)
-    roi : Tensor of shape (H, W) or None
-    """
-
-    mean: np.ndarray
-    std: float
-    input_size: tuple[int, int]
+    mean: np.ndarray  # (C,), float64, of the training images, integers scaled by type
+    std: float  # of the training images, all channels together
+    input_size: tuple[int, int]  # height, width
     working_size: tuple[int, int]
-    roi: Tensor | None = None
+    roi: Tensor | None = None  # (H, W) of the input, 0 or 1
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """Height and width of what the network sees, multiples of 16."""
+        """Height and width of the network's input, multiples of 16."""
         height, width = self.working_size
         return height + -height % STRIDE, width + -width % STRIDE
 

@@ -41,27 +41,11 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Train the network in place; yield the losses of every step that is left.
 
-    Parameters
-    ----------
-    network : PatchAutoencoder
-    read : callable
-        Turns the indices (m, k) of m batches into standardised batches (k, C, H, W).
-    n_images, n_steps, batch_size : int
-    learning_rate : float
-        The peak of a one-cycle schedule.
-    patch_sizes : tuple of int
-        The largest synthetic anomalies, in pixels.
-    variation : Variation
-    roi : Tensor of shape (H, W) or None
-        0 where nothing counts.
-    generator : torch.Generator
-        The only source of randomness, on the device of the network.
-    checkpoint : Checkpoint or None
-        What the training resumes from, and is saved to.
-
-    Yields
-    ------
-    dict with keys "loss", "reconstruction_loss" and "anomaly_loss"
+    `read` turns indices (m, k) of m batches into standardised batches (k, C, H, W);
+    `learning_rate` is the peak of a one-cycle schedule, and `patch_sizes` are the
+    largest synthetic anomalies, in pixels; `roi` (H, W) is 0 where nothing counts. The
+    generator, the only source of randomness, is on the network's device. Training
+    resumes from the checkpoint, and is saved to it.
     """
     optimizer = Optimizer(network, learning_rate, n_steps)
     average = torch.optim.swa_utils.AveragedModel(
