@@ -250,10 +250,10 @@ def test_the_command_line_resumes(call, stop_after, tmp_path, capsys):
     unfinished = tmp_path / "part.safetensors.unfinished"
     capsys.readouterr()
     assert main([*call, "--seed", "1"]) == 2
-    said = capsys.readouterr()
-    assert "with --seed 0; this call has --seed 1. To go on" in said.err
-    assert "--restart" in said.err
-    assert "going on" not in said.out
+    said = capsys.readouterr().err
+    assert "0; this call has " in said
+    assert "--seed" in said
+    assert "--restart" in said
     made = stop_after(N_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
