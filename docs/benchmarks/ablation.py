@@ -1,146 +1,162 @@
-"""Measure what each kind of evidence adds: python THIS_FILE ROOT --models FOLDER.
+"""Measure what each part of the scoring adds: python THIS_FILE ROOT --models FOLDER.
 
-ROOT holds categories in the layout of MVTec AD. Every detector is trained once, with
-default parameters, and stored in FOLDER, from where a further run takes it, as does one
-after `skad benchmark ROOT --models FOLDER`. Then maps are made from each kind of
-evidence alone, from all but one, and by other ways to join them; and with nothing, half
-or all of what the surroundings let expect taken off. Only the first row has the second
-look, which takes halos off. The table has the means over categories and seeds.
+FOLDER holds detectors that `skad benchmark ROOT --models FOLDER` has stored. For each,
+the scoring is fitted anew, to the images that it was fitted to, with all parts and
+without one of them at a time; the network stays as it is, and its outputs are computed
+once. The table has image AUROC / AU-PRO for every set. The gain of a part is the mean
+over sets, without the set that gains most.
 """
 
 import argparse
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from sklearn.base import clone
+from torch import Tensor, nn
 
 import skad
 from skad.benchmark.evaluation import figures_of_pixels
-from skad.benchmark.mvtec import Category, find_categories, load_category
+from skad.benchmark.mvtec import find_categories, load_category
 from skad.detectors import learning as _learning
 from skad.metrics import image_auroc_score
+from skad.network.folding import fold
 from skad.network.model import FEATURE_STRIDES
-from skad.scoring import context as _expectation
-from skad.scoring.anomaly_map import VIEWS, AnomalyMapper, evidence
-from skad.scoring.fusion import combine, follow, on_one_scale
+from skad.network.preparation import Preparation
+from skad.scoring import anomaly_map as _anomaly_map
+from skad.scoring import fitting as _fitting
+from skad.scoring import gaussians as _gaussians
 
-KINDS = (
-    "anomaly decoder",
-    *(f"Gaussians at stride {stride}" for stride in FEATURE_STRIDES),
-    "reconstruction",
-)
-Join = Callable[[Tensor, AnomalyMapper], Tensor]  # evidence in, one map out
-Figures = tuple[float, float, float]  # image AUROC, pixel AUROC and AU-PRO
-BROAD, _, FINE = (np.array(view) for view in VIEWS)
 METHOD = "the method"
-FIRST_LOOK = "without the second look: the largest of three views"
-SHARES = {
-    "the largest of three views, nothing expected": 0.0,
-    "the largest of three views, half of what is expected taken off": 0.5,
-    "the largest of three views, all that is expected taken off": 1.0,
+BRANCHES = (
+    "segmentation decoder",
+    *(f"Gaussians at stride {stride}" for stride in FEATURE_STRIDES),
+    "reconstruction error",
+)
+
+
+class Remembered(nn.Module):
+    """A folded network that computes its outputs for the same images once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = fold(network)
+        self._found: dict[tuple, Any] = {}
+
+    def _remember(self, compute: Callable[[Tensor], Any], x: Tensor) -> Any:
+        key = (compute.__name__, x.numpy().tobytes())
+        if key not in self._found:
+            self._found[key] = compute(x)
+        return self._found[key]
+
+    def forward(self, x: Tensor) -> Any:
+        """Return all outputs."""
+        return self._remember(self.network.forward, x)
+
+    def encode(self, x: Tensor) -> Any:
+        """Return the features."""
+        return self._remember(self.network.encode, x)
+
+
+def weighted(change: Callable[[np.ndarray], Any]) -> AbstractContextManager:
+    """Change the weights of the branches, (combinations, branches)."""
+    weights = change(np.array(_anomaly_map.COMBINATIONS))
+    return patch.object(_anomaly_map, "COMBINATIONS", tuple(map(tuple, weights)))
+
+
+def without_branch(i: int) -> AbstractContextManager:
+    """Leave a branch out of all combinations."""
+
+    def change(weights: np.ndarray) -> np.ndarray:
+        weights[:, i] = 0
+        return weights[weights.any(1)]
+
+    return weighted(change)
+
+
+# What switches off one part.
+PARTS: dict[str, Callable[[], AbstractContextManager]] = {
+    METHOD: ExitStack,
+    **{name: lambda i=i: without_branch(i) for i, name in enumerate(BRANCHES)},
+    "combination of the decoder alone": lambda: weighted(lambda weights: weights[:1]),
+    "context": lambda: patch.object(_fitting, "_SHARE", 0.0),
+    "choice of the shrinkage": lambda: patch.object(
+        _gaussians, "_choose_shrinkages", lambda *_: (0.1, 0.1)
+    ),
+    "Gaussians of flipped images": lambda: patch.object(
+        Preparation, "flipped", lambda self, x, axes: x
+    ),
+    "tails of held-out images": lambda: patch.object(
+        _fitting, "fit_gaussians", _of_all_images
+    ),
 }
 
 
-def joins() -> dict[str, Join]:
-    """All ways to make one map that are compared, by name."""
-    ways: dict[str, Join] = {
-        FIRST_LOOK: _largest(0, 1, 2),
-        "the larger of the broad and the fine view": _largest(0, 2),
-        "the larger of the broad view and the decoder": _largest(0, 1),
-        "the broad view alone": _view(BROAD),
-        "the fine view alone": _view(FINE),
-    }
-    one = np.eye(len(KINDS))
-    for i, kind in enumerate(KINDS):
-        ways[f"{kind} alone"] = _view(one[i])
-    for i, kind in enumerate(KINDS):
-        ways[f"the broad view without {kind}"] = _view(BROAD * (1 - one[i]))
-    return ways | {
-        "the broad view, equal weights": _view(np.ones(len(KINDS))),
-        "sum of all (Fisher)": lambda found, mapper: _each(found, mapper).sum(0),
-        "maximum of all": lambda found, mapper: _each(found, mapper).amax(0),
-    }
+def _of_all_images(folds: Tensor) -> tuple[Any, list[Any]]:
+    gaussians, _ = _gaussians.fit_gaussians(folds)
+    return gaussians, [gaussians]
 
 
-def _largest(*which: int) -> Join:
-    def join(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-        views = on_one_scale(combine(found, mapper.tails, VIEWS), mapper.view_lines)
-        return views[:, list(which)].amax(1)
-
-    return join
+class _CapturedError(Exception):
+    """Ends a fit."""
 
 
-def _view(weights: ArrayLike) -> Join:
-    view = np.asarray(weights).tolist()
-    return lambda found, mapper: combine(found, mapper.tails, [view])[:, 0]
+def arguments_of_fit(detector: Any, train: np.ndarray) -> tuple:
+    """Return what `fit_mapper` is given when a stored detector is fitted."""
+    given: list[tuple] = []
 
-
-def _each(found: Tensor, mapper: AnomalyMapper) -> Tensor:
-    return follow(found.movedim(1, 0), mapper.tails)
-
-
-def fitted(path: Path, category: Category, seed: int) -> AnomalyMapper:
-    """Train the detector of one category and seed, or take the stored one."""
-    if not path.exists():
-        skad.save(_fit(category, seed), path)
-    return skad.load(path).fitted.mapper
-
-
-def refitted(
-    mapper: AnomalyMapper, category: Category, seed: int, share: float
-) -> AnomalyMapper:
-    """Take off another share of what is expected; all but the network is made anew."""
-
-    def take(network: torch.nn.Module, *_: object, **__: object) -> Iterator[dict]:
-        network.load_state_dict(mapper.network.state_dict())
+    def take(network: nn.Module, *_: object, **__: object) -> Iterator[dict]:
+        network.load_state_dict(detector.network_.state_dict())
         network.eval()
         return iter(())
 
+    def capture(*args: Any) -> None:
+        given.append(args)
+        raise _CapturedError
+
     with (
         patch.object(_learning, "train", take),
-        patch.object(_expectation, "_SHARE", share),
+        patch.object(_learning, "fit_mapper", capture),
+        warnings.catch_warnings(),
     ):
-        return _fit(category, seed).fitted.mapper
-
-
-def _fit(category: Category, seed: int) -> skad.PatchAutoencoderDetector:
-    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # thresholds play no part here
-        return skad.PatchAutoencoderDetector(random_state=seed).fit(category.train)
+        try:
+            clone(detector).fit(train)
+        except _CapturedError:
+            pass
+    return given[0]
 
 
-@torch.inference_mode()
-def figures(
-    mapper: AnomalyMapper, category: Category, ways: dict[str, Join]
-) -> dict[str, Figures]:
-    """Figures of some ways to make a map."""
-    prepared = (mapper.preparation(image, mapper.device) for image in _images(category))
-    parts = mapper.gaussians, mapper.expectation
-    found = [evidence(mapper.folded, x, *parts).half() for x in prepared]
-    results = {}
-    for name, join in ways.items():
-        joined = [join(one.float(), mapper) for one in found]
-        maps = torch.cat([mapper.preparation.to_input(m) for m in joined]).numpy()
-        results[name] = figures_of_maps(maps, category)
-    return results
-
-
-def figures_of_maps(maps: np.ndarray, category: Category) -> Figures:
-    """Image AUROC, pixel AUROC and AU-PRO."""
-    pixels = figures_of_pixels(category.masks, maps)
-    image_auroc = image_auroc_score(category.y, -maps.max((1, 2)))
-    return image_auroc, pixels["pixel_auroc"], pixels["au_pro"]
-
-
-def _images(category: Category) -> Iterator[np.ndarray]:
-    """Yield the test images one by one: (1, H, W, C)."""
+def figures(path: Path, folder: Path) -> dict[str, tuple[float, float]]:
+    """Return image AUROC and AU-PRO of the method, and without each of its parts."""
+    category = load_category(folder)
     test = category.test if category.test.ndim == 4 else category.test[..., np.newaxis]
-    yield from test[:, np.newaxis]
+    args = arguments_of_fit(skad.load(path, device="cpu"), category.train)
+    remembered = Remembered(args[0])
+    found = {}
+    for name, switched_off in PARTS.items():
+        with (
+            switched_off(),
+            patch.object(_fitting, "fold", lambda _: remembered),
+            patch.object(_anomaly_map, "fold", lambda _: remembered),
+        ):
+            mapper = _fitting.fit_mapper(*args)
+            maps = np.concatenate([mapper(image) for image in test[:, np.newaxis]])
+        scores = -maps.max((1, 2))
+        au_pro = figures_of_pixels(category.masks, maps)["au_pro"]
+        found[name] = image_auroc_score(category.y, scores), au_pro
+    return found
+
+
+def gain(of_sets: list[dict[str, tuple[float, float]]], part: str, i: int) -> float:
+    """Return the mean gain by a part, over all sets but the one that gains most."""
+    gains = np.array([found[METHOD][i] - found[part][i] for found in of_sets])
+    gains = np.sort(gains[~np.isnan(gains)])
+    return float(gains[:-1].mean()) if len(gains) > 1 else float("nan")
 
 
 def main() -> None:
@@ -148,28 +164,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, metavar="ROOT")
     parser.add_argument("--models", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--categories", nargs="+", metavar="NAME")
     args = parser.parse_args()
-    args.models.mkdir(parents=True, exist_ok=True)
-    runs = []
+    of_sets = {}
     for folder in find_categories(args.root, args.categories):
-        category = load_category(folder)
         for seed in args.seeds:
-            path = args.models / f"{folder.name}-{seed}.safetensors"
-            mapper = fitted(path, category, seed)
-            maps = np.concatenate([mapper(image) for image in _images(category)])
-            run = {METHOD: figures_of_maps(maps, category)}
-            run |= figures(mapper, category, joins())
-            for name, share in SHARES.items():
-                other = refitted(mapper, category, seed, share)
-                run |= figures(other, category, {name: _largest(0, 1, 2)})
-            runs.append(run)
-            print(f"<!-- {folder.name}, seed {seed} -->", flush=True)
-    print("| map | image AUROC | pixel AUROC | AU-PRO |\n|---|---:|---:|---:|")
-    for name in runs[0]:
-        means = np.mean([run[name] for run in runs], axis=0)
-        print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in means) + " |")
+            name = f"{folder.name}-{seed}"
+            path = args.models / f"{name}.safetensors"
+            of_sets[name] = figures(path, folder)
+    print(f"| | {' | '.join(of_sets)} | gain |\n|---|{'---:|' * (len(of_sets) + 1)}")
+    for part in PARTS:
+        cells = ["{:.3f} / {:.3f}".format(*found[part]) for found in of_sets.values()]
+        gains = (gain(list(of_sets.values()), part, i) for i in (0, 1))
+        cells.append("{:+.3f} / {:+.3f}".format(*gains))
+        without = part if part == METHOD else f"without {part}"
+        print(f"| {without} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

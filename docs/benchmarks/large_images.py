@@ -1,8 +1,7 @@
 """Measure the memory that large images take: python THIS_FILE.
 
 For each size a process of its own scores one colour image of noise with a model of
-random numbers, and tells by how much its peak memory exceeds what it held before. To
-this model some of the noise is plain, so that the image is looked at twice.
+random numbers, and tells by how much its peak memory exceeds what it held before.
 """
 
 import multiprocessing
@@ -66,8 +65,6 @@ def new_mapper(size: tuple[int, int]):
         for name, shape in AnomalyMapper.array_shapes(3, size).items()
     }
     arrays["tails"].sort(axis=1)
-    arrays["view_lines"].sort(axis=1)
-    arrays["view_lines"][..., 1] *= 18  # some noise is plain: there is a second look
     arrays["mean"] = np.full(3, 0.5)
     return AnomalyMapper.from_arrays(
         arrays, std=0.3, input_size=size, working_size=size

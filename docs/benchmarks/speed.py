@@ -2,7 +2,7 @@
 
 Every time is a ratio of two things measured one after the other, several rounds, in
 this process; the figure is the median of the rounds. Images and weights are random: the
-time does not depend on them, but for maps of plain defects. With --check it exits with
+time does not depend on them. With --check it exits with
 1 where a ratio is beyond its limit.
 """
 
@@ -31,7 +31,6 @@ from skad.network.model import new_network
 from skad.network.optimizer import Optimizer
 from skad.network.synthetic_anomalies import add_anomalies
 from skad.network.training import compute_losses
-from skad.scoring.second_pass import _PLAIN
 
 BATCH = 16
 LOOK = Variation(noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,))
@@ -105,22 +104,11 @@ def detector_for(images: np.ndarray) -> PatchAutoencoderDetector:
     return PatchAutoencoderDetector(**settings).fit(images)
 
 
-def with_plain_defects(
-    images: np.ndarray, detector: PatchAutoencoderDetector
-) -> np.ndarray:
-    """Return images with plain defects: each is looked at twice."""
-    defective = images.copy()
-    defective[:, 100:140, 100:140] = 0
-    assert (detector.anomaly_map(defective[:8]).max((1, 2)) > _PLAIN[1]).all()
-    return defective
-
-
 def ratios_of_scoring(seed: int) -> list[Ratio]:
     """Scoring against the network's bare forward pass, and against backbones."""
     images = np.random.default_rng(seed).integers(0, 256, (64, 256, 256, 3), np.uint8)
     detector = detector_for(images[:8])
     network = detector.network_
-    defective = with_plain_defects(images, detector)
     x = detector.fitted.mapper.preparation(images, torch.device("cpu"))
     wide, narrow = wide_resnet_50(), resnet_18()
 
@@ -138,11 +126,6 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
             lambda: detector.anomaly_map(images),
             bare,
             1.3,
-        ),
-        Ratio(
-            "anomaly_map of 64 defective images / forward pass",
-            lambda: detector.anomaly_map(defective),
-            bare,
         ),
         Ratio(
             "score_samples of 1 image / forward pass",

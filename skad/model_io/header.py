@@ -12,8 +12,8 @@ import numpy as np
 from skad.images.inputs import Format
 from skad.threshold.conformal import LabelledThreshold
 
-FORMAT_VERSION = 8  # also raised where the same numbers come to mean other scores
-_READABLE = (7, FORMAT_VERSION)  # 7 is without provenance
+FORMAT_VERSION = 9  # also raised where the same numbers come to mean other scores
+READABLE = (8, FORMAT_VERSION)
 LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
 _LARGEST_NUMBER = 1e300
 
@@ -69,7 +69,7 @@ def parse(text: str | None) -> dict[str, Any]:
     version = found.get("format_version") if isinstance(found, dict) else None
     if type(version) is not int:
         raise Unfit("its header has no format version")
-    if version not in _READABLE:
+    if version not in READABLE:
         raise Unfit(
             f"it has format version {short_repr(version)}, written by skad "
             f"{short_repr(found.get('skad_version'))}; this is version {FORMAT_VERSION}"

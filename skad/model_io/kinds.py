@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector
 from skad.detectors.parameters import patch_sizes
@@ -88,6 +89,11 @@ def _patch_shapes(
 ) -> dict[str, tuple[int, ...]]:
     height, width, n_channels = description["format"]["image_shape"]
     shapes = AnomalyMapper.array_shapes(n_channels, tuple(description["working_size"]))
+    if description["format_version"] == 8:
+        c = shapes["context.weight"][1]
+        del shapes["context.weight"], shapes["context.bias"], shapes["scales"]
+        shapes |= {"expectation.weight": (5, c), "expectation.bias": (5,)}
+        shapes |= {"expectation.most": (5,), "view_lines": (2, 7, 2)}
     return shapes | ({"roi": (height, width)} if "roi" in names else {})
 
 
@@ -95,7 +101,7 @@ def _check_patch_arrays(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if name.endswith("running_var") and array.min() < 0:
             raise Unfit(f"{name} has negative values")
-    for name in ("tails", "view_lines"):
+    for name in {"tails", "view_lines"} & arrays.keys():
         if (np.diff(arrays[name], axis=1) <= 0).any():
             raise Unfit(f"{name} has values that do not rise")
     roi = arrays.get("roi", np.ones(1))
@@ -119,7 +125,22 @@ def _check_patch(detector: Any, description: Description) -> None:
     )
 
 
+def _from_format_8(arrays: Arrays) -> Arrays:
+    """Drop the parts of the method that are gone since, and warn."""
+    warn(
+        "This model file is of an earlier skad, which made anomaly maps in more steps: "
+        "its scores are others now, and its threshold does not fit them. Call "
+        "calibrate with good images that training has not seen, or fit it again."
+    )
+    arrays = {k.replace("expectation.", "context."): v for k, v in arrays.items()}
+    del arrays["context.most"]
+    knots = arrays.pop("view_lines")[0, -2]  # the decoder's usual peak, and the other's
+    return arrays | {"scales": np.array([1, knots[1] / knots[0]], np.float32)}
+
+
 def _patch_mapper(arrays: Arrays, description: Description) -> Any:
+    if description["format_version"] == 8:
+        arrays = _from_format_8(arrays)
     return AnomalyMapper.from_arrays(
         arrays,
         std=description["std"],

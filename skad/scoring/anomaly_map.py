@@ -1,11 +1,16 @@
-"""From images to anomaly maps: kinds of evidence, joined to one map."""
+"""Images in, anomaly maps out: branches, calibrated, combined.
+
+The network gives six branches of evidence at each pixel. From all but that of the
+segmentation decoder, 0.75 x the value predicted from context is subtracted. On good
+images, a value has a tail probability p, the share of pixels that reach it; -log p is
+its calibrated score. Combinations are weighted means over branches, and the anomaly map
+is the pixelwise maximum over combinations.
+"""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,125 +20,68 @@ from torch.nn import functional as F
 from skad.common.torch_settings import inference, limit_threads
 from skad.images.inputs import batchwise
 from skad.network.folding import fold
-from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE, PatchAutoencoder
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, PatchAutoencoder
 from skad.network.preparation import Preparation
-from skad.scoring.context import Expectation
-from skad.scoring.fusion import (
-    N_KNOTS,
-    N_VIEW_KNOTS,
-    combine,
-    on_one_scale,
-)
-from skad.scoring.gaussians import Gaussians, gaussians_shapes
-from skad.scoring.second_pass import has_plain_defect, without_halo
-from skad.scoring.tiles import in_tiles
+from skad.scoring.gaussians import Gaussians
+from skad.scoring.tiles import MARGIN, TILE, in_tiles
 
-# What counts for how much: the anomaly decoder, the features at strides 2, 4, 8 and 16,
-# and the reconstruction. The decoder alone was trained to find defects; the coarsest
-# features and the reconstruction see least of them.
-VIEWS = (
-    (3.0, 1.0, 1.0, 1.0, 0.5, 0.5),  # broad: all of them
-    (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # the decoder again: where the others are blind
-    (0.0, 1.0, 0.0, 0.0, 0.0, 1.0),  # fine: what sees a few pixels, and no farther
+# Weights of the branches: the segmentation decoder, which alone was trained to find
+# anomalies, feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
+COMBINATIONS = (
+    (3.0, 1.0, 1.0, 1.0, 0.5, 0.5),
+    (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # where parts lie in any pose, the others are blind
 )
-_N_KINDS = len(VIEWS[0])
-_PIXELS_A_PASS = 256 * 256  # on the CPU, where small batches stay in the cache …
-PIXELS_AT_A_TIME = 16 * 256 * 256  # … and threads have batches of their own
-_PIXELS_A_PASS_ON_GPU = 64 * 256 * 256
-_PASSES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
-_BIT_DEPTHS = (10, 12, 14)  # of cameras, whose numbers are stored as uint16
-_NEARLY_ALL = 3.0  # standard deviations above the mean
+N_KNOTS = 10  # of the calibration of a branch
+PIXELS_AT_A_TIME = 16 * 256 * 256  # on the CPU: threads have batches of their own …
+_PIXELS_A_BATCH = 256 * 256  # … small enough for the cache
+_PIXELS_A_BATCH_ON_GPU = 64 * 256 * 256
+_BATCHES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
 
 
 class NotFiniteError(ValueError):
-    """A network makes something else than finite numbers of images."""
+    """The network turns images into NaN or infinity."""
 
     def __init__(self) -> None:
         super().__init__(
             "The network turns finite images into NaN or infinity: its weights are "
-            "damaged, or its training went astray. Load it again, or fit it again "
-            "with a lower learning_rate."
+            "damaged, or its training diverged. Load it again, or fit it again with a "
+            "lower learning_rate."
         )
 
 
-class Mapper(ABC):
-    """Turns images into maps, by a network that may be on any device."""
+class Mapper(nn.Module):
+    """Turns images into anomaly maps, by a network that may be on any device."""
 
-    network: nn.Module
-    from_arrays: ClassVar[Callable[..., Any]]  # arrays and settings in, a mapper out
-
-    @abstractmethod
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Return the maps (k, H, W), float32, of images (k, H, W, C)."""
-
-    @abstractmethod
-    def reconstruct(self, batch: np.ndarray) -> np.ndarray:
-        """Return what the network makes of images (k, H, W, C)."""
-
-    @abstractmethod
-    def over(
-        self, images: Any, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Apply a function of batches to all images, a fixed number at a time."""
-
-    def first_look(self, batch: np.ndarray) -> np.ndarray:
-        """Return maps whose maxima are the same: what scores need."""
-        return self(batch)
-
-    def score_images(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
-        scores, means = [], []
-        for maps in self.over(images, self.first_look):
-            scores.append(-maps.max((1, 2)).astype(np.float64))
-            means.append(maps.mean((1, 2), dtype=np.float64))
-        return np.concatenate(scores), np.concatenate(means)
-
-    def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
-        """Return what is black and white for the eye; None: what the type can hold.
-
-        Cameras of 10, 12 or 14 bits give images that are dark for their 16 bits.
-        """
-        return None
-
-    @property
-    def roi(self) -> np.ndarray | None:
-        """Where to look, bool (H, W); None: everywhere."""
-        return None
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Return what `from_arrays` needs besides arrays: plain values."""
-
-    @abstractmethod
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all other numbers."""
-
-    def __reduce__(self) -> tuple:
-        """Pickle arrays: a machine without the device can read them."""
-        return partial(self.from_arrays, **self.settings()), (self.to_arrays(),)
-
-    def to(self, device: str) -> Self:
-        """Move everything to a device, in place."""
-        self.network.to(device)
-        return self
+    network: Any
+    network_size: tuple[int, int]  # height and width of an image in the network
+    roi: np.ndarray | None = None  # where to look, bool (H, W); None: everywhere
+    settings: dict[str, Any]  # what `from_arrays` needs besides arrays: plain values
+    from_arrays: Callable[..., Any]
+    to_arrays: Callable[[], dict[str, np.ndarray]]
+    reconstruct: Callable[[np.ndarray], np.ndarray]
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def _batchwise(
-        self, images, pixels: int, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Apply a function of batches to images of so many pixels in the network.
+    def __reduce__(self) -> tuple:
+        """Pickle arrays: a machine without the device can read them."""
+        return partial(self.from_arrays, **self.settings), (self.to_arrays(),)
 
-        Raises NotFiniteError where it gives anything but finite numbers.
+    def over(
+        self, images: Any, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Apply a function of batches (k, H, W, C) to all images, in order.
+
+        Raises NotFiniteError where it does not give finite numbers.
         """
+        pixels = math.prod(self.network_size)
         if self.device.type == "cpu":
-            size = max(1, _PIXELS_A_PASS // pixels)
+            size = max(1, _PIXELS_A_BATCH // pixels)
             at_a_time = max(1, PIXELS_AT_A_TIME // (size * pixels))
         else:
-            size, at_a_time = max(1, _PIXELS_A_PASS_ON_GPU // pixels), _PASSES_ON_GPU
+            size, at_a_time = max(1, _PIXELS_A_BATCH_ON_GPU // pixels), _BATCHES_ON_GPU
 
         def compute_finite(batch: np.ndarray) -> np.ndarray:
             found = compute(batch)
@@ -143,239 +91,213 @@ class Mapper(ABC):
 
         return batchwise(images, size, compute_finite, at_a_time)
 
+    def score_images(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
+        scores, means = [], []
+        for maps in self.over(images, self):
+            scores.append(-maps.max((1, 2)).astype(np.float64))
+            means.append(maps.mean((1, 2), dtype=np.float64))
+        return np.concatenate(scores), np.concatenate(means)
 
-@dataclass
+
 class AnomalyMapper(Mapper):
-    """All that is needed to turn images into anomaly maps.
+    """The network and all that was fitted to good images."""
 
-    Attributes
-    ----------
-    network : PatchAutoencoder
-        As it was trained, in evaluation mode.
-    folded : PatchAutoencoder
-        The same, quicker: what scores.
-    preparation : Preparation
-    gaussians : tuple of Gaussians
-        Of the features at every stride in `FEATURE_STRIDES`.
-    expectation : Expectation
-        Of all kinds of evidence but what the anomaly decoder says.
-    tails : Tensor of shape (kinds, k, 2)
-        How surprising the values of every kind of evidence are, from `fit_tails`.
-    view_lines : Tensor of shape (views - 1, k, 2)
-        What brings the views to the scale of the first one, from `fit_view_lines`.
-    """
+    tails: Tensor  # (branches, N_KNOTS, 2): knots, from values to calibrated scores
+    scales: Tensor  # (combinations,): factors that make all reach as far on good images
 
-    network: PatchAutoencoder
-    preparation: Preparation
-    gaussians: tuple[Gaussians, ...]
-    expectation: Expectation
-    tails: Tensor
-    view_lines: Tensor
-    folded: PatchAutoencoder = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.folded = fold(self.network)
-
-    def to(self, device: str) -> Self:
-        """Move everything to a device, in place."""
-        super().to(device)
-        self.folded.to(device)
-        self.gaussians = tuple(
-            Gaussians(*(t.to(device) for t in level)) for level in self.gaussians
-        )
-        self.expectation = Expectation(*(t.to(device) for t in self.expectation))
-        self.tails = self.tails.to(device)
-        self.view_lines = self.view_lines.to(device)
-        return self
-
-    @property
-    def roi(self) -> np.ndarray | None:
-        """Where to look, bool (H, W); None: everywhere."""
-        roi = self.preparation.roi
-        return None if roi is None else roi.numpy(force=True) > 0
-
-    def value_range(self, dtype: np.dtype) -> tuple[int, int] | None:
-        """Return 0 and 2**n - 1, n the bits that nearly all training pixels need."""
-        if dtype != np.uint16:
-            return None
-        seen = self.preparation
-        needed = 65535 * (seen.mean.max() + _NEARLY_ALL * seen.std)
-        return next(((0, 2**n - 1) for n in _BIT_DEPTHS if needed < 2**n), None)
+    def __init__(
+        self,
+        network: PatchAutoencoder,
+        preparation: Preparation,
+        gaussians: Iterable[Gaussians],
+        context: nn.Linear,
+        tails: Tensor,
+        scales: Tensor,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preparation = preparation
+        for stride, level in zip(FEATURE_STRIDES, gaussians, strict=True):
+            self.add_module(f"gaussians{stride}", level)
+        self.context = context
+        self.register_buffer("tails", tails)
+        self.register_buffer("scales", scales)
+        self.network_size = preparation.padded_size
+        if preparation.roi is not None:
+            self.roi = preparation.roi.numpy(force=True) > 0
+        names = ("std", "input_size", "working_size")
+        self.settings = {name: getattr(preparation, name) for name in names}
 
     @inference()
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
-        x = self.preparation(batch, self.device)
-        seen = self._look(x)
-        maps = self.preparation.to_input(seen.amax(1))
-        plain = has_plain_defect(maps)
-        if plain.any():  # the whole batch: numbers do not depend on how many they are
-            second = without_halo(
-                x, seen, maps, look=self._look, to_input=self.preparation.to_input
-            )
-            maps[plain] = second[plain]
-        return maps.cpu().numpy()
+        x = self.preparation(batch, self.device)  # k, C, h, w
+        maps = self._by_tiles(self._map, x, MAP_STRIDE)  # k, h/2, w/2
+        return self.preparation.to_input(maps).cpu().numpy()
 
-    @inference()
-    def first_look(self, batch: np.ndarray) -> np.ndarray:
-        """Return the maps, halos of defects included: quicker, with the same maxima."""
-        x = self.preparation(batch, self.device)
-        return self.preparation.to_input(self._look(x).amax(1)).cpu().numpy()
+    def _map(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
+        """Return the maps (n, h/2, w/2) of prepared images, or tiles, (n, C, h, w)."""
+        values = branches(
+            self.folded, x, self.gaussians, self.context, corner, whole
+        )  # branches, n, h/2, w/2
+        scores = piecewise_linear(values, self.tails)
+        combined = combine(scores)  # combinations, n, h/2, w/2
+        return combined.mul_(self.scales[:, None, None, None]).amax(0)
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the autoencoder makes of images (k, H, W, C), as float64."""
 
-        def rebuild(x: Tensor, *_: tuple[int, int]) -> Tensor:
+        def rebuild(x: Tensor, *_: Sequence[int]) -> Tensor:
             return self.folded.rebuild(self.folded.encode(x)[-1])
 
-        # Without names for what lies between: large images are not held twice.
-        rebuilt = self.preparation.undo(
-            in_tiles(rebuild, self.preparation(batch, self.device), 1)
-        )
-        return rebuilt.cpu().numpy()  # k, H, W, C
+        # Without a name for x: large images are not held twice.
+        rebuilt = self._by_tiles(rebuild, self.preparation(batch, self.device), 1)
+        return self.preparation.undo(rebuilt).cpu().numpy()
 
-    def _look(self, x: Tensor) -> Tensor:
-        """Return far and fine views (k, 2, h/2, w/2) of what the network sees."""
+    def _by_tiles(
+        self, compute: Callable[..., Tensor], x: Tensor, stride: int
+    ) -> Tensor:
+        """Compute maps of images (k, C, h, w), tile by tile where they are large."""
+        if x.shape[2] * x.shape[3] <= (TILE + 2 * MARGIN) ** 2:
+            return compute(x, (0, 0), x.shape[2:])
+        return in_tiles(compute, x, stride)
 
-        def join(x: Tensor, corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
-            found = evidence(
-                self.folded, x, self.gaussians, self.expectation, corner, whole
-            )
-            views = on_one_scale(combine(found, self.tails, VIEWS), self.view_lines)
-            return torch.stack([views[:, :-1].amax(1), views[:, -1]], 1)
+    @property
+    def gaussians(self) -> list[Gaussians]:
+        """Those of the features at every stride."""
+        return [getattr(self, f"gaussians{stride}") for stride in FEATURE_STRIDES]
 
-        return in_tiles(join, x, MAP_STRIDE)
+    @cached_property  # which is no part of the state
+    def folded(self) -> PatchAutoencoder:
+        """The network's function in less arithmetic."""
+        return fold(self.network)
 
-    def over(
-        self, images, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Apply a function of batches to all images, a fixed number at a time.
-
-        The number depends on the size of an image alone, so that what comes out does
-        not depend on what else is in X.
-        """
-        height, width = self.preparation.padded_size
-        return self._batchwise(images, height * width, compute)
-
-    def settings(self) -> dict[str, Any]:
-        """Return what `from_arrays` needs besides arrays: plain values."""
-        p = self.preparation
-        return {
-            "std": p.std,
-            "input_size": p.input_size,
-            "working_size": p.working_size,
-        }
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move everything to a device, in place."""
+        self.__dict__.pop("folded", None)
+        return super().to(*args, **kwargs)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for stride, level in zip(FEATURE_STRIDES, self.gaussians, strict=True):
-            tensors |= {f"gaussians{stride}.{k}": v for k, v in level._asdict().items()}
-        expectation = self.expectation._asdict()
-        tensors |= {f"expectation.{k}": v for k, v in expectation.items()}
-        tensors |= {"tails": self.tails, "view_lines": self.view_lines}
-        arrays = {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+        arrays = {name: t.numpy(force=True) for name, t in self.state_dict().items()}
         arrays["mean"] = self.preparation.mean
         if self.preparation.roi is not None:
             arrays["roi"] = self.preparation.roi.numpy()
         return arrays
 
-    @staticmethod
-    def array_shapes(
-        n_channels: int, working_size: tuple[int, int]
-    ) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that `to_arrays` gives, without the roi's."""
-        with torch.device("meta"):
-            state = PatchAutoencoder(n_channels).state_dict()
-        shapes = {f"network.{name}": tuple(t.shape) for name, t in state.items()}
-        height, width = (s + -s % STRIDE for s in working_size)
-        for stride in FEATURE_STRIDES:
-            c = state[f"down{stride}.0.0.weight"].shape[0]
-            level = gaussians_shapes((height // stride, width // stride), c)
-            shapes |= {f"gaussians{stride}.{name}": s for name, s in level.items()}
-        return shapes | {
-            "expectation.weight": (_N_KINDS - 1, c),  # those at the coarsest stride
-            "expectation.bias": (_N_KINDS - 1,),
-            "expectation.most": (_N_KINDS - 1,),
-            "tails": (_N_KINDS, N_KNOTS, 2),
-            "view_lines": (len(VIEWS) - 1, N_VIEW_KNOTS, 2),
-            "mean": (n_channels,),
-        }
-
     @classmethod
     @limit_threads()
-    def from_arrays(
-        cls,
-        arrays: dict[str, np.ndarray],
-        *,
-        std: float,
-        input_size: tuple[int, int],
-        working_size: tuple[int, int],
-    ) -> Self:
+    def from_arrays(cls, arrays: dict[str, np.ndarray], **settings: Any) -> Self:
         """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
         tensors = {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
-        with torch.device("meta"):  # no weights are drawn, only to be overwritten
-            network = PatchAutoencoder(len(arrays["mean"]))
-        network.load_state_dict(_group(tensors, "network"), assign=True)
-        network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        roi = tensors.get("roi")
-        return cls(
-            network,
-            Preparation(arrays["mean"], std, input_size, working_size, roi),
-            tuple(
-                Gaussians(**_group(tensors, f"gaussians{s}")) for s in FEATURE_STRIDES
-            ),
-            Expectation(**_group(tensors, "expectation")),
-            tensors["tails"],
-            tensors["view_lines"],
-        )
+        mean, roi = tensors.pop("mean").numpy(), tensors.pop("roi", None)
+        mapper = cls._empty(Preparation(mean, roi=roi, **settings))
+        mapper.load_state_dict(tensors, assign=True)
+        return mapper.eval().to(memory_format=torch.channels_last)
+
+    @classmethod
+    def array_shapes(
+        cls, n_channels: int, working_size: tuple[int, int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that `to_arrays` gives, without the roi's."""
+        mean = np.broadcast_to(0.0, n_channels)  # takes no memory
+        mapper = cls._empty(Preparation(mean, 1.0, working_size, working_size))
+        shapes = {name: tuple(t.shape) for name, t in mapper.state_dict().items()}
+        return shapes | {"mean": (n_channels,)}
+
+    @classmethod
+    def _empty(cls, preparation: Preparation) -> Self:
+        """Return a mapper without values, which takes no memory."""
+        with torch.device("meta"):
+            network = PatchAutoencoder(len(preparation.mean))
+            gaussians = []
+            for stride in FEATURE_STRIDES:
+                c = getattr(network, f"down{stride}")[0][0].out_channels
+                size = [side // stride for side in preparation.padded_size]
+                gaussians.append(Gaussians.empty(c, size))
+            context = nn.Linear(c, len(FEATURE_STRIDES) + 1)
+            tails = torch.empty(context.out_features + 1, N_KNOTS, 2)
+            scales = torch.empty(len(COMBINATIONS))
+            return cls(network, preparation, gaussians, context, tails, scales)
 
 
-def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a group's, by the rest of the name."""
-    start = f"{name}."
-    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-
-
-def evidence(
+def branches(
     network: nn.Module,
     x: Tensor,
-    gaussians: tuple[Gaussians, ...],
-    expectation: Expectation | None,
-    corner: tuple[int, int] = (0, 0),
-    whole: tuple[int, int] | None = None,
+    gaussians: Iterable[Gaussians],
+    context: nn.Linear | None,
+    corner: Sequence[int] = (0, 0),
+    whole: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return maps (n, kinds, h/2, w/2) that rise with how unusual images are.
+    """Return the values of all branches, (branches, n, h/2, w/2), at x (n, C, h, w).
 
-    What the anomaly decoder says; how far the encoder's features are from those of good
-    images, at every stride; and how far the reconstruction of x (n, C, h, w) is off.
-    The first is a logarithm of odds; the others are made logarithms because their tails
-    are long, and what is to be expected in these surroundings is taken off them. x may
-    be a part, cut at this upper left corner, of images whose size as a `whole` is
+    The logits of the segmentation decoder, and the logarithms of feature distances at
+    every stride and of the reconstruction error, less what the context predicts. x may
+    be a tile, cut at this upper left corner, of images whose size as a `whole` is
     (height, width).
     """
     reconstruction, logits, features = network(x)
-    whole = whole or (x.shape[2], x.shape[3])
-    others = []  # n, 1, h', w' each
+    whole = whole or x.shape[2:]
+    found = [logits[:, None]]  # n, 1, h', w' each
     for stride, level, f in zip(FEATURE_STRIDES, gaussians, features, strict=True):
-        place, of = ([side // stride for side in pair] for pair in (corner, whole))
-        others.append(level.distance(f, place, of)[:, None].log1p_())
-    others.append(_cell_means((x - reconstruction).abs_()).log1p_())
-    if expectation is not None:
-        expected = expectation(features[-1]).split(1, 1)
-        for found, off in zip(others, expected, strict=True):
-            found -= F.interpolate(off, found.shape[2:], mode="bilinear")
-    size = (logits.shape[1], logits.shape[2])
-    others = [F.interpolate(found, size, mode="bilinear") for found in others]
-    return torch.cat([logits[:, None], *others], 1)
+        place, size = ([side // stride for side in pair] for pair in (corner, whole))
+        found.append(level.distance(f, place, size)[:, None].log1p_())
+    found.append(_cell_means((x - reconstruction).abs_()).log1p_())
+    size = logits.shape[1:]
+    values = torch.cat([F.interpolate(f, size, mode="bilinear") for f in found], 1)
+    if context is not None:
+        predicted = context(features[-1].movedim(1, 3)).movedim(3, 1)
+        predicted = around(predicted)  # n, branches - 1, h/16, w/16
+        values[:, 1:] -= F.interpolate(predicted, size, mode="bilinear")
+    return values.movedim(1, 0)
+
+
+def around(x: Tensor) -> Tensor:
+    """Return the means of every position of (n, c, h, w) and its neighbours."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def _cell_means(x: Tensor) -> Tensor:
-    """Return means (n, 1, h/2, w/2) of cells of images (n, C, h, w), all channels.
+    """Return means (n, 1, h/2, w/2) over cells and channels of images (n, C, h, w).
 
     By a convolution, which is quicker than pooling where the channels come last.
     """
     shape = (1, x.shape[1], MAP_STRIDE, MAP_STRIDE)
     mean = x.new_full(shape, 1 / math.prod(shape))
     return F.conv2d(x, mean, stride=MAP_STRIDE)
+
+
+def piecewise_linear(values: Tensor, knots: Tensor) -> Tensor:
+    """Map values (m, …) by m piecewise linear functions with knots (m, k, 2).
+
+    0 up to the first knot; beyond the last one the last line goes on. To sum up the
+    rise along every line is far quicker than to search for that of each value.
+    """
+    x, y = knots.unbind(2)
+    lengths = x.diff()
+    slopes = y.diff() / lengths
+    lengths[:, -1] = math.inf
+    flat = values.flatten(1)
+    total = torch.zeros_like(flat)
+    lines = (each.split(1, 1) for each in (x[:, :-1], lengths, slopes))
+    for start, length, slope in zip(*lines, strict=True):  # m, 1 each
+        along = (flat - start).clamp_(min=0.0)
+        total.addcmul_(torch.minimum(along, length, out=along), slope)
+    return total.reshape(values.shape)
+
+
+def combine(scores: Tensor) -> Tensor:
+    """Combine calibrated scores (branches, …) to (combinations, …), >= 0.
+
+    Each is a weighted geometric mean of 1 + score, minus 1: branches that agree count
+    for more than a single loud one.
+    """
+    logs = scores.log1p()
+    combined = logs.new_zeros(len(COMBINATIONS), *logs.shape[1:])
+    for total, weights in zip(combined, COMBINATIONS, strict=True):
+        for each, weight in zip(logs, weights, strict=True):
+            if weight:
+                total.add_(each, alpha=weight / sum(weights))
+    return combined.expm1_()

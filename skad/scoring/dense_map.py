@@ -1,7 +1,5 @@
 """Anomaly maps of the old script's network: its reconstruction error."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,17 +16,15 @@ _WINDOW = 9  # pixels: of the averages tried, the best on real images
 _PREFIX = "network."
 
 
-@dataclass
 class DenseMapper(Mapper):
     """Turns images of one size into anomaly maps of that size."""
 
-    network: DenseAutoencoder  # in evaluation mode
-    input_size: tuple[int, int]  # of the images, which are resized for the network
-
-    def settings(self) -> dict[str, Any]:
-        """Return what `from_arrays` needs besides arrays: plain values."""
-        shape = self.network.input_shape
-        return {"input_shape": shape, "input_size": self.input_size}
+    def __init__(self, network: DenseAutoencoder, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network  # in evaluation mode
+        self.input_size = input_size  # of the images, which are resized for the network
+        self.network_size = network.input_shape[:2]
+        self.settings = {"input_shape": network.input_shape, "input_size": input_size}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
@@ -71,7 +67,7 @@ class DenseMapper(Mapper):
         return _resize(x, self.network.input_shape[:2], antialias=True)
 
     @inference()
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 in [0, 1], of images (k, H, W, C)."""
         x = self.prepare(batch)
         error = (x - self.network(x)).abs().mean(1, keepdim=True)  # k, 1, h, w
@@ -83,13 +79,6 @@ class DenseMapper(Mapper):
         """Return the reconstructions (k, H, W, C), float32 in [0, 1], of images."""
         rebuilt = _resize(self.network(self.prepare(batch)), self.input_size)
         return rebuilt.permute(0, 2, 3, 1).cpu().numpy()
-
-    def over(
-        self, images, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        """Apply a function of batches to all images, a fixed number at a time."""
-        height, width, _ = self.network.input_shape
-        return self._batchwise(images, height * width, compute)
 
 
 def _resize(x: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:

@@ -1,54 +1,58 @@
-"""What maps are made with, learned from good images by a network that is trained."""
+"""All that is fitted to good images once the network is trained."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from skad.common.torch_settings import inference
+from skad.common.torch_settings import inference, limit_threads
 from skad.images.inputs import groupwise
 from skad.network.folding import fold
 from skad.network.model import MAP_STRIDE, PatchAutoencoder
 from skad.network.preparation import Preparation
-from skad.scoring.anomaly_map import PIXELS_AT_A_TIME, VIEWS, AnomalyMapper, evidence
-from skad.scoring.context import Expectation, fit_expectation
-from skad.scoring.fusion import combine, fit_tails, fit_view_lines
-from skad.scoring.gaussians import N_FOLDS, fit_gaussians
+from skad.scoring.anomaly_map import (
+    N_KNOTS,
+    PIXELS_AT_A_TIME,
+    AnomalyMapper,
+    around,
+    branches,
+    combine,
+    piecewise_linear,
+)
+from skad.scoring.gaussians import N_FOLDS, fit_gaussians, sum_moments
 
 T = TypeVar("T")
-_MOST_PIXELS = 2**21  # that quantiles are estimated from
-_PIXELS_TOGETHER = 64 * 64  # of images that are looked at together
+_MOST_SAMPLES = 2**21  # pixels that quantiles are estimated from
+_PIXELS_TOGETHER = 64 * 64  # of small images, which are computed in groups
+_TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # probabilities of good pixels
+_PEAKS = (0.5, 0.9)  # quantiles of the largest value of a good image
+_SHARE = 0.75  # of what the context predicts: an anomaly changes its context, too
+_RIDGE = 1e-3  # of the mean square
+_LEAST_RISE = 1e-6  # of a value, to the next knot: more than float32 rounds
+_LEAST_STEP = 1e-4  # to the next knot, …
+_LEAST_SPREAD = 0.05  # … and between the peaks: where good images are all alike
 
 
 @inference()
 def fit_mapper(
     network: PatchAutoencoder,
     preparation: Preparation,
-    images,
+    images: Any,
     places: np.ndarray,
-    looks: Sequence[tuple[int, ...]],
+    flips: Sequence[tuple[int, ...]],
 ) -> AnomalyMapper:
-    """Learn from good images what the evidence on good images looks like.
+    """Fit Gaussians, tails and scales to the good images at these places.
 
-    Expectation, tails and lines of the views come from Gaussians that were fitted
-    without the image in question.
-
-    Parameters
-    ----------
-    network : PatchAutoencoder
-    preparation : Preparation
-    images : Images
-    places : ndarray of int
-        Which of the images.
-    looks : sequence of tuples of int
-        The Gaussians see every image flipped along each of these sets of axes.
+    Gaussians see every image flipped along each of the sets of axes in `flips`. Tails
+    and scales come from Gaussians that were fitted without the image in question.
     """
     folded, device = fold(network), next(network.parameters()).device
-    groups = _together(places, preparation.padded_size)
-    pixels = len(groups[0]) * math.prod(preparation.working_size) * len(looks)
+    groups = _groups(places, math.prod(preparation.padded_size))
+    pixels = len(groups[0]) * math.prod(preparation.padded_size) * len(flips)
     at_a_time = PIXELS_AT_A_TIME // pixels if device.type == "cpu" else 1
 
     def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
@@ -59,41 +63,106 @@ def fit_mapper(
         return groupwise(images, groups, prepare_and_compute, at_a_time)
 
     def features(_: int, x: Tensor) -> tuple[Tensor, ...]:
-        return folded.encode(
-            torch.cat([preparation.flipped(x, axes) for axes in looks])
-        )
+        flipped = [preparation.flipped(x, axes) for axes in flips]
+        return folded.encode(torch.cat(flipped))
 
-    fitted = fit_gaussians(lambda: each(features))
-    gaussians = tuple(level for level, _ in fitted)
-    without = list(zip(*(levels for _, levels in fitted), strict=True))
-    inside = preparation.inside(MAP_STRIDE).to(device)
-    every = -(-int(inside.sum()) * len(places) // _MOST_PIXELS)
+    levels = [fit_gaussians(folds) for folds in sum_moments(each(features))]
+    gaussians = [level for level, _ in levels]
+    held_out = list(zip(*(without for _, without in levels), strict=True))
 
-    def unseen(i: int, x: Tensor, expectation: Expectation | None) -> Tensor:
-        return evidence(folded, x, without[i % len(without)], expectation)
+    def values(i: int, x: Tensor, context: nn.Linear | None) -> Tensor:
+        return branches(folded, x, held_out[i % len(held_out)], context)
 
-    expectation = fit_expectation(
-        each(lambda i, x: (folded.encode(x)[-1], unseen(i, x, None)[:, 1:]))
+    context = fit_context(
+        each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))
     )
+    inside = preparation.inside(MAP_STRIDE).to(device)
+    n_pixels = int(inside.sum())
+    every = -(-n_pixels * len(places) // _MOST_SAMPLES)
 
-    def sampled(view: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        def sample(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-            counts = view(unseen(i, x, expectation)).movedim(0, 1)[..., inside]
-            return counts[..., i % every :: every].flatten(1), counts.amax(2)
+    def sampled(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = values(i, x, context)[..., inside]  # branches, n, n_pixels
+        return found[..., i % every :: every].flatten(1), found.amax(2)
 
-        some, peaks = zip(*each(sample), strict=True)
-        return torch.cat(some, 1), torch.cat(peaks, 1)  # (kinds, m), (kinds, n)
+    some, peaks = (torch.cat(t, 1) for t in zip(*each(sampled), strict=True))
+    tails = fit_tails(some, peaks, n_pixels)
 
-    tails = fit_tails(*sampled(lambda found: found), int(inside.sum()))
-    lines = fit_view_lines(*sampled(lambda found: combine(found, tails, VIEWS)))
-    return AnomalyMapper(network, preparation, gaussians, expectation, tails, lines)
+    def combined_peaks(i: int, x: Tensor) -> Tensor:
+        found = values(i, x, context)[..., inside]
+        return combine(piecewise_linear(found, tails)).amax(2)
+
+    scales = fit_scales(torch.cat(list(each(combined_peaks)), 1))
+    return AnomalyMapper(network, preparation, gaussians, context, tails, scales)
 
 
-def _together(places: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """Divide the places of images into groups to be looked at together.
-
-    Images of this size, (height, width), are looked at one by one if they are large.
-    There are as many groups as folds, or more.
-    """
-    most = min(_PIXELS_TOGETHER // (size[0] * size[1]), len(places) // N_FOLDS)
+def _groups(places: np.ndarray, pixels: int) -> list[np.ndarray]:
+    """Divide places into groups of small images, at least as many as folds."""
+    most = min(_PIXELS_TOGETHER // pixels, len(places) // N_FOLDS)
     return np.array_split(places, -(-len(places) // max(1, most)))
+
+
+def fit_context(images: Iterable[tuple[Tensor, Tensor]]) -> nn.Linear:
+    """Fit a ridge regression of branches on the coarsest features around.
+
+    Takes features (n, c, h, w) and values (branches, n, H, W) of good images.
+    """
+    moments = torch.stack([_context_moments(*pair) for pair in images]).sum(0)
+    c = moments.shape[1] - 1
+    square, product = moments[: c + 1], moments[c + 1 :]
+    square.diagonal().add_(_RIDGE * square.diagonal().mean())
+    weights = _SHARE * torch.linalg.solve(square, product.T).T.float()
+    with torch.device("meta"):  # draws no weights
+        context = nn.Linear(c, len(weights))
+    state = {
+        "weight": weights[:, :-1].contiguous(),
+        "bias": weights[:, -1].contiguous(),
+    }
+    context.load_state_dict(state, assign=True)
+    return context
+
+
+@limit_threads(1)
+def _context_moments(coarsest: Tensor, values: Tensor) -> Tensor:
+    """Return sums of (x, y) x', x features and a one, y the values of branches."""
+    x = F.pad(around(coarsest), (0, 0, 0, 0, 0, 1), value=1.0)  # n, c + 1, h, w
+    y = F.adaptive_avg_pool2d(values.movedim(0, 1), (x.shape[2], x.shape[3]))
+    xy = torch.cat([x, y], 1).movedim(1, 3).flatten(0, 2).double()
+    return xy.T @ xy[:, : x.shape[1]]
+
+
+def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
+    """Fit calibrations, -log tail probability, by quantiles of good images.
+
+    Takes values (branches, m) of good pixels, and the largest values (branches, n) of
+    good images of `n_pixels` pixels. If the largest of so many reaches a value in a
+    share q of the images, one pixel reaches it with a probability of about
+    -log(1 - q) / n_pixels. Returns knots (branches, k, 2) for `piecewise_linear`.
+    """
+    tails = torch.tensor(_TAILS, dtype=torch.float64)
+    heights = torch.tensor(_PEAKS, dtype=torch.float64)
+    scores = torch.cat([-tails.log(), -(-heights.log() / n_pixels).log()])
+    ranks = ((1 - tails) * (pixels.shape[1] - 1)).round().long()
+    values = torch.cat(
+        [
+            pixels.sort(1).values.double().cpu()[:, ranks],
+            peaks.double().cpu().quantile(heights, dim=1).T,
+        ],
+        1,
+    )  # branches, k
+    for k in range(1, N_KNOTS):  # rising, also where good images are all alike
+        before = values[:, k - 1]
+        least = _LEAST_SPREAD if k == N_KNOTS - 1 else _LEAST_STEP
+        step = (_LEAST_RISE * before.abs()).clamp(min=least)
+        values[:, k] = torch.maximum(values[:, k], before + step)
+        scores[k] = torch.maximum(scores[k], scores[k - 1] + _LEAST_STEP)
+    knots = torch.stack([values, scores.expand(len(values), -1)], 2)
+    return knots.float().to(pixels.device)
+
+
+def fit_scales(peaks: Tensor) -> Tensor:
+    """Fit factors that bring the usual peaks (combinations, n) to that of the first.
+
+    A peak below 1 counts as 1: what is silent on good images is not blown up.
+    """
+    usual = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
+    return (usual[0] / usual).float().to(peaks.device)

@@ -1,6 +1,6 @@
 """Large images, one overlapping tile after the other, in the memory of one tile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -8,54 +8,30 @@ from torch import Tensor
 
 # In pixels, both multiples of the network's stride.
 TILE = 1024  # side of what one tile adds to the map
-MARGIN = 96  # around it: what one look shows depends on nothing over 91 pixels away
-
-Pair = tuple[int, int]
+MARGIN = 96  # around it: a map depends on nothing more than 91 pixels away
 
 
-def in_tiles(
-    compute: Callable[[Tensor, Pair, Pair], Tensor], x: Tensor, stride: int
-) -> Tensor:
-    """Compute maps of images, tile by tile where the images are large.
+def in_tiles(compute: Callable[..., Tensor], x: Tensor, stride: int) -> Tensor:
+    """Compute maps (n, …, H / stride, W / stride) of images (n, C, H, W).
 
-    Parameters
-    ----------
-    compute : callable
-        Takes a part of x, its upper left corner (row, column) and the size (H, W) of
-        the whole; returns maps (n, ..., h / stride, w / stride) of that part. What it
-        finds at a place depends on no pixel farther away than `MARGIN`.
-    x : Tensor of shape (n, C, H, W)
-    stride : int
-
-    Returns
-    -------
-    Tensor of shape (n, ..., H / stride, W / stride)
-        The maps of the whole, as if it had been one part, rounding aside.
+    `compute` takes a part of x, its upper left corner (row, column) and the size of the
+    whole, and returns the maps of that part.
     """
     height, width = whole = (x.shape[2], x.shape[3])
-    if height * width <= (TILE + 2 * MARGIN) ** 2:
-        return compute(x, (0, 0), whole)
-    maps = torch.empty(0)  # filled by and by: to put parts together takes twice as much
-    for (rows, high), (columns, wide) in product(_cut(height), _cut(width)):
-        top, left = high.start, wide.start
-        found = compute(x[:, :, high, wide], (top, left), whole)
+    maps = torch.empty(0)  # filled tile by tile: to join them takes twice the memory
+    for top, left in product(range(0, height, TILE), range(0, width, TILE)):
+        row, column = max(top - MARGIN, 0), max(left - MARGIN, 0)
+        tile = x[:, :, row : top + TILE + MARGIN, column : left + TILE + MARGIN]
+        found = compute(tile, (row, column), whole)
         if not maps.numel():
-            sides = (height // stride, width // stride)
-            maps = found.new_empty((*found.shape[:-2], *sides))
-        kept = found[..., _shrink(rows, top, stride), _shrink(columns, left, stride)]
-        maps[..., _shrink(rows, 0, stride), _shrink(columns, 0, stride)] = kept
+            size = (height // stride, width // stride)
+            maps = found.new_empty((*found.shape[:-2], *size))
+        kept = found[..., _part(top - row, stride), _part(left - column, stride)]
+        maps[..., _part(top, stride), _part(left, stride)] = kept
         del found, kept  # or they are held beside the next ones
     return maps
 
 
-def _cut(size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield what each tile adds, and what it sees, of a side of so many pixels."""
-    for start in range(0, size, TILE):
-        stop = min(start + TILE, size)
-        seen = slice(max(start - MARGIN, 0), min(stop + MARGIN, size))
-        yield slice(start, stop), seen
-
-
-def _shrink(pixels: slice, origin: int, stride: int) -> slice:
-    """Return where pixels lie in maps of this stride that begin at the origin."""
-    return slice((pixels.start - origin) // stride, (pixels.stop - origin) // stride)
+def _part(start: int, stride: int) -> slice:
+    """Return what a tile adds that starts at this pixel, in maps of this stride."""
+    return slice(start // stride, (start + TILE) // stride)

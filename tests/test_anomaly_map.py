@@ -1,0 +1,199 @@
+"""From images to anomaly maps, and the quality that each part of the method gives."""
+
+import copy
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from skad.images.inputs import as_images
+from skad.network.model import new_network
+from skad.network.preparation import Preparation
+from skad.scoring.anomaly_map import (
+    COMBINATIONS,
+    AnomalyMapper,
+    branches,
+    combine,
+    piecewise_linear,
+)
+from skad.scoring.fitting import fit_mapper
+
+CPU = torch.device("cpu")
+
+
+def draw(n=6, size=(32, 48), n_channels=1):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, *size, n_channels), endpoint=True, dtype=np.uint8)
+
+
+def fit(images, working_size=None, roi=None):
+    n_channels, size = images.shape[3], images.shape[1:3]
+    network = new_network(n_channels, torch.Generator().manual_seed(0)).eval()
+    mean = np.full(n_channels, 0.5)
+    preparation = Preparation(mean, 0.3, size, working_size or size, roi)
+    places = np.arange(len(images))
+    return fit_mapper(network, preparation, as_images(images, None), places, ((),))
+
+
+@pytest.fixture(scope="module")
+def images_and_mapper():
+    images = draw(n_channels=3)
+    return images, fit(images)
+
+
+def knots(m=3):
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.random((m, 10, 2)).cumsum(1)).float()
+
+
+def test_lines_go_from_knot_to_knot_and_on():
+    lines = knots()
+    values = torch.linspace(-1, 9, 500)
+    found = piecewise_linear(values.expand(3, -1), lines)
+    for scores, (x, y) in zip(found, lines.movedim(2, 1).numpy(), strict=True):
+        x, y = (np.append(k, k[-1] + 99 * (k[-1] - k[-2])) for k in (x, y))
+        expected = np.interp(values, x, y - y[0])
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_combinations_are_weighted_geometric_means():
+    scores = torch.rand(len(COMBINATIONS[0]), 2, 5, 6, dtype=torch.float64)
+    expected = [
+        np.exp(np.average(np.log1p(scores.numpy()), axis=0, weights=weights)) - 1
+        for weights in COMBINATIONS
+    ]
+    np.testing.assert_allclose(combine(scores), expected)
+
+
+def test_maps_rise_with_every_branch(images_and_mapper):
+    images, mapper = images_and_mapper
+    with torch.inference_mode():
+        x = mapper.preparation(images, CPU)
+        values = branches(mapper.network, x, mapper.gaussians, mapper.context)
+        below = combine(piecewise_linear(values, mapper.tails))
+        assert below.shape == (len(COMBINATIONS), 6, 16, 24)
+        assert (below >= 0).all()
+        for i in range(len(values)):
+            more = values.clone()
+            more[i] += 1e6
+            above = combine(piecewise_linear(more, mapper.tails))
+            assert above.isfinite().all()
+            assert (above.amax(0) > below.amax(0)).all()
+
+
+def test_an_odd_patch_peaks_where_it_is():
+    """Even the features of an untrained network show it."""
+    images = 100 + draw(20, (32, 32)) // 16
+    mapper = fit(images)
+    odd = images[:1].copy()
+    odd[:, 8:20, 8:20] = 250
+    (found,) = mapper(odd)
+    assert found.max() > 2 * mapper(images).max()
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert 6 <= row < 22
+    assert 6 <= column < 22
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "working_size"), [((1, 40), None), ((20, 30), (36, 33))]
+)
+def test_one_or_two_images_of_any_size_are_enough(n, size, working_size):
+    images = draw(n, size, 3)
+    mapper = fit(images, working_size)
+    maps, rebuilt = mapper(images), mapper.reconstruct(images)
+    assert (maps.shape, maps.dtype) == ((n, *size), np.float32)
+    assert rebuilt.shape == images.shape
+    assert np.isfinite(maps).all()
+    assert np.isfinite(rebuilt).all()
+
+
+def test_outside_of_the_roi_is_nothing():
+    images, roi = draw(), torch.zeros(32, 48)
+    roi[:, :24] = 1.0
+    mapper = fit(images, roi=roi)
+    other = images.copy()
+    other[:, :, 24:] = 77
+    np.testing.assert_array_equal(mapper(images), mapper(other))
+    assert (mapper(images)[:, :, 24:] == 0).all()
+    again = AnomalyMapper.from_arrays(mapper.to_arrays(), **mapper.settings)
+    np.testing.assert_array_equal(again.roi, roi > 0)
+    np.testing.assert_array_equal(again(images), mapper(images))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("size", [(16, 16), (90, 120)])
+@pytest.mark.usefixtures("threads_as_before")
+def test_maps_do_not_depend_on_what_else_is_there(size, n_threads):
+    """One image alone is computed with all threads, one of many with one."""
+    torch.set_num_threads(n_threads)
+    images = draw(7, size)
+    mapper = fit(images[:3])
+
+    def maps(which):
+        return np.concatenate(list(mapper.over(as_images(images[which], None), mapper)))
+
+    every = maps(np.arange(7))
+    assert every.shape == (7, *size)
+    for which in ([3], [6, 1], [4, 4, 4, 0, 2]):
+        np.testing.assert_array_equal(maps(which), every[which])
+
+
+def test_batches_have_one_size_which_large_images_make_small():
+    def sizes(size):
+        images, found = draw(5, size), []
+
+        def corners(batch):
+            found.append(len(batch))
+            return batch[:, 0, 0, 0]
+
+        chunks = list(fit(images[:2]).over(as_images(images, None), corners))
+        np.testing.assert_array_equal(np.concatenate(chunks), images[:, 0, 0, 0])
+        return set(found)
+
+    (large,), (small,) = sizes((90, 120)), sizes((16, 16))
+    assert small > large
+
+
+@pytest.mark.parametrize(
+    ("size", "working_size", "n_channels"),
+    [((1, 40), (1, 40), 1), ((30, 50), (70, 33), 7)],
+)
+def test_arrays_hold_all_numbers(size, working_size, n_channels):
+    images = draw(3, size, n_channels)
+    mapper = fit(images, working_size)
+    arrays = mapper.to_arrays()
+    shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes == AnomalyMapper.array_shapes(n_channels, working_size)
+    again = AnomalyMapper.from_arrays(arrays, **mapper.settings)
+    expected, rebuilt = mapper(images), mapper.reconstruct(images)
+    for name, array in mapper.to_arrays().items():
+        if name != "mean":
+            array[...] = 0  # no memory is shared
+    assert not again.network.training
+    np.testing.assert_array_equal(again(images), expected)
+    np.testing.assert_array_equal(again.reconstruct(images), rebuilt)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda mapper: pickle.loads(pickle.dumps(mapper))]
+)
+def test_copies_and_pickles_give_the_same_maps(images_and_mapper, again):
+    images, mapper = images_and_mapper
+    np.testing.assert_array_equal(again(mapper)(images), mapper(images))
+
+
+def test_equal_mappers_have_equal_pickles():
+    """joblib tells by them what has changed; addresses in them would mislead it."""
+    mapper = fit(draw())
+    before = joblib.hash(mapper)
+    assert joblib.hash(copy.deepcopy(mapper)) == before
+    mapper.network.to_logit[0].bias.data += 1
+    assert joblib.hash(mapper) != before
+
+
+def test_shapes_of_absurd_sizes_take_no_memory():
+    shapes = AnomalyMapper.array_shapes(2**31 - 1, (2**31 - 1, 2**31 - 1))
+    assert shapes["mean"] == (2**31 - 1,)

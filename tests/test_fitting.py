@@ -1,0 +1,113 @@
+"""What is fitted to good images: tails, and Gaussians that leave images out."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from skad.images.inputs import as_images
+from skad.network.model import FEATURE_STRIDES, new_network
+from skad.network.preparation import Preparation
+from skad.scoring.anomaly_map import around, branches, piecewise_linear
+from skad.scoring.fitting import (
+    _groups,
+    fit_context,
+    fit_mapper,
+    fit_scales,
+    fit_tails,
+)
+
+CPU = torch.device("cpu")
+
+
+def draw(n=9, size=(32, 32)):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, *size, 1), endpoint=True, dtype=np.uint8)
+
+
+def fit(images, flips=((),), network=None):
+    network = network or new_network(1, torch.Generator().manual_seed(0)).eval()
+    size = images.shape[1:3]
+    preparation = Preparation(np.full(1, 0.5), 0.3, size, size)
+    places = np.arange(len(images))
+    return fit_mapper(network, preparation, as_images(images, None), places, flips)
+
+
+def test_calibrated_scores_are_minus_the_logarithms_of_tail_probabilities():
+    """For values of a known distribution."""
+    n, n_pixels, means = 400, 900, (1, 2, 5)
+    rng = np.random.default_rng(0)
+    drawn = rng.exponential(size=(3, n, n_pixels)) * np.array(means)[:, None, None]
+    pixels = torch.from_numpy(drawn.reshape(3, -1)).float()
+    tails = fit_tails(pixels, torch.from_numpy(drawn.max(2)).float(), n_pixels)
+    expected = -np.log([0.5, 1e-2, 1e-3, 1e-4, 1e-6])
+    values = torch.from_numpy(np.outer(means, expected)).float()
+    for scores in piecewise_linear(values, tails).numpy():
+        np.testing.assert_allclose(scores, expected, rtol=0.07, atol=0.05)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e5])
+def test_tails_rise_even_where_good_images_are_all_alike(value):
+    tails = fit_tails(torch.full((3, 50), value), torch.full((3, 5), value), 10)
+    assert (tails.diff(dim=1) > 0).all()
+    scores = piecewise_linear(torch.full((3, 4), value + 1), tails)
+    assert scores.isfinite().all()
+
+
+def test_tails_are_those_of_images_left_out():
+    """With Gaussians that had seen the images, their peaks would be lower."""
+    images = draw()
+    mapper = fit(images)
+    with torch.inference_mode():
+        x = mapper.preparation(images, CPU)
+        peaks = branches(mapper.network, x, mapper.gaussians, mapper.context).amax(
+            (2, 3)
+        )
+    for i in range(1, 1 + len(FEATURE_STRIDES)):
+        assert mapper.tails[i, -2, 0] > peaks[i].median()
+
+
+def test_context_predicts_three_quarters_of_what_follows_from_it():
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 5, generator=rng)
+    pairs = []
+    for _ in range(8):
+        coarsest = torch.randn(1, 5, 6, 9, generator=rng)
+        values = torch.einsum("nchw,kc->knhw", around(coarsest), weight) + 2.0
+        pairs.append((coarsest, F.interpolate(values, scale_factor=2.0)))
+    context = fit_context(pairs)
+    np.testing.assert_allclose(context.weight, 0.75 * weight, atol=0.02)
+    np.testing.assert_allclose(context.bias, 1.5, atol=0.02)
+
+
+def test_combinations_reach_equally_far_on_good_images():
+    peaks = torch.tensor([[1.0, 4.0, 9.0], [2.0, 3.0, 2.0], [0.0, 0.1, 0.2]])
+    np.testing.assert_allclose(fit_scales(peaks), [1, 2, 4])
+
+
+def test_gaussians_see_flipped_images_too():
+    images = draw(size=(32, 48))
+    images[:, :16] //= 8  # dark above: upside down they are odd
+    upside_down = images[:, ::-1].copy()
+    plain, both = (fit(images, flips)(upside_down) for flips in ([()], [(), (2,)]))
+    assert plain.mean() > 1.2 * both.mean()
+
+
+def test_fitting_leaves_the_network_and_the_generators_alone():
+    network = new_network(1, torch.Generator().manual_seed(0)).eval()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    state = torch.get_rng_state()
+    fit(draw(4), network=network)
+    assert torch.equal(torch.get_rng_state(), state)
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "n_groups"), [(200, 16, 13), (20, 64, 20), (7, 16, 4), (2, 16, 2)]
+)
+def test_only_small_images_are_computed_together(n, side, n_groups):
+    places = np.random.default_rng(0).permutation(n)
+    groups = _groups(places, side**2)
+    assert len(groups) == n_groups
+    np.testing.assert_array_equal(np.concatenate(groups), places)
