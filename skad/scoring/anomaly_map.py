@@ -28,7 +28,7 @@ from skad.scoring.tiles import MARGIN, TILE, in_tiles
 # Weights of the branches: the segmentation decoder, which alone was trained to find
 # anomalies, feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
 COMBINATIONS = (
-    (3.0, 1.0, 1.0, 1.0, 0.5, 0.5),
+    (2.0, 1.0, 1.0, 1.0, 0.5, 1.0),
     (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # where parts lie in any pose, the others are blind
 )
 N_KNOTS = 10  # of the calibration of a branch

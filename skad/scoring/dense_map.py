@@ -1,6 +1,6 @@
 """Anomaly maps of the old script's network: its reconstruction error."""
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
