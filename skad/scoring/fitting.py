@@ -118,7 +118,7 @@ def fit_context(images: Iterable[tuple[Tensor, Tensor]]) -> nn.Linear:
         "bias": weights[:, -1].contiguous(),
     }
     context.load_state_dict(state, assign=True)
-    return context
+    return context.requires_grad_(False)
 
 
 @limit_threads(1)
