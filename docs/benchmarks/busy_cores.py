@@ -1,10 +1,10 @@
 """Compare fit and score beside busy processes with a fair share: python THIS_FILE.
 
-Beside b processes that never rest, t threads on p processors have their fair share if
-they take max(1, (t + b) / p) times as long as alone. Each round measures alone, beside
-one and beside two such processes; the figure is the median over the rounds of how much
-longer than that they took. The processors must have nothing else to do. With --check it
-exits with 1 where that is more than 1.5 times.
+Beside b busy processes, t threads on p processors get their fair share if they take
+max(1, (t + b) / p) times as long as alone. Each round measures alone, beside one and
+beside two busy processes; the figure is the median over rounds of the measured time
+divided by that of the fair share. Run it on an idle machine. With --check, the exit
+code is 1 if a figure exceeds 1.5.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Measure what bad images among the good ones do: python THIS_FILE ROOT.
+"""Measure the effect of bad images among the good ones: python THIS_FILE ROOT.
 
-ROOT holds categories in the layout of MVTec AD. Some of the defective test images are
-put, unmarked, among the good training images, in growing shares of these; the same ones
-are left out of the test every time. Default parameters, but for the seed; the last two
-columns are for a `target_fpr` that is raised by the share of bad images.
+ROOT holds categories in MVTec AD layout. A growing share of defective test images is
+added, unlabelled, to the good training images; the same images are removed from every
+test. Parameters are the defaults; in the last two columns, `target_fpr` is raised by
+the share of bad images.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Measure what 8-bit integers would save on the CPU: python THIS_FILE.
 
-The encoder alone, with random weights, against the same with its convolutions, batch
-normalisation folded into them, in 8 bits. The ratio is the median over calls made in
-turn, on one image of 256 x 256 with one thread. The error is that of the last
-features, as a share of their standard deviation; the ranges come from the same image.
+Compares the encoder, with random weights, with the same encoder in 8 bits (batch
+normalisation folded into the convolutions). The ratio is the median over alternating
+calls on one image of 256 x 256 with one thread. The error is that of the last features,
+as a share of their standard deviation; ranges come from the same image.
 """
 
 import copy

@@ -1,9 +1,8 @@
-"""See whether an image without a part is found: python THIS_FILE ROOT --models FOLDER.
+"""Measure scores of images without a part: python THIS_FILE ROOT --models FOLDER.
 
-ROOT holds categories in the layout of MVTec AD, FOLDER the detectors that
-`skad benchmark ROOT --models FOLDER` has stored. The image has one colour: the median
-of the outermost pixels of the good training images, which is the background's where
-parts lie on one.
+ROOT holds categories in MVTec AD layout, FOLDER the detectors that
+`skad benchmark ROOT --models FOLDER` has saved. The empty image has one colour: the
+median of the outermost pixels of the good training images, which is the background.
 """
 
 import argparse

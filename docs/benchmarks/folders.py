@@ -1,8 +1,8 @@
-"""Measure the memory that folders take, small and large: python THIS_FILE.
+"""Measure the memory that small and large folders take: python THIS_FILE.
 
 Each run has a process of its own. It trains for one epoch on a folder of colour images
-of 512 x 512, or scores one of 256 x 256 from the command line; what is told is its peak
-memory. The files of a folder are links to a few images: each is read and decoded.
+of 512 x 512, or scores a folder of 256 x 256 from the command line, and reports its
+peak memory. The files are links to a few images, but each is read and decoded.
 """
 
 import argparse

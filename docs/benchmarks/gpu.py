@@ -1,9 +1,9 @@
-"""Measure training and scoring on a GPU, against what it can do: python THIS_FILE.
+"""Measure training and scoring on a GPU against its peak rate: python THIS_FILE.
 
-Images of 256 x 256 in colour, in the memory of the computer; weights and images are
-random, since the time does not depend on them. The share is that of the arithmetic
-rate of a large bfloat16 matrix product. Then a detector is trained on the GPU, and its
-maps there are compared with those that it gives on the CPU.
+Uses colour images of 256 x 256 in main memory; weights and images are random, because
+the time does not depend on them. Shares are relative to the arithmetic rate of a large
+bfloat16 matrix product. Then trains a detector on the GPU and compares its maps there
+with its maps on the CPU.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Measure how the costs of training and scoring grow: python THIS_FILE --figure FILE.
+"""Measure how the time of training and scoring grows: python THIS_FILE --figure FILE.
 
-One thing is varied at a time. In every round each of its values has its turn, in this
-process; the figure is the median over the rounds, relative to the smallest value. The
-exponent is the slope of a line through the logarithms: 1 where twice as much takes
-twice as long. Images are random: the time does not depend on what they show.
+Varies one quantity at a time. Every round measures each of its values in turn, in this
+process; the figure is the median over rounds, relative to the smallest value. The
+exponent is the slope of a line through the logarithms: 1 if twice as much takes twice
+as long. Images are random, because the time does not depend on them.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Measure which images are taken for near copies: python THIS_FILE ROOT.
+"""Measure which images count as near copies: python THIS_FILE ROOT.
 
-Of every category under ROOT, in MVTec layout, the good training images: first as they
-are, then each with a copy that is changed a little, one kind of change after the other.
-Nothing is trained.
+Groups the good training images of every category under ROOT (MVTec AD layout): first
+unchanged, then together with a slightly changed copy of each, for one kind of change
+after the other. Nothing is trained.
 """
 
 import argparse

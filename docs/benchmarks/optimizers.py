@@ -1,7 +1,7 @@
-"""Compare Muon with AdamW alone, after fewer and more epochs: python THIS_FILE ROOT.
+"""Compare Muon with AdamW after fewer and more epochs: python THIS_FILE ROOT.
 
-ROOT holds categories in the layout of MVTec AD. Both train the same network on the same
-images; the losses are those of training, means of the last five epochs.
+ROOT holds categories in MVTec AD layout. Both optimizers train the same network on the
+same images. The losses are those of training, means of the last five epochs.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Measure the threshold's promise where images have near copies: python THIS_FILE.
+"""Measure the false-alarm rate if images have near copies: python THIS_FILE.
 
-Each repetition draws new parts, adds a changed copy of each, or four frames, and fits
-a small detector twice: as it is, and with every image counted as a part of its own.
-Both then judge new parts. The time that all will take goes to stderr.
+Each repetition draws new parts, adds a changed copy or four frames of each, and fits a
+small detector twice: with groups of near copies, and with each image as its own group.
+Both then score new parts. The expected time is printed to stderr.
 """
 
 import argparse

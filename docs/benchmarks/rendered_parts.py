@@ -1,18 +1,16 @@
 """Render tiles, cells, transistors and pills, good and bad: python THIS_FILE OUTPUT.
 
-OUTPUT gets four categories in the layout of MVTec AD, for kinds of inspection of which
-no real images are at hand:
+Writes four categories in MVTec AD layout to OUTPUT, for kinds of inspection without
+real images. Real images are harder.
 
 - `rendered_tiles`: a streaky surface under light that differs from image to image.
   Faint cracks, holes, frayed places.
 - `rendered_cells`: grains of any shape and shade under a grid of lines. Dark breaks,
   cracks, short dark pieces between two lines.
-- `rendered_transistors`: a part with three legs in one pose before a board. Turned and
-  shifted, a leg cut or bent, a worn spot, none at all.
+- `rendered_transistors`: a part with three legs in one pose before a board. Rotated or
+  shifted parts, a leg cut or bent, a worn spot, no part at all.
 - `rendered_pills`: a speckled pill with a print, in about one pose. Scratches, cracks,
-  chips, stains, specks of another colour, a print of which a stroke is missing.
-
-They are drawn images and no proof of anything.
+  chips, stains, specks of another colour, a missing stroke of the print.
 """
 
 import argparse

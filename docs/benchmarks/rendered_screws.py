@@ -1,10 +1,10 @@
 """Render screws in any rotation, with defects of a few pixels: python THIS_FILE OUTPUT.
 
-OUTPUT gets a category `rendered_screws` in the layout of MVTec AD: gray screws on a
-bright ground, each turned by a random angle, lit from one side, threads at any phase.
-Defects: a flattened flank of the thread, a scratch on the neck, a dent in the head, a
-worn spot on the thread. They are drawn images and no proof of anything; but where in an
-image a part lies says nothing about them, and `skad benchmark OUTPUT` measures that.
+Writes the category `rendered_screws` in MVTec AD layout to OUTPUT: gray screws on a
+bright ground, each rotated by a random angle, lit from one side, with a random phase of
+the thread. Defects: a flattened flank of the thread, a scratch on the neck, a dent in
+the head, a worn spot on the thread. Real images are harder, but these show what happens
+if the position of a part says nothing about it. Then run `skad benchmark OUTPUT`.
 """
 
 import argparse

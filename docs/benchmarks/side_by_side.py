@@ -1,9 +1,9 @@
-"""Measure what runs beside training and scoring: python THIS_FILE.
+"""Measure what runs in parallel with training and scoring: python THIS_FILE.
 
-Decoding: training from a folder of JPEG files, which a thread reads ahead, against
-training on the same images in memory. Jobs: a cross-validation with two jobs of joblib
-against the same with one. The figures are medians of ratios of two times, measured in
-turn. Images are random.
+Decoding: training on a folder of JPEG files, which a thread reads ahead, against
+training on the same images in memory. Jobs: cross-validation with two joblib jobs
+against one. The figures are medians of ratios of two alternating measurements. Images
+are random.
 """
 
 import argparse

@@ -1,8 +1,7 @@
-"""Measure the threshold's promise on exchangeable scores: python THIS_FILE.
+"""Measure the guarantee of the threshold on exchangeable scores: python THIS_FILE.
 
-Each repetition draws m calibration scores and 200 new good ones from one heavy-tailed
-distribution, sets the threshold from the former and counts false alarms among the
-latter.
+Each repetition draws m calibration scores and 200 new good scores from one heavy-tailed
+distribution, sets the threshold on the former and counts false alarms among the latter.
 """
 
 import warnings

@@ -1,9 +1,9 @@
-"""Cut turned crops out of images, as parts in any pose: python THIS_FILE ROOT OUTPUT.
+"""Cut rotated crops out of images, as parts in any pose: python THIS_FILE ROOT OUTPUT.
 
-ROOT holds categories in the layout of MVTec AD; OUTPUT gets the same of squares, one
-out of every image, turned by a random angle about a random place. A defective image
-gives one that shows at least half of its defect, or a tenth of a square full of it; or
-none. On what comes out, `skad benchmark OUTPUT` measures parts that lie in no pose.
+ROOT holds categories in MVTec AD layout. OUTPUT gets the same categories with one
+square crop of each image, at a random position and rotation. A crop of a defective
+image shows at least half of the defect, or a tenth of a square full of it; otherwise
+the image is left out. Then run `skad benchmark OUTPUT`.
 """
 
 import argparse

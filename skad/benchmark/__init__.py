@@ -1,4 +1,4 @@
-"""Measures detectors on image sets in the layout of MVTec AD.
+"""Runs of a detector on image sets in MVTec AD layout, and the table of their results.
 
-Imports `detectors`, `model_io`, `metrics` and the rooms below them.
+Imports `detectors`, `model_io`, `metrics` and the packages below them.
 """

@@ -1,4 +1,4 @@
-"""The command line: one module a command.
+"""The command line: its options, and one module per command.
 
-Imports every room but `legacy`; nobody imports it.
+Imports every package but `legacy`. No other package imports it.
 """

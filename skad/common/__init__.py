@@ -1,4 +1,4 @@
-"""Small tools that know nothing of images: checks, files, locks, threads, warnings.
+"""Helpers that know nothing about images: checks, files, locks, threads, warnings.
 
-Imports nothing of skad's.
+Imports no other package of skad.
 """

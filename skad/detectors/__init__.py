@@ -1,4 +1,4 @@
-"""The public detectors: parameters, fit, scores, maps, inspection.
+"""The public detectors: parameters, fitting, scores, maps, regions and thresholds.
 
-Imports all rooms below: `common`, `images`, `network`, `scoring`, `threshold`.
+Imports `common`, `images`, `network`, `scoring` and `threshold`.
 """

@@ -1,4 +1,4 @@
-"""Files, folders and arrays of images: decoding, resizing, checking, batches.
+"""Image files, folders and arrays: found, decoded, resized, checked, read in batches.
 
 Imports `common`.
 """

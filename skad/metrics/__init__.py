@@ -1,4 +1,4 @@
-"""Metrics and scorers for anomaly detection, image by image and pixel by pixel.
+"""Metrics and scorers for anomaly detection, per image and per pixel.
 
 Imports `common`.
 """

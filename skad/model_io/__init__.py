@@ -1,4 +1,4 @@
-"""One safetensors file for a fitted detector: written, checked and read.
+"""Model files: a fitted detector is saved as one safetensors file, checked and loaded.
 
-Imports `detectors` and the rooms below it.
+Imports `detectors` and the packages below it.
 """

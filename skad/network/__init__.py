@@ -1,4 +1,4 @@
-"""The network and its training: model, augmentation, synthetic anomalies, optimizer.
+"""The autoencoder and its training: augmentation, synthetic anomalies, optimizer.
 
-Imports `common` and `images`.
+Also holds the network of the old script. Imports `common` and `images`.
 """

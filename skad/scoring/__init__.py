@@ -1,4 +1,4 @@
-"""From the network's features to the anomaly map, and what that needs to be fitted.
+"""The anomaly map: from the network's outputs to scores, and what is fitted for it.
 
 Imports `common`, `images` and `network`.
 """

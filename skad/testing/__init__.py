@@ -1,6 +1,6 @@
-"""Checks for anybody's image detector.
+"""Checks that any image detector should pass, like scikit-learn's `check_estimator`.
 
-Imports nothing of skad's.
+Imports no other package of skad.
 """
 
 from skad.testing.checks import (

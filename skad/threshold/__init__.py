@@ -1,4 +1,4 @@
-"""From scores to a verdict: conformal thresholds and what they promise.
+"""Thresholds and p-values from the scores of good images, or from labelled ones.
 
 Imports `common`.
 """
