@@ -1,7 +1,7 @@
 """Measure the memory that large images take: python THIS_FILE.
 
-For each size a process of its own scores one colour image of noise with a model of
-random numbers, and tells by how much its peak memory exceeds what it held before.
+For each size, a process of its own scores one colour image of noise with a random
+model. The figure is by how much its peak memory exceeds what it held before.
 """
 
 import multiprocessing

@@ -1,9 +1,8 @@
-"""Compare what skad does with yardsticks that run in turn with it: python THIS_FILE.
+"""Compare the speed of skad with yardsticks: python THIS_FILE.
 
-Every time is a ratio of two things measured one after the other, several rounds, in
-this process; the figure is the median of the rounds. Images and weights are random: the
-time does not depend on them. With --check it exits with
-1 where a ratio is beyond its limit.
+Each figure is the ratio of two times, measured alternately in this process: the median
+over several rounds. Images and weights are random, because the time does not depend on
+them. With --check, the exit code is 1 if a ratio misses its limit.
 """
 
 import argparse
@@ -195,7 +194,7 @@ def ratios_of_training() -> list[Ratio]:
     old = old_step((1, 200, 200))
     return [
         Ratio(
-            "simulated defects / training step",
+            "synthetic anomalies / training step",
             simulation(colour),
             training_step(colour),
             0.1,
