@@ -25,24 +25,22 @@ from skad.network.checkpoint import HeldCheckpoint, hold
 
 
 class PatchAutoencoderDetector(ImageDetector):
-    """Learn from good images what good looks like; find what deviates, and where.
+    """Find anomalies in images, and where they are, after training on good images.
 
-    A small convolutional network is trained from scratch on the good images: an
-    autoencoder, and a segmentation decoder that learns to mark synthetic anomalies in
-    them. The output of that decoder, the distances of the encoder's features from
-    those of good images and the reconstruction error make one map, the calibrated
-    anomaly score. Around strong defects, a second pass without them removes their
-    halo from the map.
+    A small convolutional network is trained from scratch: an autoencoder, and a
+    segmentation decoder that learns to mark synthetic anomalies in the good images.
+    The anomaly map combines the output of that decoder, the distances of the encoder's
+    features from those of good images, and the reconstruction error.
 
     Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
-    4000 x 4000 takes less than 1 GB. Training takes whole images, and memory for
-    `batch_size` of them.
+    4000 x 4000 takes less than 1 GB. Training uses whole images, `batch_size` at a
+    time.
 
     Parameters
     ----------
     patch_size : int or tuple of int, default=40
-        Size of the largest defect to expect, in pixels at the working resolution. A
-        tuple means defects of several scales.
+        Size of the largest defect that you expect, in pixels at the working
+        resolution. A tuple means defects of several scales.
     image_size : int or (height, width), default=None
         Working resolution; None = as given. Maps come back at the input's resolution.
         If it is set, `fit` takes a list of images of several sizes, too, and all
@@ -68,23 +66,23 @@ class PatchAutoencoderDetector(ImageDetector):
         Promised false-alarm rate: a new good image is flagged with at most this
         probability, if it is exchangeable with the held-out ones.
     roi : array-like of shape (H, W), or path of an image file, default=None
-        Where to look, at the resolution of the input: True, or the larger of two
-        values, as 255 beside 0. Pixels outside count nowhere. For an `ImageFolder`
-        that resizes its files, a mask of their size is resized with them.
+        Mask of the region to inspect, at the resolution of the input: bool, or two
+        values such as 0 and 255. Pixels outside are ignored everywhere. For an
+        `ImageFolder` that resizes its files, a mask of their size is resized, too.
     device : str, default="auto"
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … The same detector
-        gives the same scores on all of them to within 1e-3 of their value.
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … Scores
+        of one detector agree between devices within a relative error of 1e-3.
     memory : None, path or joblib.Memory, default=None
-        Where trainings are kept: equal data and equal training parameters are trained
-        once, so that a search over thresholds trains nothing again. Needs an int
+        Cache of trainings: `fit` trains once for equal data and equal training
+        parameters, so a search over thresholds does not retrain. Needs an int
         `random_state`.
     warm_start : bool, default=False
-        A further `fit` goes on from the fitted network. Images that it was trained on
-        before, and those of their groups, do not set the threshold.
+        `fit` continues from the fitted network. Images that it was trained on before,
+        and those of their groups, do not set the threshold.
     random_state : int, RandomState instance or None, default=None
-        The only source of randomness. On the CPU, equal ints give equal detectors to
-        the bit if torch has as many threads; otherwise a training is rounded
-        differently. Scores of one detector agree to within 1e-5 of their value.
+        The only source of randomness. On the CPU, an int gives identical detectors if
+        torch uses the same number of threads; with another number, training rounds
+        differently. Scores of one detector agree within a relative error of 1e-5.
     verbose : int, default=0
         1 = a progress bar with the loss.
 
@@ -95,15 +93,16 @@ class PatchAutoencoderDetector(ImageDetector):
     offset_ : float
         ``decision_function = score_samples - offset_``.
     pixel_threshold_ : float
-        ``-offset_``: a pixel deviates where the anomaly map is larger.
+        ``-offset_``: a pixel is anomalous where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that were held out, or given to `calibrate`:
-        what `p_value` compares with.
+        Sorted scores of the good images that were held out, or passed to `calibrate`.
+        `p_value` compares with them.
     promised_fpr_ : float in (0, 1)
-        What the threshold promises: `target_fpr`, or ``1 / (m + 1)`` where that is
-        more; NaN where labels, `contamination` or you set it.
+        The false-alarm rate that the threshold guarantees: `target_fpr`, or
+        ``1 / (m + 1)`` if that is more. NaN if labels, `contamination` or you set the
+        threshold.
     mean_map_ : float
-        Mean value of the maps of these images, before the second pass.
+        Mean value of the anomaly maps of these images.
     history_ : list of dict
         One an epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
     labelled_threshold_ : LabelledThreshold
@@ -113,12 +112,12 @@ class PatchAutoencoderDetector(ImageDetector):
         of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
         "torch_version".
     image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the training images; (p,) of rows. Of several sizes,
-        what they are resized to.
+        (H, W) or (H, W, C) of the training images; (p,) of rows. For images of
+        several sizes, what they are resized to.
     n_features_in_ : int
-        Numbers in an image.
+        Number of values in an image.
     feature_names_in_ : ndarray of str of shape (n_features_in_,)
-        Only where X was a table whose columns have names.
+        Only if X was a table with column names.
 
     Examples
     --------
@@ -179,20 +178,21 @@ class PatchAutoencoderDetector(ImageDetector):
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images, channels last. uint8 and uint16 are scaled by their type;
             other numbers are standardised. A lazy sequence is read in a thread, one
-            batch ahead. With `image_size`, a list of images of several sizes will do.
+            batch ahead. With `image_size`, a list of images of several sizes works.
         y : array-like of shape (n,), default=None
-            Labels, +1 good and -1 anomalous: images labelled -1 are left out. A y that
+            Labels, +1 good and -1 anomalous: images labelled -1 are skipped. A y that
             cannot be labels, such as a continuous target, is ignored.
         groups : array-like of shape (n,), default=None
-            One label an image: images of one group show one part, as in a burst. All
-            of them train, or one of them, drawn at random, sets the threshold. The
-            promise of `target_fpr` is for an image drawn from a new group, and the m
-            in `promised_fpr_` counts groups. None: near copies are one group.
+            One label per image: images of one group show one part, as in a burst.
+            Either all images of a group train, or one of them, drawn at random, helps
+            to set the threshold. `target_fpr` then holds for an image drawn from a
+            new group, and m in `promised_fpr_` counts groups. None: near copies form
+            groups.
         checkpoint : path, default=None
-            A file to write the unfinished training to, every half minute. After a
-            stop, the same call goes on from there, comes to the same end and deletes
-            the file. A damaged file is replaced by the one before it, which lies
-            beside it as "….previous". Needs an int `random_state`.
+            File that stores the unfinished training every half minute. After a stop,
+            the same call resumes from it, gives the same result and deletes it. The
+            version before it, "….previous", replaces a damaged file. Needs an int
+            `random_state`.
 
         Returns
         -------
@@ -204,18 +204,18 @@ class PatchAutoencoderDetector(ImageDetector):
             If `checkpoint` cannot be read or written when training begins;
             BlockingIOError if another fit is writing to it.
         ValueError
-            For a parameter out of its range; for wrong images, labels or groups; for
-            fewer than 2 good images, or, with `warm_start`, none that is new; for a
-            lazy sequence that cannot be pickled, with `memory` or `checkpoint`; for a
-            `checkpoint` of something else; for a training that diverges.
+            If a parameter is out of range; if images, labels or groups are invalid; if
+            there are fewer than 2 good images or, with `warm_start`, no new one; if a
+            lazy sequence cannot be pickled, with `memory` or `checkpoint`; if the
+            `checkpoint` is of another training; if training diverges.
 
         Warns
         -----
         UserWarning
-            If y may be labels and is ignored, as 0 and 1 are; if the held-out images
-            are too few to promise `target_fpr`, or some are copies or near copies; if
-            some channels are too faint beside others, training may need more memory
-            than there is, or `checkpoint` can no longer be written.
+            If y looks like labels but is ignored, such as 0 and 1; if there are too
+            few held-out images to guarantee `target_fpr`; if some images are copies or
+            near copies; if some channels are much fainter than others; if training may
+            need more memory than there is; if `checkpoint` cannot be written any more.
         """
         with hold(checkpoint) as held:
             self._validate_params()
