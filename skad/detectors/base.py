@@ -218,12 +218,6 @@ class ImageDetector(
         ValueError
             For images unlike those of `fit`; for labels other than +1 and -1, or of
             one of them alone; for wrong groups, metric or costs.
-
-        Warns
-        -----
-        UserWarning
-            If the images are too few to promise `target_fpr`, some are copies or near
-            copies of others, or most are unlike those that set the threshold so far.
         """
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
@@ -231,10 +225,9 @@ class ImageDetector(
         groups = None if groups is None else check_groups(groups, len(images))
         rng, roi = generator(self.random_state), fitted.mapper.roi
         images.watch = watch = Watch(roi)
+        kept = None  # the places of good images: here, of all
         if labels is None:
-            kept = places = calibration_places(
-                images, fitted.trained_on, rng, groups, roi
-            )
+            places = calibration_places(images, fitted.trained_on, rng, groups, roi)
             scores, means = fitted.mapper.score_images(images.subset(places))
             threshold = self._promising(scores, means)
         else:
@@ -248,7 +241,7 @@ class ImageDetector(
             threshold = replace(threshold, labelled=found)
         if fitted.threshold is not None:
             warn_if_unlike(watch.statistics(), fitted.threshold.statistics)
-        seen = watch.kept(None if labels is None else kept)
+        seen = watch.kept(kept)
         self._fitted = replace(fitted, threshold=replace(threshold, statistics=seen))
         return self
 

@@ -43,15 +43,15 @@ class PatchAutoencoderDetector(ImageDetector):
         resolution. A tuple means defects of several scales.
     image_size : int or (height, width), default=None
         Working resolution; None = as given. Maps come back at the input's resolution.
-        If it is set, `fit` takes a list of images of several sizes, too, and all
-        methods then take images of any size: `resize_image` brings them to this one.
+        If it is set, `fit` takes a list of images of several sizes, too; then all
+        methods take images of any size.
     image_shape : (H, W) or (H, W, C), default=None
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
     epochs : int, default=75
-        Passes over the training images. An epoch shows at least 64 images, or one per
-        256 pixels of an image if that is less. Images of fewer than 256 pixels, such
-        as rows of a few features, get ``epochs * pixels / 256`` epochs, at least one.
+        Passes over the training images. An epoch shows at least 64 images (fewer, if
+        they have less than 16,384 pixels). Images of fewer than 256 pixels, such as
+        rows of a few features, get ``epochs * pixels / 256`` epochs, at least one.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.01
@@ -108,9 +108,8 @@ class PatchAutoencoderDetector(ImageDetector):
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
     provenance_ : dict
-        "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
-        of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
-        "torch_version".
+        "fitted_at" (UTC), "n_images", "n_training", "n_calibration", "source" (the
+        folder of an `ImageFolder`, else None), "skad_version", "torch_version".
     image_shape_in_ : tuple
         (H, W) or (H, W, C) of the training images; (p,) of rows. For images of
         several sizes, what they are resized to.

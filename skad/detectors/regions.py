@@ -35,23 +35,8 @@ class Region(NamedTuple):
     def scaled(self, from_size: Size, to_size: Size) -> "Region":
         """Return the region in the pixels of the same image at another size.
 
-        Parameters
-        ----------
-        from_size : (height, width)
-            Of the image that the region was found in.
-        to_size : (height, width)
-            Of the image where it is wanted, such as the frame of the camera.
-
-        Returns
-        -------
-        region : Region
-            The box grows to whole pixels; the area is rounded, to at least 1.
-
-        Raises
-        ------
-        ValueError
-            If a size is not two whole numbers of at least 1, or the box lies outside
-            `from_size`.
+        Sizes are (height, width). The box grows to whole pixels; the area is rounded,
+        to at least 1. A ValueError says where the box does not lie in `from_size`.
 
         Examples
         --------
