@@ -1,4 +1,4 @@
-"""Displays in the manner of scikit-learn: computed arrays in, a drawing out.
+"""Displays as in scikit-learn: computed arrays in, a plot out.
 
 Imports `common`, `metrics` and `overlays`; loads matplotlib only to draw.
 """
@@ -28,20 +28,20 @@ _CROWDED = 0.08  # of a colour bar's length: nearer tick labels would touch
 class AnomalyMapDisplay:
     """Image and anomaly map side by side.
 
-    The colours of the map run from 0 to twice the threshold, and further only where the
-    map does: they are never stretched for one image. Create a display with
-    :meth:`from_estimator`, or from computed arrays.
+    The colours of the map run from 0 to twice the threshold, or to the map's maximum if
+    that is larger. Create a display with :meth:`from_estimator`, or from computed
+    arrays.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, C)
         The image, as :func:`skad.overlays.to_rgb_uint8` takes it.
     anomaly_map : array-like of shape (H, W)
-        Its anomaly map, higher = worse.
+        Its anomaly map, higher = more anomalous.
     threshold : float
         Pixels with larger map values are anomalous.
     mask : array-like of shape (H, W), default=None
-        The ground truth: bool, or numbers of which the largest is anomalous.
+        Ground truth: bool, or numbers of which the largest is anomalous.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class AnomalyMapDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, or two of them, default=None
-            Two Axes are drawn on, one is divided in two, and None makes a figure.
+            Two Axes to draw on; one is divided in two; None creates a figure.
         cmap : str, default="viridis"
             Colour map of the anomaly map.
 
@@ -189,8 +189,8 @@ class AnomalyMapDisplay:
 class ScoreDisplay:
     """Histograms of the scores of good and anomalous images, with the threshold.
 
-    The axis shows minus the score: higher = worse. Bars begin and end at the threshold,
-    so exactly what is flagged is drawn to the right of it.
+    The axis shows minus the score: higher = more anomalous. The threshold lies between
+    two bars, so exactly the flagged images are to the right of it.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ class ScoreDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Where to draw; None creates a figure.
         bins : int, default=30
             Approximate number of bars that span the scores.
 

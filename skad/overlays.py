@@ -1,4 +1,4 @@
-"""Draw anomalies into images: heat and boxes, as plain arrays.
+"""Draw heat maps and boxes into images, as arrays.
 
 Imports `common` and `images`.
 """
@@ -43,12 +43,12 @@ def to_rgb_uint8(
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, C)
-        Three channels are red, green and blue. Any other number is shown as the gray
-        mean of the channels.
+        Three channels are red, green and blue. For any other number of channels, their
+        mean is shown in gray.
     value_range : (low, high), default=None
-        Values that become black and full brightness, as (0, 4095) for a camera of 12
-        bits. None: the whole range of the type for bool, uint8 and uint16; otherwise
-        (0, 1) where the image fits into it, else its own minimum and maximum.
+        Values that become black and full brightness, such as (0, 4095) for a 12-bit
+        camera. None: the range of the type for bool, uint8 and uint16; otherwise
+        (0, 1) if all values lie in it, else the image's minimum and maximum.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def to_rgb_uint8(
     Raises
     ------
     ValueError
-        If the shape is another, a value is not finite, or the range is empty.
+        If the image has another shape, a value is not finite, or the range is empty.
 
     Examples
     --------
@@ -115,8 +115,8 @@ def heat_map_image(
     image : array-like of shape (H, W) or (H, W, C)
         The image, as :func:`to_rgb_uint8` takes it.
     anomaly_map : array-like of shape (H, W) or (h, w)
-        Its anomaly map, higher = worse. A map of another size is resized smoothly; what
-        exceeds the threshold still does, and nothing else comes to exceed it.
+        Its anomaly map, higher = more anomalous. A map of another size is resized
+        smoothly: peaks above the threshold stay above it, and none is added.
     threshold : float
         Pixels with larger map values are anomalous.
     opacity : float, default=0.6
@@ -178,8 +178,8 @@ def boxes_image(
     image : array-like of shape (H, W) or (H, W, C)
         The image, as :func:`to_rgb_uint8` takes it.
     boxes : iterable of (row_min, col_min, row_max, col_max)
-        Half-open boxes, as from `skimage.measure.regionprops`. What lies outside the
-        image is not drawn.
+        Half-open boxes, as from `skimage.measure.regionprops`. Parts outside the image
+        are not drawn.
     thickness : int, default=2
         Width of the lines in pixels, at least 1.
 
@@ -218,7 +218,7 @@ def boxes_image(
 
 
 def hottest_value(threshold: float) -> float:
-    """Return the map value from which on the colours of a heat map stay the same.
+    """Return the map value at which the colours of a heat map end.
 
     Parameters
     ----------

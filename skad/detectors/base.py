@@ -81,13 +81,13 @@ class ImageDetector(
         """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
 
         Higher = more normal. X is what `fit` takes, here as in the other methods. They
-        warn where most images are unlike the good ones that set the threshold, as in
-        bit depth, channel order or light.
+        warn if most images differ from the good ones that set the threshold, for
+        instance in bit depth, channel order or light.
         """
         return _scores(*self._check_images(X))
 
     def fit_predict(self, X, y=None, **fit_params):
-        """Return ``fit(X, y).predict(X)``, (n,) int; fit ignores images labelled -1."""
+        """Return ``fit(X, y).predict(X)``, (n,) int; fit skips images labelled -1."""
         return self.fit(X, y, **fit_params).predict(X)
 
     def decision_function(self, X):
@@ -104,7 +104,7 @@ class ImageDetector(
         """Return the balanced accuracy of `predict`, in [0, 1].
 
         y is (n,), +1 good and -1 anomalous; other numbers give NaN with a warning. If
-        all labels are equal, as in a fold of a search, it is the accuracy.
+        all labels are the same, as in a fold of a search, it is the accuracy.
         """
         known = are_labels(y)
         predicted = self.predict(X)
@@ -118,39 +118,40 @@ class ImageDetector(
     def p_value(self, X):
         """Return conformal p-values of images, (n,) float64 in (0, 1].
 
-        A good image has one of at most a with a probability of at most a.
+        The p-value of a good image is at most a with a probability of at most a.
         """
         fitted, images = self._check_images(X)
         calibration_scores = fitted.needed_threshold().calibration_scores
         return conformal_p_value(_scores(fitted, images), calibration_scores)
 
     def anomaly_map(self, X):
-        """Return how much every pixel deviates, (n, H, W) float32, >= 0.
+        """Return the anomaly score of every pixel, (n, H, W) float32, >= 0.
 
-        Higher = more anomalous, on one absolute scale. For images of several sizes,
-        this, `predict_mask` and `reconstruct` return a list of n arrays.
+        Higher = more anomalous, on one absolute scale for all images. For images of
+        several sizes, this method, `predict_mask` and `reconstruct` return lists of n
+        arrays.
         """
         return joined(list(_maps(*self._check_images(X))))
 
     def predict_mask(self, X):
-        """Return where images deviate: (n, H, W) bool, ``map > pixel_threshold_``."""
+        """Return which pixels are anomalous: (n, H, W), ``map > pixel_threshold_``."""
         fitted, images = self._check_images(X)
         threshold = -fitted.needed_threshold().offset
         return joined([above(some, threshold) for some in _maps(fitted, images)])
 
     def anomaly_regions(self, X):
-        """Return the connected regions that deviate, the highest peak first.
+        """Return the connected anomalous regions of each image, highest peak first.
 
         Returns
         -------
         regions : list of n lists of Region
-            In pixels of the images as given or, of an `ImageFolder`, of its files.
+            In pixels of the images as given; for an `ImageFolder`, of its files.
         """
         found = [(r.regions, r.anomaly_map.shape) for r in self._judged(X)]
         return regions_in_frames(X, *zip(*found, strict=True))
 
     def inspect(self, X):
-        """Return all that there is to say about each image.
+        """Return score, verdict, regions and map of each image.
 
         Returns
         -------
@@ -174,7 +175,7 @@ class ImageDetector(
         return (judge(one, offset, scores) for some in maps for one in some)
 
     def reconstruct(self, X):
-        """Return what the autoencoder makes of images, in the shape and type of X."""
+        """Return the autoencoder's reconstructions, in the shape and type of X."""
         fitted, images = self._check_images(X)
         rebuilt = fitted.mapper.over(images, fitted.mapper.reconstruct)
         given = list(rebuilt_in_given_sizes(rebuilt, images))
@@ -190,19 +191,18 @@ class ImageDetector(
         cost_miss=1,
         cost_false_alarm=1,
     ):
-        """Set the threshold anew; nothing is trained.
+        """Set a new threshold, without training.
 
         Parameters
         ----------
         X : array-like or lazy sequence of n images, as in `fit`
             Images that the network was not trained on.
         y : array-like of shape (n,), default=None
-            None: all images are good, and the threshold promises `target_fpr`. Labels
-            +1 (good) and -1 (anomalous): the best threshold by `metric`.
+            None: all images are good, and the threshold guarantees `target_fpr`.
+            Labels +1 (good) and -1 (anomalous): the threshold optimises `metric`.
         groups : array-like of shape (n,), default=None
-            One label an image: one image of each group counts, drawn at random; with
-            y, a good and an anomalous one. None: near copies are one group, unless
-            there is y.
+            One label per image: one image of each group counts, drawn at random; with
+            y, a good and an anomalous one. None: without y, near copies form groups.
         metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
         cost_miss, cost_false_alarm : float, default=1
             For ``metric="cost"``; >= 0, and not both 0.
@@ -216,8 +216,8 @@ class ImageDetector(
         Raises
         ------
         ValueError
-            For images unlike those of `fit`; for labels other than +1 and -1, or of
-            one of them alone; for wrong groups, metric or costs.
+            If images have another format than those of `fit`; if labels are not +1
+            and -1, or all the same; if groups, metric or costs are invalid.
         """
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
@@ -246,7 +246,7 @@ class ImageDetector(
         return self
 
     def retarget(self, target_fpr):
-        """Set `target_fpr`, and the threshold from the same calibration images.
+        """Set `target_fpr`, and a threshold from the same calibration images.
 
         Returns self.
         """

@@ -32,21 +32,21 @@ def read_image(
     *,
     truncated: str = "error",
 ) -> NDArray[Any]:
-    """Read one image file, upright as its EXIF orientation says.
+    """Read one image file, rotated according to its EXIF orientation.
 
     Parameters
     ----------
     path : path
-        A PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or PPM file. Its contents
-        decide, not its name.
+        A PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or PPM file, recognised by
+        its contents, not by its name.
     image_size : int or (height, width), default=None
-        Resize to this many pixels, an int meaning a square; shrinking averages, so
-        that it does not alias. None keeps the size of the file.
+        Resize to this many pixels, with antialiasing; an int means a square. None
+        keeps the size of the file.
     gray : bool, default=False
         Convert colour to luminance, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601-7).
     truncated : {"error", "warn"}, default="error"
-        What to do with a file whose data end early. "warn" reads what its decoder
-        gives, if anything, the rest black or gray, with a warning.
+        What to do with a file that ends early. "warn" reads what can be decoded, the
+        rest black or gray, with a warning.
 
     Returns
     -------
@@ -59,10 +59,10 @@ def read_image(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file cannot be read; the message names the file and the reason. That
-        includes files of several frames or pages, claims of more than 2**28 pixels,
-        pixels that are NaN or infinite, and more than 8 bits where Pillow would cut to
-        8, as in 16-bit PNG files with colour or alpha.
+        If the file cannot be read; the message gives the reason. This includes files
+        with several frames or pages, with more than 2**28 pixels, with NaN or infinite
+        pixels, and with more than 8 bits if Pillow would reduce them to 8, such as
+        16-bit PNG files with colour or alpha.
 
     Examples
     --------

@@ -31,26 +31,26 @@ def find_images(
     Parameters
     ----------
     path : path or iterable of paths
-        A folder, searched for files with the suffixes of image files, in any case; one
-        file; a pattern such as ``"parts/*.png"``, where ``**`` stands for folders in
-        folders; or files of any suffix, which may be a table of one column. ``~`` is
-        your home.
+        A folder, searched for files with the suffix of an image format, in any case;
+        one file; a pattern such as ``"parts/*.png"``, where ``**`` matches nested
+        folders; or several files with any suffix, which may be a table with one
+        column. ``~`` is your home folder.
     recursive : bool, default=False
-        Search the folders in a folder, too. Links to folders are not followed.
+        Search subfolders, too. Links to folders are not followed.
 
     Returns
     -------
     list of pathlib.Path
-        Of a folder, in plain string order: ``"10.png"`` comes before ``"2.png"``; of an
-        iterable, in its order. Files in a folder that are no images are named in a
-        warning, except hidden ones and those that systems leave there.
+        For a folder, in plain string order: ``"10.png"`` comes before ``"2.png"``; for
+        an iterable, in its order. A warning names files in a folder that are not
+        images, except hidden files and system files.
 
     Raises
     ------
     FileNotFoundError
         If the folder or a named file does not exist, or nothing matches the pattern.
     ValueError
-        If there is no image in the folder, no path in the iterable, or what is no path.
+        If the folder has no image, or the iterable has no path or an invalid one.
     """
     check_bool("recursive", recursive)
     if not isinstance(path, str | os.PathLike):

@@ -34,8 +34,8 @@ def read_images(
 ) -> NDArray[Any]:
     """Read a folder of images, or a list of files, into one array.
 
-    Files that cannot be read are named in a warning and left out; where labels must
-    keep step, use `ImageFolder` and its `paths`.
+    A warning names files that cannot be read; they are skipped. To match images with
+    labels, use `ImageFolder` and its `paths`.
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ def read_images(
 
 
 class ImageFolder:
-    """A lazy sequence of images that decodes a file when it is asked for.
+    """A lazy sequence of images that decodes a file when it is accessed.
 
-    So a folder larger than the memory can be fitted and scored. An int as index gives
-    an image; a slice, a list of ints or a bool mask gives another `ImageFolder`.
+    Use it for folders that do not fit into memory. An int as index gives an image; a
+    slice, a list of ints or a bool mask gives another `ImageFolder`.
 
     Parameters
     ----------
@@ -76,26 +76,26 @@ class ImageFolder:
     image_size, gray
         As in `read_image`.
     check : bool, default=True
-        Decode every file once now: those that cannot be read are named in a warning
-        and left out, and images that do not fit together are an error. False trusts
-        the first image; a file that differs is an error when it is asked for.
+        True: decode every file once now. A warning names files that cannot be read;
+        they are skipped. Images of different formats raise an error. False: trust the
+        first image; a file that differs raises an error when it is accessed.
     recursive : bool, default=False
     truncated : {"error", "warn"}, default="error"
-        As in `read_image`; such files are left out, or named in a warning once.
+        As in `read_image`; such files are skipped, or named in a warning once.
 
     Attributes
     ----------
     paths : list of pathlib.Path
-        The files, in order: labels belong beside these.
+        The files, in order.
     folder : pathlib.Path or None
         The source, if it is a folder.
     left_out : list of (pathlib.Path, str)
-        The files of the source that could not be read, with the reasons.
+        Files that could not be read, with the reasons.
 
     Notes
     -----
-    A pickle holds paths, not pixels, and the size and time of last change of each file,
-    so that a ``joblib.Memory`` notices those that were overwritten. Errors are those of
+    A pickle stores paths, not pixels, and the size and modification time of each file,
+    so that a ``joblib.Memory`` notices changed files. Errors are those of
     `read_images`.
 
     Examples
@@ -224,9 +224,9 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class ImageReader(TransformerMixin, BaseEstimator):
-    """Transformer that reads images: paths in, one array out, for a ``Pipeline``.
+    """Transformer for a ``Pipeline`` that reads image files: paths in, one array out.
 
-    It is stateless: `fit` checks the parameters and learns nothing.
+    `fit` only checks the parameters.
 
     Parameters
     ----------

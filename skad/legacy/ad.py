@@ -57,7 +57,7 @@ class AD:
     """Anomaly detector with the calls of the old script.
 
     A name makes a new model; the path of a stored model loads it. Images keep their 8
-    or 16 bits a channel; models in colour read gray files as colour.
+    or 16 bits per channel. Colour models read gray files as colour.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How well maps tell anomalous pixels from good ones: AU-PRO and the pixel AUROC.
+"""How well maps separate anomalous from good pixels: AU-PRO and pixel AUROC.
 
 References
 ----------
@@ -36,19 +36,19 @@ def pro_curve(
     Parameters
     ----------
     masks : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        The truth: bool, or 0 and one number above it, which is anomalous. In a sequence
-        the images may differ in size.
+        Ground truth: bool, or 0 (good) and one positive number (anomalous). Images of
+        a sequence may differ in size.
     maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        Anomaly maps: finite numbers, higher = worse.
+        Anomaly maps: finite numbers, higher = more anomalous.
 
     Returns
     -------
     fpr, pro : ndarray of shape (k,), float64
-        Never falling, from 0 to 1. With an `UndefinedMetricWarning`, `pro` is NaN if no
-        pixel is anomalous, `fpr` if none is good.
+        Increasing from 0 to 1, not strictly. With an `UndefinedMetricWarning`, `pro` is
+        NaN if no pixel is anomalous, and `fpr` if none is good.
     thresholds : ndarray of shape (k,)
-        Falling, the first infinite. Thresholds within a stretch of constant overlap
-        are left out: straight lines join the points.
+        Decreasing, the first infinite. Points on a straight line between others are
+        left out.
 
     Raises
     ------
@@ -95,13 +95,13 @@ def au_pro_score(
     masks, maps
         As in :func:`pro_curve`, which raises the same errors.
     integration_limit : float, default=0.3
-        Largest false-positive rate of pixels that counts, in (0, 1]; the area up to it
+        Largest false-positive rate of pixels that counts, in (0, 1]. The area up to it
         is divided by it. The default is that of [1]_.
 
     Returns
     -------
     score : float
-        From 0 to 1; 1 = every region is flagged before any good pixel. NaN with an
+        From 0 to 1; 1 = all regions are flagged before any good pixel. NaN with an
         `UndefinedMetricWarning` if no pixel is anomalous or none is good.
     """
     if not 0 < as_float(integration_limit) <= 1:
@@ -123,8 +123,8 @@ def au_pro_score(
 def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     """Area under the ROC curve over all pixels of all images.
 
-    The share of pairs of an anomalous and a good pixel in which the anomalous one has
-    the higher value; ties count one half.
+    That is the probability that an anomalous pixel has a higher value than a good one;
+    ties count one half.
 
     Parameters, errors and warnings are those of :func:`au_pro_score`.
 

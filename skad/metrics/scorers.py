@@ -1,8 +1,8 @@
 """Metrics over labelled images, and their scorers for scikit-learn's searches.
 
-A scorer is called as ``scorer(estimator, X, y)``, higher = better, and is what
-scikit-learn takes as `scoring`. `make_scorer` makes them, so a search with several of
-them scores the images once for all that ask for scores, and once for predictions.
+Call a scorer as ``scorer(estimator, X, y)``, or pass it to scikit-learn as `scoring`;
+higher = better. All are made by `make_scorer`, so a search with several of them
+computes scores once and predictions once.
 """
 
 import math
@@ -35,7 +35,8 @@ _SCORES = ("score_samples", "decision_function")  # the first that an estimator 
 def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve over images.
 
-    As all metrics of images, it raises a ValueError for other labels and scores.
+    Raises a ValueError for labels other than +1 and -1 and for scores that are not
+    finite, as all metrics over images do.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
     Returns
     -------
     score : float
-        From 0 to 1; 1 = every good image above every anomalous one. NaN with an
-        `UndefinedMetricWarning` if only one of the labels occurs.
+        From 0 to 1; 1 = every good image scores higher than every anomalous one. NaN
+        with an `UndefinedMetricWarning` if only one of the labels occurs.
 
     Examples
     --------
@@ -65,9 +66,9 @@ def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
 def detection_rate_at_fpr(
     y: ArrayLike, scores: ArrayLike, max_fpr: float = 0.05
 ) -> float:
-    """Share of the anomalous images found where few good ones are flagged.
+    """Share of the anomalous images that are found at a false-positive rate.
 
-    The highest true-positive rate on the ROC curve up to that false-positive rate.
+    That is the highest true-positive rate on the ROC curve up to `max_fpr`.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def mean_cost(
     cost_miss: float = 1.0,
     cost_false_alarm: float = 1.0,
 ) -> float:
-    """Mean cost of an image: of overlooked anomalies and of false alarms.
+    """Mean cost per image, of missed anomalies and of false alarms.
 
     ``(cost_miss * misses + cost_false_alarm * false alarms) / n``, as minimised by
     ``calibrate(X, y, metric="cost")``.
@@ -108,7 +109,7 @@ def mean_cost(
     y, predicted : array-like of shape (n,)
         Labels, and what `predict` returns: +1 good, -1 anomalous.
     cost_miss, cost_false_alarm : float, default=1.0
-        Cost of an overlooked anomaly and of a false alarm, >= 0, not both 0.
+        Cost of a missed anomaly and of a false alarm, >= 0, not both 0.
 
     Returns
     -------
@@ -125,16 +126,16 @@ def mean_cost(
 def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
     """Make a scorer from `detection_rate_at_fpr`; it ignores the detector's threshold.
 
-    `max_fpr` is as there. ``scorer(estimator, X, y)`` is from 0 to 1; it pickles.
+    ``scorer(estimator, X, y)`` is from 0 to 1. The scorer can be pickled.
     """
     _check_max_fpr(max_fpr)
     return make_scorer(detection_rate_at_fpr, response_method=_SCORES, max_fpr=max_fpr)
 
 
 def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
-    """Make a scorer from `mean_cost`: minus the mean cost of an image.
+    """Make a scorer from `mean_cost`: minus the mean cost per image.
 
-    Costs are as there. ``scorer(estimator, X, y)`` is at most 0; it pickles.
+    ``scorer(estimator, X, y)`` is at most 0. The scorer can be pickled.
     """
     check_costs(cost_miss, cost_false_alarm)
     return make_scorer(
@@ -146,7 +147,7 @@ def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
 
 
 def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean of the shares of good and of anomalous images that are told right."""
+    """Mean of the accuracies on good and on anomalous images."""
     labels, answers = _check_labels_and_predictions(y, predicted)
     good = labels == 1
     if is_undefined(labels[good], labels[~good], "The balanced accuracy", "image"):
