@@ -1,4 +1,4 @@
-"""Measure the guarantee of the threshold on exchangeable scores: python THIS_FILE.
+"""Measure the promise of the threshold on exchangeable scores: python THIS_FILE.
 
 Each repetition draws m calibration scores and 200 new good scores from one heavy-tailed
 distribution, sets the threshold on the former and counts false alarms among the latter.

@@ -198,7 +198,7 @@ class ImageDetector(
         X : array-like or lazy sequence of n images, as in `fit`
             Images that the network was not trained on.
         y : array-like of shape (n,), default=None
-            None: all images are good, and the threshold guarantees `target_fpr`.
+            None: all images are good, and the threshold promises `target_fpr`.
             Labels +1 (good) and -1 (anomalous): the threshold optimises `metric`.
         groups : array-like of shape (n,), default=None
             One label per image: one image of each group counts, drawn at random; with

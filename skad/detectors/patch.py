@@ -98,7 +98,7 @@ class PatchAutoencoderDetector(ImageDetector):
         Sorted scores of the good images that were held out, or passed to `calibrate`.
         `p_value` compares with them.
     promised_fpr_ : float in (0, 1)
-        The false-alarm rate that the threshold guarantees: `target_fpr`, or
+        The false-alarm rate that the threshold promises: `target_fpr`, or
         ``1 / (m + 1)`` if that is more. NaN if labels, `contamination` or you set the
         threshold.
     mean_map_ : float
@@ -212,7 +212,7 @@ class PatchAutoencoderDetector(ImageDetector):
         -----
         UserWarning
             If y looks like labels but is ignored, such as 0 and 1; if there are too
-            few held-out images to guarantee `target_fpr`; if some images are copies or
+            few held-out images to promise `target_fpr`; if some images are copies or
             near copies; if some channels are much fainter than others; if training may
             need more memory than there is; if `checkpoint` cannot be written any more.
         """
