@@ -37,14 +37,14 @@ class DenseAutoencoderDetector(ImageDetector):
 
     By default, `fit` trains nothing: it uses all images for the threshold. With
     ``epochs`` above 0, it trains the network further as the old script is assumed to
-    have done: mean squared error, Adam, no augmentation. `PatchAutoencoderDetector`,
-    which is trained anew, finds more.
+    have done: mean squared error, Adam, no augmentation. A newly trained
+    `PatchAutoencoderDetector` finds more.
 
     Parameters
     ----------
     model : path, default=None
         The pair of files: one of them, or their common name, as "Models/model". None
-        where `fit` goes on from a fitted network, with ``warm_start=True``.
+        if `fit` continues from a fitted network, with ``warm_start=True``.
     image_shape : (H, W) or (H, W, C), default=None
         Only for 2-D input: what a row of X is flattened from. None means that a row of
         p features is an image of 1 x p pixels with one channel.
@@ -54,18 +54,18 @@ class DenseAutoencoderDetector(ImageDetector):
     learning_rate : float, default=0.001
     validation_fraction : float in (0, 1), default=0.3
         Share of the good images, or of their groups, that is held out from training
-        and used for nothing but the threshold. With ``epochs=0`` all are.
+        and used for nothing but the threshold. With ``epochs=0``, all images are.
     contamination : "auto" or float in (0, 0.5], default="auto"
         "auto": the threshold follows from `target_fpr`. A float: this share of the
         images given to `fit` is flagged.
     target_fpr : float in (0, 1), default=0.05
-        Promised rate of false alarms: a new good image is flagged with at most this
+        Promised false-alarm rate: a new good image is flagged with at most this
         probability, if it is exchangeable with those that set the threshold. Images
-        that the old script trained the network on are not.
+        that the old script trained on are not exchangeable with new ones.
     device : str, default="auto"
         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
     warm_start : bool, default=False
-        A further `fit` goes on from the fitted network, and does not read `model`.
+        `fit` continues from the fitted network and does not read `model`.
     random_state : int, RandomState instance or None, default=None
         The only source of randomness, as in `PatchAutoencoderDetector`.
     verbose : int, default=0
@@ -79,15 +79,16 @@ class DenseAutoencoderDetector(ImageDetector):
     pixel_threshold_ : float
         ``-offset_``: a pixel is anomalous where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images held out, or given to `calibrate`, which
-        `p_value` compares with.
+        Sorted scores of the good images that were held out, or passed to `calibrate`.
+        `p_value` compares with them.
     promised_fpr_ : float in (0, 1)
-        `target_fpr`, or ``1 / (m + 1)`` where that is more; NaN where labels or
-        `contamination` set the threshold.
+        The false-alarm rate that the threshold promises: `target_fpr`, or
+        ``1 / (m + 1)`` if that is more. NaN if labels, `contamination` or you set the
+        threshold.
     mean_map_ : float
-        Mean value of the maps of these images.
+        Mean value of the anomaly maps of these images.
     history_ : list of dict
-        One an epoch: "epoch", "loss".
+        One per epoch: "epoch", "loss".
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
     provenance_ : dict
@@ -98,9 +99,9 @@ class DenseAutoencoderDetector(ImageDetector):
         (H, W) or (H, W, C) of the images; (p,) of rows. They are resized for the
         network, and the maps back to this size.
     n_features_in_ : int
-        Numbers in an image.
+        Number of values in an image.
     feature_names_in_ : ndarray of str of shape (n_features_in_,)
-        Only where X was a table whose columns have names.
+        Only if X was a table with column names.
 
     Examples
     --------

@@ -27,10 +27,10 @@ class InspectionResult:
     verdict : str
         "good" or "anomalous".
     regions : list of Region
-        The connected regions that deviate, the highest peak first. In pixels of the
-        image as given or, of an `ImageFolder`, of the file.
+        The connected anomalous regions, highest peak first. In pixels of the image as
+        given; for an `ImageFolder`, of the file.
     anomaly_map : ndarray of shape (H, W), float32
-        How much every pixel deviates, at the resolution of the image as given.
+        Anomaly score of every pixel, at the resolution of the image as given.
     """
 
     score: float

@@ -104,7 +104,7 @@ class PatchAutoencoderDetector(ImageDetector):
     mean_map_ : float
         Mean value of the anomaly maps of these images.
     history_ : list of dict
-        One an epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
+        One per epoch: "epoch", "loss", "reconstruction_loss", "anomaly_loss".
     labelled_threshold_ : LabelledThreshold
         After `calibrate` with labels: the rates and their confidence intervals.
     provenance_ : dict

@@ -1,4 +1,4 @@
-"""Where an image deviates: the connected regions of a map, the patches that do."""
+"""Where an image is anomalous: connected regions of its map, and patches."""
 
 from itertools import product
 from typing import NamedTuple
@@ -13,18 +13,18 @@ Box = tuple[int, int, int, int]  # row_min, col_min, row_max, col_max; half-open
 
 
 class Region(NamedTuple):
-    """A connected part of an image that deviates.
+    """A connected anomalous region of an image.
 
     Attributes
     ----------
     bbox : (row_min, col_min, row_max, col_max)
-        The box around it in whole pixels, half-open: the last row is row_max - 1.
+        Bounding box in whole pixels, half-open: the last row is row_max - 1.
     area : int
         In pixels.
     peak : float
-        The largest value of the anomaly map in it.
+        Largest value of the anomaly map in the region.
     centroid : (row, column)
-        Floats; whole numbers are the centres of pixels.
+        Floats; integers are the centres of pixels.
     """
 
     bbox: Box
@@ -33,10 +33,10 @@ class Region(NamedTuple):
     centroid: tuple[float, float]
 
     def scaled(self, from_size: Size, to_size: Size) -> "Region":
-        """Return the region in the pixels of the same image at another size.
+        """Return the region in pixels of the same image at another size.
 
-        Sizes are (height, width). The box grows to whole pixels; the area is rounded,
-        to at least 1. A ValueError says where the box does not lie in `from_size`.
+        Sizes are (height, width). The box grows to whole pixels; the area is rounded
+        and at least 1. Raises a ValueError if the box does not lie in `from_size`.
 
         Examples
         --------
