@@ -10,7 +10,6 @@ from skad.images.inputs import as_images
 from skad.network.augmentation import (
     Variation,
     augment,
-    flip_combinations,
     measure_variation,
     shades,
 )
@@ -73,12 +72,6 @@ def test_flips_keep_the_roi_in_its_place():
 
 def test_a_single_image_says_nothing_of_flips():
     assert flips(slope(axis=1, n=1)) == ()
-
-
-def test_looks_are_all_combinations_of_flips():
-    assert flip_combinations(()) == [()]
-    assert flip_combinations((3,)) == [(), (3,)]
-    assert flip_combinations((2, 3)) == [(), (2,), (3,), (2, 3)]
 
 
 def test_what_does_not_fit_into_memory_is_warned_of():

@@ -207,7 +207,7 @@ def test_files_of_the_version_before_load_and_ask_for_calibration(fitted, stored
     arrays["expectation.most"] = np.ones(5, np.float32)
     knots = np.arange(7, dtype=np.float32)[:, np.newaxis]
     arrays["view_lines"] = knots + np.zeros((2, 7, 2), np.float32)
-    arrays["view_lines"][0, :, 1] *= arrays.pop("scales")[1]
+    arrays["view_lines"][0, :, 1] *= arrays.pop("scale")
     write(path, arrays, description | {"format_version": 8})
     with pytest.warns(UserWarning, match="calibrate"):
         loaded = load(path)

@@ -36,7 +36,7 @@ def fit(size, working_size, roi, n_channels):
     mean = np.full(n_channels, 0.5)
     preparation = Preparation(mean, 0.2, size, working_size or size, roi)
     images = as_images(draw(2, size, n_channels), None)
-    return fit_mapper(network, preparation, images, np.arange(2), ((),))
+    return fit_mapper(network, preparation, images, np.arange(2))
 
 
 def reach(outputs):

@@ -26,7 +26,6 @@ from skad.detectors import learning as _learning
 from skad.metrics import image_auroc_score
 from skad.network.folding import fold
 from skad.network.model import FEATURE_STRIDES
-from skad.network.preparation import Preparation
 from skad.scoring import anomaly_map as _anomaly_map
 from skad.scoring import fitting as _fitting
 from skad.scoring import gaussians as _gaussians
@@ -62,34 +61,29 @@ class Remembered(nn.Module):
         return self._remember(self.network.encode, x)
 
 
-def weighted(change: Callable[[np.ndarray], Any]) -> AbstractContextManager:
-    """Change the weights of the branches, (combinations, branches)."""
-    weights = change(np.array(_anomaly_map.COMBINATIONS))
-    return patch.object(_anomaly_map, "COMBINATIONS", tuple(map(tuple, weights)))
-
-
 def without_branch(i: int) -> AbstractContextManager:
-    """Leave a branch out of all combinations."""
+    """Leave a branch out."""
+    weights = list(_anomaly_map.WEIGHTS)
+    weights[i] = 0.0
+    stack = ExitStack()
+    stack.enter_context(patch.object(_anomaly_map, "WEIGHTS", tuple(weights)))
+    if i == 0:
+        stack.enter_context(without_decoder_alone())
+    return stack
 
-    def change(weights: np.ndarray) -> np.ndarray:
-        weights[:, i] = 0
-        return weights[weights.any(1)]
 
-    return weighted(change)
+def without_decoder_alone() -> AbstractContextManager:
+    """Leave the second combination out."""
+    return patch.object(_fitting, "fit_scale", lambda peaks: peaks.new_tensor(0.0))
 
 
 # What switches off one part.
 PARTS: dict[str, Callable[[], AbstractContextManager]] = {
     METHOD: ExitStack,
     **{name: lambda i=i: without_branch(i) for i, name in enumerate(BRANCHES)},
-    "combination of the decoder alone": lambda: weighted(lambda weights: weights[:1]),
+    "segmentation decoder alone": without_decoder_alone,
     "context": lambda: patch.object(_fitting, "_SHARE", 0.0),
-    "choice of the shrinkage": lambda: patch.object(
-        _gaussians, "_choose_shrinkages", lambda *_: (0.1, 0.1)
-    ),
-    "Gaussians of flipped images": lambda: patch.object(
-        Preparation, "flipped", lambda self, x, axes: x
-    ),
+    "a Gaussian per position": lambda: patch.object(_gaussians, "_SHRINKAGE", 1.0),
     "tails of held-out images": lambda: patch.object(
         _fitting, "fit_gaussians", _of_all_images
     ),

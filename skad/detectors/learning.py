@@ -15,7 +15,7 @@ from skad import __version__
 from skad.common.torch_settings import limit_threads
 from skad.detectors.progress import Progress
 from skad.images.inputs import Images, batches_of
-from skad.network.augmentation import flip_combinations, measure_variation
+from skad.network.augmentation import measure_variation
 from skad.network.checkpoint import Checkpoint
 from skad.network.model import new_network
 from skad.network.preparation import fit_preparation
@@ -136,8 +136,7 @@ def learn(
             check_finite_loss(step["loss"], parameters.learning_rate)
             history.note(step)
     try:
-        flips = flip_combinations(variation.flips)
-        mapper = fit_mapper(network, preparation, images, sample, flips)
+        mapper = fit_mapper(network, preparation, images, sample)
         scores, means = mapper.score_images(images.subset(task.calibration))
     except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
         raise diverged(parameters.learning_rate) from error

@@ -91,7 +91,7 @@ def _patch_shapes(
     shapes = AnomalyMapper.array_shapes(n_channels, tuple(description["working_size"]))
     if description["format_version"] == 8:
         c = shapes["context.weight"][1]
-        del shapes["context.weight"], shapes["context.bias"], shapes["scales"]
+        del shapes["context.weight"], shapes["context.bias"], shapes["scale"]
         shapes |= {"expectation.weight": (5, c), "expectation.bias": (5,)}
         shapes |= {"expectation.most": (5,), "view_lines": (2, 7, 2)}
     return shapes | ({"roi": (height, width)} if "roi" in names else {})
@@ -135,7 +135,7 @@ def _from_format_8(arrays: Arrays) -> Arrays:
     arrays = {k.replace("expectation.", "context."): v for k, v in arrays.items()}
     del arrays["context.most"]
     knots = arrays.pop("view_lines")[0, -2]  # the decoder's usual peak, and the other's
-    return arrays | {"scales": np.array([1, knots[1] / knots[0]], np.float32)}
+    return arrays | {"scale": np.array(knots[1] / knots[0], np.float32)}
 
 
 def _patch_mapper(arrays: Arrays, description: Description) -> Any:

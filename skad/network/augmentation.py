@@ -1,6 +1,5 @@
 """Augmentation: how good images vary, and images varied in the same ways."""
 
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,11 +79,6 @@ def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
     usual = torch.cdist(plain, plain)[other].quantile(_FLIP_QUANTILE)
     apart = (torch.cdist(images, plain)[other].median() for images in flipped)
     return tuple(a for a, far in zip(_AXES, apart, strict=True) if far <= usual)
-
-
-def flip_combinations(flips: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return all combinations of flips, none first."""
-    return [axes for k in range(len(flips) + 1) for axes in combinations(flips, k)]
 
 
 def augment(images: Tensor, variation: Variation, generator: torch.Generator) -> Tensor:

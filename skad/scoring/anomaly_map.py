@@ -3,8 +3,8 @@
 The network gives six branches of evidence at each pixel. From all but that of the
 segmentation decoder, 0.75 x the value predicted from context is subtracted. On good
 images, a value has a tail probability p, the share of pixels that reach it; -log p is
-its calibrated score. Combinations are weighted means over branches, and the anomaly map
-is the pixelwise maximum over combinations.
+its calibrated score. The anomaly map is the pixelwise maximum of two combinations: all
+branches joined, and the segmentation decoder alone.
 """
 
 import math
@@ -25,12 +25,9 @@ from skad.network.preparation import Preparation
 from skad.scoring.gaussians import Gaussians
 from skad.scoring.tiles import MARGIN, TILE, in_tiles
 
-# Weights of the branches: the segmentation decoder, which alone was trained to find
-# anomalies, feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
-COMBINATIONS = (
-    (2.0, 1.0, 1.0, 1.0, 0.5, 1.0),
-    (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # where parts lie in any pose, the others are blind
-)
+# Of the branches: the segmentation decoder, which alone was trained to find anomalies,
+# feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
+WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 1.0)
 N_KNOTS = 10  # of the calibration of a branch
 PIXELS_AT_A_TIME = 16 * 256 * 256  # on the CPU: threads have batches of their own …
 _PIXELS_A_BATCH = 256 * 256  # … small enough for the cache
@@ -104,7 +101,7 @@ class AnomalyMapper(Mapper):
     """The network and all that was fitted to good images."""
 
     tails: Tensor  # (branches, N_KNOTS, 2): knots, from values to calibrated scores
-    scales: Tensor  # (combinations,): factors that make all reach as far on good images
+    scale: Tensor  # (): of the decoder's scores, to reach as far as all on good images
 
     def __init__(
         self,
@@ -113,7 +110,7 @@ class AnomalyMapper(Mapper):
         gaussians: Iterable[Gaussians],
         context: nn.Linear,
         tails: Tensor,
-        scales: Tensor,
+        scale: Tensor,
     ) -> None:
         super().__init__()
         self.network = network
@@ -122,7 +119,7 @@ class AnomalyMapper(Mapper):
             self.add_module(f"gaussians{stride}", level)
         self.context = context
         self.register_buffer("tails", tails)
-        self.register_buffer("scales", scales)
+        self.register_buffer("scale", scale)
         self.network_size = preparation.padded_size
         if preparation.roi is not None:
             self.roi = preparation.roi.numpy(force=True) > 0
@@ -142,8 +139,8 @@ class AnomalyMapper(Mapper):
             self.folded, x, self.gaussians, self.context, corner, whole
         )  # branches, n, h/2, w/2
         scores = piecewise_linear(values, self.tails)
-        combined = combine(scores)  # combinations, n, h/2, w/2
-        return combined.mul_(self.scales[:, None, None, None]).amax(0)
+        # Where parts lie in any pose, only the decoder finds what it has learned.
+        return torch.maximum(join(scores), self.scale * scores[0])
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
@@ -219,8 +216,7 @@ class AnomalyMapper(Mapper):
                 gaussians.append(Gaussians.empty(c, size))
             context = nn.Linear(c, len(FEATURE_STRIDES) + 1)
             tails = torch.empty(context.out_features + 1, N_KNOTS, 2)
-            scales = torch.empty(len(COMBINATIONS))
-            return cls(network, preparation, gaussians, context, tails, scales)
+            return cls(network, preparation, gaussians, context, tails, torch.empty(()))
 
 
 def branches(
@@ -288,16 +284,13 @@ def piecewise_linear(values: Tensor, knots: Tensor) -> Tensor:
     return total.reshape(values.shape)
 
 
-def combine(scores: Tensor) -> Tensor:
-    """Combine calibrated scores (branches, …) to (combinations, …), >= 0.
+def join(scores: Tensor) -> Tensor:
+    """Join calibrated scores (branches, …), >= 0, to one.
 
-    Each is a weighted geometric mean of 1 + score, minus 1: branches that agree count
-    for more than a single loud one.
+    The weighted geometric mean of 1 + score, minus 1: branches that agree count for
+    more than a single loud one.
     """
-    logs = scores.log1p()
-    combined = logs.new_zeros(len(COMBINATIONS), *logs.shape[1:])
-    for total, weights in zip(combined, COMBINATIONS, strict=True):
-        for each, weight in zip(logs, weights, strict=True):
-            if weight:
-                total.add_(each, alpha=weight / sum(weights))
-    return combined.expm1_()
+    total = torch.zeros_like(scores[0])
+    for score, weight in zip(scores, WEIGHTS, strict=True):
+        total.add_(score.log1p(), alpha=weight / sum(WEIGHTS))
+    return total.expm1_()

@@ -1,7 +1,7 @@
 """All that is fitted to good images once the network is trained."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from skad.scoring.anomaly_map import (
     AnomalyMapper,
     around,
     branches,
-    combine,
+    join,
     piecewise_linear,
 )
 from skad.scoring.gaussians import N_FOLDS, fit_gaussians, sum_moments
@@ -32,9 +32,8 @@ _TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # probabilities of good
 _PEAKS = (0.5, 0.9)  # quantiles of the largest value of a good image
 _SHARE = 0.75  # of what the context predicts: an anomaly changes its context, too
 _RIDGE = 1e-3  # of the mean square
-_LEAST_RISE = 1e-6  # of a value, to the next knot: more than float32 rounds
-_LEAST_STEP = 1e-4  # to the next knot, …
-_LEAST_SPREAD = 0.05  # … and between the peaks: where good images are all alike
+_LEAST_STEP = 1e-5  # to the next knot, of the largest value: more than float32 rounds
+_LEAST_SPREAD = 0.05  # of the peaks, where good images are all alike
 
 
 @inference()
@@ -43,30 +42,27 @@ def fit_mapper(
     preparation: Preparation,
     images: Any,
     places: np.ndarray,
-    flips: Sequence[tuple[int, ...]],
 ) -> AnomalyMapper:
-    """Fit Gaussians, tails and scales to the good images at these places.
+    """Fit Gaussians, context, tails and scale to the good images at these places.
 
-    Gaussians see every image flipped along each of the sets of axes in `flips`. Tails
-    and scales come from Gaussians that were fitted without the image in question.
+    All but the Gaussians come from Gaussians that were fitted without the image in
+    question.
     """
     folded, device = fold(network), next(network.parameters()).device
-    groups = _groups(places, math.prod(preparation.padded_size))
-    pixels = len(groups[0]) * math.prod(preparation.padded_size) * len(flips)
-    at_a_time = PIXELS_AT_A_TIME // pixels if device.type == "cpu" else 1
+    pixels = math.prod(preparation.padded_size)
+    groups = _groups(places, pixels)
+    at_a_time = PIXELS_AT_A_TIME // (len(groups[0]) * pixels)
 
     def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
         @inference()  # in every thread
         def prepare_and_compute(i: int, group: np.ndarray) -> T:
             return compute(i, preparation(group, device))
 
-        return groupwise(images, groups, prepare_and_compute, at_a_time)
+        most = at_a_time if device.type == "cpu" else 1
+        return groupwise(images, groups, prepare_and_compute, most)
 
-    def features(_: int, x: Tensor) -> tuple[Tensor, ...]:
-        flipped = [preparation.flipped(x, axes) for axes in flips]
-        return folded.encode(torch.cat(flipped))
-
-    levels = [fit_gaussians(folds) for folds in sum_moments(each(features))]
+    folds = sum_moments(each(lambda _, x: folded.encode(x)))
+    levels = [fit_gaussians(moments) for moments in folds]
     gaussians = [level for level, _ in levels]
     held_out = list(zip(*(without for _, without in levels), strict=True))
 
@@ -87,12 +83,12 @@ def fit_mapper(
     some, peaks = (torch.cat(t, 1) for t in zip(*each(sampled), strict=True))
     tails = fit_tails(some, peaks, n_pixels)
 
-    def combined_peaks(i: int, x: Tensor) -> Tensor:
-        found = values(i, x, context)[..., inside]
-        return combine(piecewise_linear(found, tails)).amax(2)
+    def highest(i: int, x: Tensor) -> Tensor:
+        scores = piecewise_linear(values(i, x, context)[..., inside], tails)
+        return torch.stack([join(scores), scores[0]]).amax(2)  # 2, n
 
-    scales = fit_scales(torch.cat(list(each(combined_peaks)), 1))
-    return AnomalyMapper(network, preparation, gaussians, context, tails, scales)
+    scale = fit_scale(torch.cat(list(each(highest)), 1))
+    return AnomalyMapper(network, preparation, gaussians, context, tails, scale)
 
 
 def _groups(places: np.ndarray, pixels: int) -> list[np.ndarray]:
@@ -142,27 +138,22 @@ def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
     heights = torch.tensor(_PEAKS, dtype=torch.float64)
     scores = torch.cat([-tails.log(), -(-heights.log() / n_pixels).log()])
     ranks = ((1 - tails) * (pixels.shape[1] - 1)).round().long()
-    values = torch.cat(
-        [
-            pixels.sort(1).values.double().cpu()[:, ranks],
-            peaks.double().cpu().quantile(heights, dim=1).T,
-        ],
-        1,
-    )  # branches, k
-    for k in range(1, N_KNOTS):  # rising, also where good images are all alike
-        before = values[:, k - 1]
-        least = _LEAST_SPREAD if k == N_KNOTS - 1 else _LEAST_STEP
-        step = (_LEAST_RISE * before.abs()).clamp(min=least)
-        values[:, k] = torch.maximum(values[:, k], before + step)
-        scores[k] = torch.maximum(scores[k], scores[k - 1] + _LEAST_STEP)
+    reached = pixels.sort(1).values[:, ranks.to(pixels.device)].double().cpu()
+    highest = peaks.double().cpu().quantile(heights, dim=1).T
+    values = torch.cat([reached, highest], 1).cummax(1).values  # branches, k
+    # Strictly rising, also where good images are all alike.
+    values[:, -1] = values[:, -1].maximum(values[:, -2] + _LEAST_SPREAD)
+    steps = torch.arange(N_KNOTS) * _LEAST_STEP
+    values += steps * values.abs().amax(1, keepdim=True).clamp(min=1.0)
+    scores = scores.cummax(0).values + steps
     knots = torch.stack([values, scores.expand(len(values), -1)], 2)
     return knots.float().to(pixels.device)
 
 
-def fit_scales(peaks: Tensor) -> Tensor:
-    """Fit factors that bring the usual peaks (combinations, n) to that of the first.
+def fit_scale(peaks: Tensor) -> Tensor:
+    """Fit a factor that brings the second of two usual peaks, of (2, n), to the first.
 
     A peak below 1 counts as 1: what is silent on good images is not blown up.
     """
-    usual = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
-    return (usual[0] / usual).float().to(peaks.device)
+    first, second = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
+    return (first / second).float().to(peaks.device)

@@ -1,9 +1,6 @@
 """One Gaussian per position: how far features are from those of good images.
 
-Where parts lie in one pose, every position has statistics of its own, as in PaDiM [1]_.
-Where they do not, one Gaussian for all positions says as much with fewer numbers. So
-means and covariances of a position are shrunk towards those of all positions, by the
-amounts that maximise held-out likelihood.
+As in PaDiM [1]_, with means and covariances shrunk towards those of all positions.
 
 References
 ----------
@@ -22,11 +19,10 @@ from torch.nn import functional as F
 
 from skad.common.torch_settings import limit_threads
 
-N_FOLDS = 3  # for the held-out likelihood, and to calibrate with held-out distances
+N_FOLDS = 3  # of the images: calibration takes distances from held-out images
 _MOST_CELLS = 1024  # in larger images, neighbouring positions share a Gaussian
 _N_COMPONENTS = 32  # of the features, that are kept
-_SHRINKAGES = (0.02, 0.1, 0.3, 1.0)
-_CELLS_TRIED = 64  # that stand for all when the shrinkage is chosen
+_SHRINKAGE = 0.1  # of means and covariances
 _RIDGE = 1e-3  # of the mean variance: keeps constant components harmless
 _ROUNDING = 1e-9  # of the mean square: where all is constant, rounding is no variance
 
@@ -47,9 +43,7 @@ class Gaussians(nn.Module):
     @classmethod
     def empty(cls, c: int, size: Sequence[int]) -> Self:
         """Return Gaussians without values, for features (n, c, *size)."""
-        cell = _cell_side(size)
-        n_cells = math.prod(-(-side // cell) for side in size)
-        k = min(_N_COMPONENTS, c)
+        n_cells, k = math.prod(_grid(size)), min(_N_COMPONENTS, c)
         shapes = (k, c), (n_cells, k), (n_cells, k, k)
         return cls(*(torch.empty(shape) for shape in shapes))
 
@@ -72,26 +66,24 @@ class Gaussians(nn.Module):
             slice(at // cell, -(-(at + side) // cell))
             for at, side in zip(corner, (h, w), strict=True)
         )
-        grid = [-(-side // cell) for side in whole]
-        mean = self.mean.unflatten(0, grid)[rows, columns]
-        whitening = self.whitening.unflatten(0, grid)[rows, columns]
+        mean = self.mean.unflatten(0, _grid(whole))[rows, columns]
+        whitening = self.whitening.unflatten(0, _grid(whole))[rows, columns]
 
         z = features.movedim(1, 3)  # n, h, w, c
         if len(self.projection) < z.shape[3]:  # to turn all of them changes no distance
             z = z @ self.projection.T
-        z = _by_cell(z, cell, (top, left))
-        z = z - mean.flatten(0, 1)[:, None]  # P, n cell cell, k
-        distance = (z @ whitening.flatten(0, 1)).norm(dim=2)
+        z = _by_cell(z, cell, (top, left)) - mean.flatten(0, 1)[:, None]
+        distance = (z @ whitening.flatten(0, 1)).norm(dim=2)  # P, n cell cell
         distance = distance.reshape(*mean.shape[:2], n, cell, cell)
         distance = distance.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
         return distance[:, top : top + h, left : left + w]
 
 
 def sum_moments(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Sum the moments of features over images, for every level and fold.
+    """Sum moments over images: (folds, P, c + 1, c + 1), for every level of features.
 
-    Takes, for each image, the features (n, c, h, w) of all levels; returns moments
-    (folds, P, c + 1, c + 1) of all levels. Image i belongs to fold i % N_FOLDS.
+    Takes the features (n, c, h, w) of all levels for one image, or a group, after the
+    other; the i-th belongs to fold i % N_FOLDS.
     """
     levels: list[list[Tensor]] = []
     for i, features in enumerate(images):
@@ -106,7 +98,7 @@ def sum_moments(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
 
 @limit_threads(1)
 def _moments(features: Tensor) -> Tensor:
-    """Return moments (P, c + 1, c + 1) of features (n, c, h, w): float64.
+    """Return moments (P, c + 1, c + 1), float64, of features (n, c, h, w).
 
     They are the sums, over the positions of a cell, of z z', where z is (x, 1).
     """
@@ -117,29 +109,29 @@ def _moments(features: Tensor) -> Tensor:
 
 @limit_threads(1)
 def fit_gaussians(folds: Tensor) -> tuple[Gaussians, list[Gaussians]]:
-    """Fit Gaussians to moments (folds, P, c + 1, c + 1).
+    """Fit Gaussians to moments (folds, P, c + 1, c + 1): all, and all but each fold.
 
-    Also returns, for every fold, those that are fitted without it; a single fold is not
-    left out.
+    A single fold is not left out.
     """
     projection = _principal_components(folds.sum((0, 1)))
-    basis = torch.block_diag(projection.double(), projection.new_ones(1, 1).double())
+    one = projection.new_ones(1, 1)
+    basis = torch.block_diag(projection, one).double()  # k + 1, c + 1
     folds = basis @ folds @ basis.T
-    rest = folds.sum(0) - folds if len(folds) > 1 else folds
-    shrinkages = _choose_shrinkages(folds, rest) if len(folds) > 1 else (1.0, 1.0)
+    every = folds.sum(0)
+    rest = every - folds if len(folds) > 1 else folds
 
     def fit(moments: Tensor) -> Gaussians:
-        mean, covariance = _shrink(moments, *shrinkages)
+        mean, covariance = _shrink(moments)
         lower = torch.linalg.cholesky(covariance)
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
         whitening = torch.linalg.solve_triangular(lower, eye, upper=False).mT
         return Gaussians(projection, mean.float(), whitening.float().contiguous())
 
-    return fit(folds.sum(0)), [fit(moments) for moments in rest]
+    return fit(every), [fit(moments) for moments in rest]
 
 
 def _principal_components(moments: Tensor) -> Tensor:
-    """Return the directions (k, c) in which features vary most, as float32."""
+    """Return the directions (k, c), float32, in which features vary most."""
     c = len(moments) - 1
     if c <= _N_COMPONENTS:
         return torch.eye(c, device=moments.device)
@@ -149,55 +141,20 @@ def _principal_components(moments: Tensor) -> Tensor:
     return directions.flip(1)[:, :_N_COMPONENTS].T.float().contiguous()
 
 
-def _shrink(
-    moments: Tensor, of_means: float, of_covariances: float
-) -> tuple[Tensor, Tensor]:
+def _shrink(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Return means (P, k) and covariances (P, k, k), shrunk to those of all cells."""
-    every = moments.sum(0)
-    mean = torch.lerp(
-        moments[:, :-1, -1] / moments[:, -1:, -1],
-        every[:-1, -1] / every[-1, -1],
-        of_means,
-    )
-    scatter = _scatter(moments, mean)
-    count = moments[:, -1, -1]
-    pooled = (scatter * count[:, None, None]).sum(0) / count.sum()
+    every, count = moments.sum(0), moments[:, -1:, -1]
+    own = moments[:, :-1, -1] / count
+    mean = own.lerp(every[:-1, -1] / every[-1, -1], _SHRINKAGE)
+    k = mean.shape[1]
+    eye = torch.eye(k, dtype=mean.dtype, device=mean.device)
+    less_mean = torch.cat([eye.expand(len(mean), k, k), -mean[:, :, None]], 2)
+    scatter = less_mean @ moments @ less_mean.mT  # P, k, k: about the shrunk means
+    pooled = scatter.sum(0) / count.sum()
     square = every[:-1, :-1].diagonal().mean() / every[-1, -1]
     ridge = _RIDGE * pooled.diagonal().mean() + _ROUNDING * square + 1e-12
-    eye = torch.eye(len(pooled), dtype=pooled.dtype, device=pooled.device)
-    return mean, torch.lerp(scatter, pooled, of_covariances) + ridge * eye
-
-
-def _scatter(moments: Tensor, mean: Tensor) -> Tensor:
-    """Return the mean outer products (P, k, k) of deviations from these means."""
-    k = mean.shape[1]
-    eye = torch.eye(k, dtype=mean.dtype, device=mean.device).expand(len(mean), k, k)
-    less_mean = torch.cat([eye, -mean[:, :, None]], 2)  # P, k, k + 1
-    return less_mean @ moments @ less_mean.mT / moments[:, -1:, -1:]
-
-
-def _choose_shrinkages(folds: Tensor, rest: Tensor) -> tuple[float, float]:
-    """Return the shrinkages of means and covariances that suit held-out folds best."""
-    generator = torch.Generator().manual_seed(0)
-    some = torch.randperm(folds.shape[1], generator=generator)[:_CELLS_TRIED]
-    folds, rest = (moments[:, some.to(moments.device)] for moments in (folds, rest))
-    pairs = [(m, c) for m in (0.0, *_SHRINKAGES) for c in _SHRINKAGES]
-    return max(pairs, key=lambda pair: _held_out_likelihood(folds, rest, *pair))
-
-
-def _held_out_likelihood(
-    folds: Tensor, rest: Tensor, of_means: float, of_covariances: float
-) -> float:
-    """Return twice the log-likelihood of folds under the rest, without constants."""
-    total = 0.0
-    for held_out, others in zip(folds, rest, strict=True):
-        mean, covariance = _shrink(others, of_means, of_covariances)
-        lower = torch.linalg.cholesky(covariance)
-        scatter = torch.cholesky_solve(_scatter(held_out, mean), lower)
-        squared = scatter.diagonal(dim1=1, dim2=2).sum(1)
-        log_det = 2 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
-        total -= float((held_out[:, -1, -1] * (squared + log_det)).sum())
-    return total
+    covariance = (scatter / count[:, :, None]).lerp(pooled, _SHRINKAGE)
+    return mean, covariance + ridge * eye
 
 
 def _by_cell(z: Tensor, cell: int, inset: tuple[int, int] = (0, 0)) -> Tensor:
@@ -221,3 +178,9 @@ def _cell_side(size: Sequence[int]) -> int:
     while math.prod(-(-side // cell) for side in size) > _MOST_CELLS:
         cell += 1
     return cell
+
+
+def _grid(size: Sequence[int]) -> list[int]:
+    """Return the numbers of rows and columns of cells."""
+    cell = _cell_side(size)
+    return [-(-side // cell) for side in size]
