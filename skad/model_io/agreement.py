@@ -1,138 +1,114 @@
-"""What must agree in a fitted detector, so that a file cannot contradict itself."""
+"""What must agree in a model file, so that it cannot contradict itself."""
 
-import itertools
-import math
 from typing import Any
 
 import numpy as np
-import torch
 
-from skad.common.torch_settings import inference
-from skad.detectors.parameters import image_size
+from skad.detectors.parameters import image_size, patch_sizes
 from skad.images.inputs import Format, format_of
-from skad.scoring.anomaly_map import Mapper
-from skad.threshold.conformal import check_metric, conformal_rank
+from skad.model_io.header import DETECTORS, Header
+from skad.model_io.version_8 import shapes_in_8
+from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.dense_map import DenseMapper
+from skad.threshold.conformal import conformal_rank
 
+Arrays = dict[str, np.ndarray]
+
+DTYPES = {"integer": np.uint8, "unscaled integer": np.int64, "float": np.float64}
+_TYPES = {  # of arrays, as safetensors names them; of all others, F32
+    "mean": "F64",
+    "calibration_scores": "F64",
+    "statistics": "F64",
+    "trained_on": "U64",
+}
 _ROUNDING = 1e-6  # of a float32's value
-_MOST_PIXELS = 512 * 512  # of an image that is tried out whole
-_DTYPES = {"integer": np.uint8, "unscaled integer": np.int64, "float": np.float64}
 
 
-def check_threshold(description: dict[str, Any], scores: np.ndarray) -> None:
-    """Raise a ValueError where a header and calibration scores contradict each other.
-
-    Parameters
-    ----------
-    description : dict
-        A header, of which every value is right by itself.
-    scores : ndarray of shape (m,), float64
-        Sorted; empty where there is no threshold.
-    """
-    offset, promised = description["offset"], description["promised_fpr"]
-    if not len(scores):
-        return
-    if scores[-1] > 0:
-        raise ValueError(f"calibration_scores must be <= 0; the last is {scores[-1]}")
-    most = -scores.mean() * (1 + _ROUNDING) + np.finfo(np.float32).tiny
-    if not 0 <= description["mean_map"] <= most:
+def check_parameters(header: Header) -> None:
+    """Raise a ValueError where parameters are out of range or contradict the images."""
+    detector: Any = DETECTORS[header["kind"]](**header["parameters"])
+    detector._validate_params()
+    format = Format(**header["format"])
+    dtype = np.dtype(DTYPES[format.kind])
+    right = format_of(format.shape, dtype, detector.image_shape).image_shape
+    if right != format.image_shape:
         raise ValueError(
-            f"mean_map={description['mean_map']} cannot be: by the calibration_scores, "
-            f"it is from 0 to {most:.6g}"
+            f"items of shape {format.shape} are images of shape {right}, and it was "
+            f"fitted on {format.image_shape}; image_shape={detector.image_shape}"
         )
-    labelled = description["labelled_threshold"]
-    if labelled is not None:
-        _check_labelled(labelled, offset, promised)
-    elif promised is not None:
-        _check_promise(promised, offset, scores)
+    if "network_shape" in header:
+        if header["network_shape"][2] != right[2]:
+            raise ValueError(f"images of shape {right} do not fit its network_shape")
+        return
+    patch_sizes(detector.patch_size)
+    size, fitted = detector.image_size, header["working_size"]
+    expected = image_size(size, right[:2])
+    if expected != fitted:
+        raise ValueError(
+            f"image_size={size} means a working size of {expected}, and it was fitted "
+            f"at {fitted}. Set it back, or fit again"
+        )
 
 
-def _check_labelled(labelled: dict[str, Any], offset: float, promised: Any) -> None:
-    if labelled["offset"] != offset or promised is not None:
+def check_layout(header: Header, layout: dict[str, tuple[list[int], str]]) -> None:
+    """Raise a ValueError unless just the arrays are there that belong to a header.
+
+    `layout` has the shape and the type of each array.
+    """
+    height, width, n_channels = header["format"]["image_shape"]
+    if "network_shape" in header:
+        shapes = DenseMapper.array_shapes(header["network_shape"])
+    else:
+        shapes = AnomalyMapper.array_shapes(n_channels, header["working_size"])
+        if header["format_version"] == 8:
+            shapes = shapes_in_8(shapes)
+        shapes |= {"roi": (height, width)} if "roi" in layout else {}
+    lengths = {name: (*shape, 0)[0] for name, (shape, _) in layout.items()}
+    for name in ("calibration_scores", "trained_on"):  # of any length
+        shapes[name] = (lengths.get(name, 0),)
+    if "statistics" in layout:
+        shapes["statistics"] = (lengths["statistics"], 3, n_channels)
+    for name in sorted(shapes.keys() | layout.keys()):
+        counts = name.endswith("num_batches_tracked")
+        dtype = "I64" if counts else _TYPES.get(name, "F32")
+        right = ([*shapes[name]], dtype) if name in shapes else "absent"
+        found = layout.get(name, "missing")
+        if found != right:
+            raise ValueError(f"the array {name} is {found}; it should be {right}")
+
+
+def check_numbers(header: Header, arrays: Arrays) -> None:
+    """Raise a ValueError for numbers that would lead to wrong scores or verdicts."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"the array {name} has values that are not finite")
+    if "tails" in arrays and (np.diff(arrays["tails"], axis=1) <= 0).any():
+        raise ValueError("the array tails has values that do not rise")
+    if "scales" in arrays and (arrays["scales"] <= 0).any():
+        raise ValueError("the array scales has values that are not positive")
+    roi = arrays.get("roi", np.ones(1))
+    if not (np.isin(roi, (0, 1)).all() and roi.any()):
+        raise ValueError("the array roi has other values than 0 and 1, or no 1")
+    scores, offset = arrays["calibration_scores"], header["offset"]
+    mean, promised = header["mean_map"], header["promised_fpr"]
+    labelled = header["labelled_threshold"]
+    if offset is None:
+        if len(scores) or (mean, promised, labelled) != (None, None, None):
+            raise ValueError("it has no offset, and more of a threshold")
+        return
+    if not len(scores) or (np.diff(scores) < 0).any() or scores[-1] > 0:
+        raise ValueError("calibration_scores are not a sorted list of numbers <= 0")
+    most = -scores.mean() * (1 + _ROUNDING) + np.finfo(np.float32).tiny
+    if mean is None or not 0 <= mean <= most:
+        raise ValueError(f"mean_map={mean} is not from 0 to {most:.6g}")
+    if labelled is not None and (labelled["offset"] != offset or promised is not None):
         raise ValueError(
             f"offset={offset} and promised_fpr={promised} contradict the "
             f"labelled_threshold, {labelled['offset']}, which promises nothing"
         )
-    check_metric(labelled["metric"], 1, 1)
-    for name in ("detection", "false_alarm"):
-        (low, high), rate = labelled[f"{name}_interval"], labelled[f"{name}_rate"]
-        if not 0 <= low <= rate <= high <= 1:
+    if promised is not None:
+        rank = conformal_rank(len(scores), promised)
+        if not rank or offset != scores[rank - 1]:
             raise ValueError(
-                f"labelled_threshold has {name}_rate={rate} between {low} and {high}"
+                f"offset={offset} does not promise promised_fpr={promised}"
             )
-
-
-def _check_promise(promised: float, offset: float, scores: np.ndarray) -> None:
-    m = len(scores)
-    rank = conformal_rank(m, promised)
-    if not rank or offset != scores[min(rank, m) - 1]:
-        raise ValueError(
-            f"offset={offset} does not promise promised_fpr={promised} with {m} "
-            "calibration_scores"
-        )
-
-
-def check_format(format: Format, image_shape: Any, names: Any) -> None:
-    """Raise a ValueError where what images look like is contradicted.
-
-    Parameters
-    ----------
-    format : Format
-    image_shape : (H, W), (H, W, C) or None
-        The detector's parameter.
-    names : sequence of str or None
-        Of the columns of a table.
-    """
-    dtype = np.dtype(_DTYPES[format.kind])
-    seen = format_of(
-        format.shape, dtype, image_shape if len(format.shape) == 1 else None
-    )
-    if seen.image_shape != format.image_shape:
-        raise ValueError(
-            f"items of shape {format.shape} are images of shape {seen.image_shape}, "
-            f"and it was fitted on {format.image_shape}; image_shape={image_shape}"
-        )
-    if names is not None and (len(names),) != format.shape:
-        raise ValueError(f"{len(names)} feature names are not for {format.shape}")
-
-
-def check_history(history: list[dict[str, Any]]) -> None:
-    """Raise a ValueError unless the epochs are numbered."""
-    for number, epoch in zip(itertools.count(1), history, strict=False):
-        if epoch["epoch"] != number:
-            raise ValueError(f"history has epoch {epoch['epoch']} as number {number}")
-
-
-def check_working_size(
-    format: Format, size: Any, working_size: tuple[int, int], has_roi: bool
-) -> None:
-    """Raise a ValueError where `image_size` is not what the network was fitted at."""
-    expected = image_size(size, format.image_shape[:2])
-    if expected != working_size:
-        raise ValueError(
-            f"image_size={size} means a working size of {expected}, and it was fitted "
-            f"at {working_size}. Set it back, or fit again"
-        )
-    if format.any_size and (size is None or has_roi):
-        raise ValueError("images of any size need an image_size and no roi")
-
-
-def check_finite_maps(
-    mapper: Mapper,
-    format: Format,
-    working_size: tuple[int, int],
-    least_size: tuple[int, int],
-) -> None:
-    """Raise a ValueError where the map of a blank image has no finite numbers.
-
-    Where images are large, an input of the least size goes through the network alone.
-    """
-    sizes = (format.image_shape[:2], working_size)
-    if max(map(math.prod, sizes)) <= _MOST_PIXELS:
-        blank = np.zeros((1, *format.image_shape), _DTYPES[format.kind])
-        seen = [torch.from_numpy(f(blank)) for f in (mapper, mapper.reconstruct)]
-    else:
-        with inference():
-            found = mapper.network(torch.zeros(1, format.image_shape[2], *least_size))
-        seen = list(found[:2]) if isinstance(found, tuple) else [found]
-    if not all(torch.isfinite(numbers).all() for numbers in seen):
-        raise ValueError("its network turns a blank image into no finite numbers")

@@ -1,177 +1,168 @@
-"""The JSON in the header of a model file: how it is made, and what it may hold."""
+"""The JSON in the header of a model file: its fields, and what each may hold."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from numbers import Integral, Real
+import math
+from dataclasses import asdict
 from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
 
-from skad.images.inputs import Format
-from skad.threshold.conformal import LabelledThreshold
+from skad import __version__
+from skad.detectors.base import ImageDetector
+from skad.detectors.dense import DenseAutoencoderDetector
+from skad.detectors.fitted import Fitted
+from skad.detectors.patch import PatchAutoencoderDetector
+from skad.network.dense import is_input_shape
+from skad.threshold.conformal import METRICS
 
-FORMAT_VERSION = 9  # also raised where the same numbers come to mean other scores
-READABLE = (8, FORMAT_VERSION)
-LARGEST_SIZE = 2**31 - 1  # of an image's side, in pixels or features
-_LARGEST_NUMBER = 1e300
+Header = dict[str, Any]
 
-Rules = Mapping[str, Callable[[Any], bool]]  # what values are right, by their names
-
-
-class Unfit(Exception):
-    """What is wrong with a file."""
-
-
-def plain(value: Any) -> Any:
-    """Turn a value into what JSON can hold; what it cannot hold becomes None."""
-    if isinstance(value, dict):
-        return {str(name): plain(v) for name, v in value.items()}
-    if isinstance(value, (tuple, list, np.ndarray)):
-        return [plain(v) for v in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    return str(value) if isinstance(value, str) else None
-
-
-def tupled(value: Any) -> Any:
-    """Turn a list of JSON back into a tuple."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def parse(text: str | None) -> dict[str, Any]:
-    """Read a header; nothing but its version is checked.
-
-    Parameters
-    ----------
-    text : str or None
-
-    Returns
-    -------
-    description : dict
-
-    Raises
-    ------
-    Unfit
-        If it is no header, or one of another version.
-    """
-    if text is None:
-        raise Unfit("it has no header of skad, so another program wrote it")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unfit(f"its header is not JSON ({error})") from None
-    version = found.get("format_version") if isinstance(found, dict) else None
-    if type(version) is not int:
-        raise Unfit("its header has no format version")
-    if version not in READABLE:
-        raise Unfit(
-            f"it has format version {short_repr(version)}, written by skad "
-            f"{short_repr(found.get('skad_version'))}; this is version {FORMAT_VERSION}"
-        )
-    return found
-
-
-def check(
-    description: dict[str, Any], rules: Rules, *, may_be_missing: bool = False
-) -> None:
-    """Raise Unfit unless all that the rules name is there and as they say."""
-    for name, is_valid in rules.items():
-        if name not in description:
-            if may_be_missing:
-                continue
-            raise Unfit(f"{name} is missing in its header")
-        if not is_valid(description[name]):
-            raise Unfit(f"{name} in its header is {short_repr(description[name])}")
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether it is a number, finite and not too large to compute with."""
-    return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER  # no NaN
-
-
-def is_size(value: Any, lengths: range) -> bool:
-    """Tell whether it is a list of so many sizes."""
-    return (
-        isinstance(value, list)
-        and len(value) in lengths
-        and all(type(v) is int and 1 <= v <= LARGEST_SIZE for v in value)
-    )
-
-
-def is_parameters(value: Any, known: set[str]) -> bool:
-    """Tell whether these are the parameters; their ranges are not checked here."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == known
-        and all(
-            v is None
-            or isinstance(v, (bool, str))
-            or is_number(v)
-            or is_size(v, range(1, 1000))
-            for v in value.values()
-        )
-    )
-
-
-def _is_format(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(Format._fields) - {"any_size"} <= value.keys() <= set(Format._fields)
-        and type(value.get("any_size", False)) is bool
-        and is_size(value["shape"], range(1, 4))
-        and is_size(value["image_shape"], range(3, 4))
-        and value["kind"] in ("integer", "unscaled integer", "float")
-    )
-
-
-def _is_history(value: Any) -> bool:
-    """Tell whether it is a list of dicts of numbers; a loss may be infinite."""
-    return isinstance(value, list) and all(
-        isinstance(epoch, dict)
-        and {"epoch", "loss"} <= epoch.keys()
-        and all(is_number(v) or isinstance(v, float) for v in epoch.values())
-        for epoch in value
-    )
-
-
-def _is_labelled_threshold(value: Any) -> bool:
-    def is_pair(v: Any) -> bool:
-        return isinstance(v, list) and len(v) == 2 and all(map(is_number, v))
-
-    names = {field.name for field in fields(LabelledThreshold)}
-    pairs = {"detection_interval", "false_alarm_interval"}
-    return value is None or (
-        isinstance(value, dict)
-        and value.keys() == names
-        and isinstance(value["metric"], str)
-        and all(is_pair(value[name]) for name in pairs)
-        and all(is_number(value[name]) for name in names - pairs - {"metric"})
-    )
-
-
-def _is_provenance(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        v is None or isinstance(v, str) or is_number(v) for v in value.values()
-    )
-
-
-OPTIONAL_RULES: Rules = {"provenance": _is_provenance}
-RULES: Rules = {  # of what every kind of detector has
-    "format": _is_format,
-    "feature_names": lambda value: (
-        value is None
-        or (isinstance(value, list) and all(isinstance(v, str) for v in value))
-    ),
-    "offset": is_number,
-    "mean_map": is_number,
-    "promised_fpr": lambda value: value is None or (is_number(value) and 0 < value < 1),
-    "history": _is_history,
-    "checksum": lambda value: type(value) is int,
-    "labelled_threshold": _is_labelled_threshold,
+FORMAT_VERSION = 9  # rises where files change, or come to mean other scores
+DETECTORS: dict[str, type[ImageDetector]] = {
+    "PatchAutoencoderDetector": PatchAutoencoderDetector,
+    "DenseAutoencoderDetector": DenseAutoencoderDetector,
 }
+# The roi is an array. The others name files of this machine, and joblib unpickles those
+# of `memory`.
+_NOT_IN_HEADER = {"roi", "memory", "model"}
+_LONGEST = 2**31 - 1  # side, in pixels or features
+_LARGEST = 1e300  # number: sums of larger ones may be infinite
+
+
+def fits(value: Any, rule: Any) -> bool:
+    """Tell whether a value of JSON is as a rule says.
+
+    A rule is a function, a type, a value, a tuple of alternatives, or a list or a dict
+    of rules for as many items.
+    """
+    if isinstance(rule, dict):
+        same = isinstance(value, dict) and value.keys() == rule.keys()
+        return same and all(fits(value[name], rule[name]) for name in rule)
+    if isinstance(rule, list):
+        same = isinstance(value, list) and len(value) == len(rule)
+        return same and all(map(fits, value, rule))
+    if isinstance(rule, tuple):
+        return any(fits(value, each) for each in rule)
+    if isinstance(rule, type):
+        return type(value) is rule
+    return rule(value) if callable(rule) else value == rule
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # no NaN
+
+
+def _side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _LONGEST
+
+
+def _parameter(value: Any) -> bool:
+    sides = len(value) * [_side] if isinstance(value, list) else None
+    return fits(value, (None, bool, str, _number, sides))
+
+
+def _epoch(value: Any) -> bool:
+    known = isinstance(value, dict) and {"epoch", "loss"} <= value.keys()
+    return known and all(fits(v, (_number, float)) for v in value.values())  # inf, too
+
+
+_FIELDS: dict[str, Any] = {
+    "skad_version": str,
+    "format": {
+        "shape": ([_side], 2 * [_side], 3 * [_side]),
+        "image_shape": 3 * [_side],
+        "kind": ("integer", "unscaled integer", "float"),
+        "any_size": bool,
+    },
+    "feature_names": (None, lambda v: isinstance(v, list) and fits(v, len(v) * [str])),
+    "history": lambda v: isinstance(v, list) and all(map(_epoch, v)),
+    "provenance": lambda v: isinstance(v, dict) and all(map(_parameter, v.values())),
+    "offset": (None, _number),  # None: there is no threshold yet
+    "mean_map": (None, _number),
+    "promised_fpr": (None, lambda v: _number(v) and 0 < v < 1),
+    "labelled_threshold": (
+        None,
+        {
+            "offset": _number,
+            "metric": METRICS,
+            "value": _number,
+            "detection_rate": _number,
+            "false_alarm_rate": _number,
+            "detection_interval": [_number, _number],
+            "false_alarm_interval": [_number, _number],
+        },
+    ),
+}
+SETTINGS: dict[str, dict[str, Any]] = {  # of the mapper, besides the images' size
+    "PatchAutoencoderDetector": {
+        "std": lambda v: _number(v) and v > 0,
+        "working_size": 2 * [_side],
+    },
+    "DenseAutoencoderDetector": {
+        "network_shape": lambda v: fits(v, 3 * [_side]) and is_input_shape(v),
+    },
+}
+
+
+def header_of(detector: ImageDetector, fitted: Fitted) -> Header:
+    """Return the header of a detector's file, without its checksum."""
+    parameters, threshold = detector.get_params().items(), fitted.threshold
+    header = {
+        "format_version": FORMAT_VERSION,
+        "skad_version": __version__,
+        "kind": type(detector).__name__,
+        "parameters": {k: v for k, v in parameters if k not in _NOT_IN_HEADER},
+        "format": fitted.format._asdict(),
+        "feature_names": getattr(detector, "feature_names_in_", None),
+        "history": fitted.history,
+        "provenance": fitted.provenance,
+        **dict.fromkeys(("offset", "mean_map", "promised_fpr", "labelled_threshold")),
+        **fitted.mapper.settings,
+    }
+    del header["input_size"]  # is in the format
+    if threshold is not None:
+        promised, labelled = threshold.promised_fpr, threshold.labelled
+        header["offset"], header["mean_map"] = threshold.offset, threshold.mean_map
+        header["promised_fpr"] = None if math.isnan(promised) else promised
+        header["labelled_threshold"] = labelled and asdict(labelled)
+    return read_header(json.dumps(header, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Turn what NumPy holds into what JSON can hold; a RandomState is not stored."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else None
+
+
+def read_header(text: str) -> Header:
+    """Return a header, lists as tuples; raise a ValueError where a field is wrong."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its header is not JSON ({error})") from None
+    version = header.get("format_version") if isinstance(header, dict) else None
+    if type(version) is not int:
+        raise ValueError("its header has no format version of skad")
+    if version not in (8, FORMAT_VERSION):
+        advice = "update skad" if version > FORMAT_VERSION else "it is too old"
+        raise ValueError(
+            f"its format version is {short_repr(version)}, not {FORMAT_VERSION}: "
+            f"{advice}"
+        )
+    _check(header, "kind", tuple(DETECTORS))
+    kind = header["kind"]
+    names = DETECTORS[kind]().get_params().keys() - _NOT_IN_HEADER
+    parameters = {"parameters": dict.fromkeys(names, _parameter)}
+    for name, rule in (parameters | _FIELDS | SETTINGS[kind]).items():
+        _check(header, name, rule)
+    for fields in (header, *header.values()):
+        if isinstance(fields, dict):
+            fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    return header
+
+
+def _check(header: Header, name: str, rule: Any) -> None:
+    if name not in header:
+        raise ValueError(f"{name} is missing in its header")
+    if not fits(header[name], rule):
+        raise ValueError(f"{name} in its header is {short_repr(header[name])}")

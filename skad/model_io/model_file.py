@@ -11,7 +11,6 @@ References
 import json
 import math
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,96 +18,89 @@ from zlib import crc32
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
-from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
 from skad.common.files import make_room_for, write_atomically
-from skad.common.torch_settings import limit_threads
+from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
 from skad.detectors.parameters import device_at_hand, resolve_device
+from skad.images.inputs import Format
 from skad.model_io.agreement import (
-    check_finite_maps,
-    check_format,
-    check_history,
-    check_threshold,
+    DTYPES,
+    Arrays,
+    check_layout,
+    check_numbers,
+    check_parameters,
 )
-from skad.model_io.header import FORMAT_VERSION, Unfit, parse, plain, tupled
-from skad.model_io.kinds import KINDS, Kind, format_in, kind_of
+from skad.model_io.header import (
+    DETECTORS,
+    SETTINGS,
+    Header,
+    header_of,
+    read_header,
+)
+from skad.model_io.version_8 import WARNING, from_8
+from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import LabelledThreshold
 
-_LARGEST_WEIGHT = 1e6  # far above what training gives
-_LARGEST = 1e12  # of other numbers of a network: those of constant images reach 1e6
-_OF_A_THRESHOLD = ("offset", "mean_map", "promised_fpr", "labelled_threshold")
+_MOST_PIXELS = 512 * 512  # of a blank image that is scored; larger ones would take long
 
 
 def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     """Store a fitted detector in one file.
 
-    The file is written beside its place and then renamed, so that an older file under
-    this name survives whatever goes wrong.
+    All of a new file is on the disk before it replaces an old one of its name.
 
     Parameters
     ----------
     detector : PatchAutoencoderDetector or DenseAutoencoderDetector
-        Fitted; the latter may lack a threshold. Of its parameters, `memory`, `model`
-        and a `random_state` that is a RandomState are not stored: the loaded detector
-        has None there.
+        Fitted. Its `memory`, its `model` and a `random_state` that is a RandomState are
+        not stored: the loaded detector has None there.
     path : str or os.PathLike
         Usually ends in ".safetensors". Its folder is made if absent.
 
     Raises
     ------
     TypeError
-        If it is another kind of estimator.
+        If it is another estimator, or of a subclass.
     sklearn.exceptions.NotFittedError
     ValueError
         If a parameter or `offset_` was set after the fit to something out of its range,
         or to what contradicts the fit.
     OSError
-        If the file cannot be written; nothing is left behind then.
+        If the file cannot be written.
     """
-    kinds = (k for k in KINDS.values() if type(detector) is k.detector)
-    kind = next(kinds, None)
-    if kind is None:
+    if type(detector) not in DETECTORS.values():
         raise TypeError(
-            f"save stores a {' or a '.join(KINDS)}, and no subclass; got "
+            f"save stores a {' or a '.join(DETECTORS)}, and no subclass; got "
             f"{type(detector).__name__}. Take it out of its pipeline or search first, "
             "or use joblib.dump."
         )
-    check_is_fitted(detector)
     fitted = detector.fitted  # once: another thread may calibrate meanwhile
-    description = _describe(detector, fitted, kind)
-    threshold = fitted.threshold
-    scores = np.empty(0) if threshold is None else threshold.calibration_scores
-    _check_consistent(detector, kind, description, scores)
-    arrays = kind.to_arrays(fitted.mapper)
-    arrays["calibration_scores"] = scores
-    arrays["trained_on"] = fitted.trained_on
-    if threshold is not None and threshold.statistics is not None:
-        arrays["statistics"] = threshold.statistics
-    arrays = {
-        name: np.require(array, requirements="C") for name, array in arrays.items()
-    }
-    description["checksum"] = checksum(arrays, description)
+    arrays = fitted.mapper.to_arrays()
+    arrays |= {"trained_on": fitted.trained_on, "calibration_scores": np.empty(0)}
+    if fitted.threshold is not None:
+        arrays["calibration_scores"] = fitted.threshold.calibration_scores
+        if fitted.threshold.statistics is not None:
+            arrays["statistics"] = fitted.threshold.statistics
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
-        kind.check_header(description)
-    except Unfit as error:
+        header = header_of(detector, fitted)
+        check_parameters(header)
+        check_numbers(header, arrays)
+    except ValueError as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
-    content = to_bytes(arrays, {"skad": json.dumps(description)})
+    header["checksum"] = checksum(header, arrays)
     path = make_room_for(path)
     try:
-        write_atomically(path, content)
+        write_atomically(path, to_bytes(arrays, {"skad": json.dumps(header)}))
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror or error}; the detector is not stored. Free some room, "
-            "or name a file in another folder",
-            str(path),
-        ) from error
+        reason = f"{error.strerror or error}; the detector is not stored"
+        raise OSError(error.errno, reason, str(path)) from error
 
 
-@limit_threads()
 def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """Load a detector that `save` stored.
 
@@ -117,216 +109,105 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     path : str or os.PathLike
     device : str, default=None
         Becomes the detector's parameter `device`: "auto", "cpu", "cuda", "cuda:1", …
-        None = as stored.
+        None = as stored; a stored device that this machine lacks becomes the CPU.
 
     Returns
     -------
     detector : PatchAutoencoderDetector or DenseAutoencoderDetector
-        Fitted, on the device that its parameter `device` names. A stored device that
-        this machine does not have becomes the CPU.
+        Fitted.
 
     Raises
     ------
-    FileNotFoundError
-    PermissionError
-        If the file cannot be read.
+    OSError
+        If the file is missing or cannot be read.
     ValueError
-        If the file is truncated, damaged, of another kind or version, or inconsistent;
-        if this machine does not have the `device` that you ask for.
+        If the file is truncated, damaged, of another program or version, or contradicts
+        itself; if this machine lacks the `device` that you ask for.
     """
     if device is not None:
         resolve_device(device)
     path = Path(os.path.expanduser(path))
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
     path.open("rb").close()  # safe_open says of any that it cannot open, "no such file"
     try:
-        with safe_open(path, framework="numpy") as file:
-            description = parse((file.metadata() or {}).get("skad"))
-            kind = kind_of(description)
-            kind.check_header(description)
-            slices = {name: file.get_slice(name) for name in file.keys()}
-            _check_layout(
-                {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()},
-                kind,
-                description,
-            )
-            arrays = {name: file.get_tensor(name) for name in slices}
-        _check_numbers(arrays, kind, description)
-        if checksum(arrays, description) != description["checksum"]:
-            raise Unfit("its checksum is another, so some of it was changed or damaged")
-        return _build(arrays, kind, description, device)
-    except (SafetensorError, Unfit) as error:
+        header, arrays = _read(path)
+        detector = _build(header, arrays)
+    except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
-            f"{error}. Train and store the detector again; a file written by joblib is "
-            "read by joblib.load, a model of the old script by skad convert."
+            f"{error}. Files of joblib are read by joblib.load, models of the old "
+            "script by skad convert; otherwise fit and save the detector again."
         ) from error
-
-
-def _describe(detector: Any, fitted: Fitted, kind: Kind) -> dict[str, Any]:
-    """Return what the header tells: everything that is not an array."""
-    parameters = detector.get_params(deep=False)
-    description = {
-        "format_version": FORMAT_VERSION,
-        "skad_version": __version__,
-        "kind": kind.detector.__name__,
-        "parameters": {
-            k: v for k, v in parameters.items() if k not in kind.not_in_header
-        },
-        "format": fitted.format._asdict(),
-        "feature_names": getattr(detector, "feature_names_in_", None),
-        **kind.describe(fitted.mapper),
-        "history": fitted.history,
-        "provenance": fitted.provenance,
-        **_describe_threshold(fitted.threshold),
-    }
-    return plain(description)
-
-
-def _describe_threshold(threshold: Threshold | None) -> dict[str, Any]:
-    if threshold is None:
-        return dict.fromkeys(_OF_A_THRESHOLD)
-    promised, labelled = threshold.promised_fpr, threshold.labelled
-    return {
-        "offset": threshold.offset,
-        "mean_map": threshold.mean_map,
-        "promised_fpr": None if math.isnan(promised) else promised,
-        "labelled_threshold": None if labelled is None else asdict(labelled),
-    }
-
-
-def checksum(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> int:
-    """Return a number that is another when bits of a file are damaged: its CRC-32."""
-    told = {name: value for name, value in description.items() if name != "checksum"}
-    found = crc32(json.dumps(told, sort_keys=True).encode())
-    for name in sorted(arrays):
-        found = crc32(arrays[name].tobytes(), found)
-    return found
-
-
-def _check_layout(
-    layout: dict[str, tuple[tuple[int, ...], str]],
-    kind: Kind,
-    description: dict[str, Any],
-) -> None:
-    """Compare the arrays' names, shapes and types with those that belong here."""
-    shapes = kind.shapes(description, set(layout))
-    for name in ("calibration_scores", "trained_on"):  # of any length
-        length, _ = layout.get(name, ((), ""))
-        shapes[name] = length[:1]
-    if "statistics" in layout:  # of any number of images, at least 1
-        n_images = (*layout["statistics"][0], 1)[0]
-        n_channels = description["format"]["image_shape"][2]
-        shapes["statistics"] = (max(1, n_images), 3, n_channels)
-    expected = {name: (shape, _type_of(name)) for name, shape in shapes.items()}
-    for name in sorted(expected.keys() | layout.keys()):
-        found, right = layout.get(name, "missing"), expected.get(name, "nothing")
-        if found != right:
-            raise Unfit(f"{name} is {found} where {right} belongs")
-
-
-def _type_of(name: str) -> str:
-    """Name the type of an array as safetensors does."""
-    if name.endswith("num_batches_tracked"):
-        return "I64"
-    if name == "trained_on":
-        return "U64"
-    of_doubles = ("mean", "calibration_scores", "statistics")
-    return "F64" if name in of_doubles else "F32"
-
-
-def _check_numbers(
-    arrays: dict[str, np.ndarray], kind: Kind, description: dict[str, Any]
-) -> None:
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise Unfit(f"{name} has values that are not finite")
-        most = _LARGEST_WEIGHT if name.endswith((".weight", ".bias")) else _LARGEST
-        if _type_of(name) == "F32" and abs(array).max() > most:
-            raise Unfit(f"{name} has values above {most:g}, as no training gives")
-    scores = arrays["calibration_scores"]
-    if not len(scores) and description["offset"] is None:  # no threshold yet
-        pass
-    elif not len(scores) or (np.diff(scores) < 0).any():
-        raise Unfit("calibration_scores are not a sorted list of numbers")
-    elif description["offset"] is None:
-        raise Unfit("it has calibration_scores and no offset")
-    trained_on = arrays["trained_on"]
-    if (trained_on[1:] <= trained_on[:-1]).any():
-        raise Unfit("trained_on is not a sorted list of numbers, each once")
-    if "statistics" in arrays and description["offset"] is None:
-        raise Unfit("it has statistics of no threshold")
-    kind.check_arrays(arrays)
-
-
-def _build(
-    arrays: dict[str, np.ndarray],
-    kind: Kind,
-    description: dict[str, Any],
-    device: str | None,
-) -> ImageDetector:
-    parameters = {k: tupled(v) for k, v in description["parameters"].items()}
-    detector = kind.detector(**parameters, **kind.parameters(arrays))
-    calibration_scores = arrays.pop("calibration_scores")
-    trained_on = arrays.pop("trained_on")
-    statistics = arrays.pop("statistics", None)
-    format = format_in(description)
-    try:
-        _check_consistent(detector, kind, description, calibration_scores)
-        mapper = kind.from_arrays(arrays, description)
-        check_finite_maps(mapper, format, *kind.sizes(description))
-    except ValueError as error:
-        raise Unfit(str(error)) from None
+    if header["format_version"] == 8 and "working_size" in header:
+        warn(WARNING)
     if device is not None:
         detector.set_params(device=device)
-    mapper.to(device_at_hand(detector.device))
-    if description["feature_names"] is not None:
-        detector.feature_names_in_ = np.array(description["feature_names"], object)
-    detector.fitted = Fitted(
-        mapper,
-        format,
-        description["history"],
-        trained_on,
-        description.get("provenance", {}),
-        threshold=_threshold_in(description, calibration_scores, statistics),
-    )
+    detector.fitted.mapper.to(device_at_hand(detector.device))
     return detector
 
 
-def _threshold_in(
-    description: dict[str, Any],
-    calibration_scores: np.ndarray,
-    statistics: np.ndarray | None,
-) -> Threshold | None:
-    if description["offset"] is None:
+def _read(path: Path) -> tuple[Header, Arrays]:
+    """Return what a file holds; raise a ValueError unless all of it is right."""
+    with safe_open(path, framework="numpy") as file:
+        header = read_header((file.metadata() or {}).get("skad", "null"))
+        check_parameters(header)
+        parts = {name: file.get_slice(name) for name in file.keys()}
+        layout = {k: (v.get_shape(), v.get_dtype()) for k, v in parts.items()}
+        check_layout(header, layout)
+        arrays = {name: file.get_tensor(name) for name in parts}
+    if header.get("checksum") != checksum(header, arrays):
+        raise ValueError("its checksum is another, so it was changed or damaged")
+    if "view_lines" in arrays:
+        arrays = from_8(arrays)
+    check_numbers(header, arrays)
+    return header, arrays
+
+
+def _build(header: Header, arrays: Arrays) -> Any:
+    """Build a detector, on the CPU, of what was checked."""
+    detector: Any = DETECTORS[header["kind"]](**header["parameters"])
+    if "roi" in arrays:
+        detector.set_params(roi=arrays["roi"] > 0)
+    if header["feature_names"] is not None:
+        detector.feature_names_in_ = np.array(header["feature_names"], object)
+    format = Format(**header["format"])
+    trained_on, threshold = arrays.pop("trained_on"), _threshold_of(header, arrays)
+    settings = {name: header[name] for name in SETTINGS[header["kind"]]}
+    settings["input_size"] = format.image_shape[:2]
+    kind: Any = DenseMapper if "network_shape" in settings else AnomalyMapper
+    mapper = kind.from_arrays(arrays, **settings)
+    sizes = (format.image_shape[:2], mapper.network_size)
+    if max(map(math.prod, sizes)) <= _MOST_PIXELS:  # else scoring finds it out
+        blank = np.zeros((1, *format.image_shape), DTYPES[format.kind])
+        if not np.isfinite(mapper(blank)).all():
+            raise ValueError("its network turns a blank image into NaN or infinity")
+    history, provenance = list(header["history"]), header["provenance"]
+    detector.fitted = Fitted(mapper, format, history, trained_on, provenance, threshold)
+    return detector
+
+
+def _threshold_of(header: Header, arrays: Arrays) -> Threshold | None:
+    """Take a threshold out of the arrays."""
+    scores, statistics = (
+        arrays.pop("calibration_scores"),
+        arrays.pop("statistics", None),
+    )
+    if header["offset"] is None:
         return None
-    promised, labelled = description["promised_fpr"], description["labelled_threshold"]
-    if labelled is not None:
-        labelled = LabelledThreshold(**{k: tupled(v) for k, v in labelled.items()})
+    promised, labelled = header["promised_fpr"], header["labelled_threshold"]
     return Threshold(
-        offset=float(description["offset"]),
-        calibration_scores=calibration_scores,
-        mean_map=float(description["mean_map"]),
+        offset=float(header["offset"]),
+        calibration_scores=scores,
+        mean_map=float(header["mean_map"]),
         promised_fpr=math.nan if promised is None else float(promised),
-        labelled=labelled,
+        labelled=labelled and LabelledThreshold(**labelled),
         statistics=statistics,
     )
 
 
-def _check_consistent(
-    detector: Any,
-    kind: Kind,
-    description: dict[str, Any],
-    calibration_scores: np.ndarray,
-) -> None:
-    """Raise a ValueError where values are out of their ranges or contradict others."""
-    detector._validate_params()
-    check_format(
-        format_in(description),
-        detector.image_shape,
-        description["feature_names"],
-    )
-    kind.check(detector, description)
-    check_history(description["history"])
-    check_threshold(description, calibration_scores)
+def checksum(header: Header, arrays: Arrays) -> int:
+    """Return a number that is another when bits of a file are damaged: its CRC-32."""
+    told = {name: value for name, value in header.items() if name != "checksum"}
+    found = crc32(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(arrays):
+        found = crc32(arrays[name].tobytes(), found)
+    return found

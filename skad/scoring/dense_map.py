@@ -24,7 +24,7 @@ class DenseMapper(Mapper):
         self.network = network  # in evaluation mode
         self.input_size = input_size  # of the images, which are resized for the network
         self.network_size = network.input_shape[:2]
-        self.settings = {"input_shape": network.input_shape, "input_size": input_size}
+        self.settings = {"network_shape": network.input_shape, "input_size": input_size}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
@@ -43,7 +43,7 @@ class DenseMapper(Mapper):
         cls,
         arrays: dict[str, np.ndarray],
         *,
-        input_shape: tuple[int, int, int],
+        network_shape: tuple[int, int, int],
         input_size: tuple[int, int],
     ) -> Self:
         """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
@@ -51,7 +51,7 @@ class DenseMapper(Mapper):
             name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
             for name, array in arrays.items()
         }
-        return cls(from_state(input_shape, state), input_size)
+        return cls(from_state(network_shape, state), input_size)
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into the network's input, (k, C, h, w) in [0, 1]."""

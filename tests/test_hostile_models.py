@@ -1,0 +1,363 @@
+"""Model files that are damaged or lie: refused, or a detector that works."""
+
+import copy
+import json
+import pickle
+import struct
+import tracemalloc
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from model_files import opened, outer_header, write
+from old_models import SHAPE, write_model
+from safetensors.numpy import save as to_bytes
+
+from skad import DenseAutoencoderDetector, PatchAutoencoderDetector, load, save
+from skad.model_io.header import FORMAT_VERSION
+
+
+def draw(shape, n=12):
+    return np.random.default_rng(0).integers(80, 120, (n, *shape), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The bytes of a file of each kind of detector, by a short name."""
+    folder = tmp_path_factory.mktemp("stored")
+    dense = DenseAutoencoderDetector(write_model(folder / "model"), target_fpr=0.3)
+    roi = np.tri(16, dtype=bool)
+    patch = PatchAutoencoderDetector(6, epochs=1, target_fpr=0.3, roi=roi)
+    patch.fit(draw((16, 16)))
+    labelled = copy.copy(patch).calibrate(draw((16, 16)), [1] * 6 + [-1] * 6)
+    detectors = {"patch": patch, "labelled": labelled, "dense": dense.fit(draw(SHAPE))}
+    for name, detector in detectors.items():
+        save(detector, folder / name)
+    return {name: (folder / name).read_bytes() for name in detectors}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def refused(path, words=None):
+    with pytest.raises(ValueError, match=words) as raised:
+        load(path)
+    message = str(raised.value)
+    assert message.startswith(f"{str(path)!r} is not a model file that skad")
+    assert len(message) < 2000, message
+
+
+def put(header, name, value):
+    """Set one value, deep down if the name has a dot."""
+    changed = place = copy.deepcopy(header)
+    *parents, last = name.split(".")
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("which", ["patch", "dense"])
+def test_opening_and_writing_again_changes_nothing(stored, path, which):
+    write(path, *opened(stored[which]))
+    load(path)
+
+
+# Files of other programs, and broken ones
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("dump", [joblib.dump, torch.save])
+def test_pickles_are_refused_and_not_opened(path, tmp_path, dump):
+    dump(Trap(tmp_path / "sprung"), path)
+    refused(path, r"joblib\.load")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"Dear reader,\n" * 99,
+        bytes(10**6),
+        pickle.dumps(1),
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 10**5) + b"[" * 10**5,
+        to_bytes({"weight": np.zeros(3, np.float32)}),
+        to_bytes({}, {"format": "pt"}),
+        to_bytes({}, {"skad": "no JSON"}),
+        to_bytes({}, {"skad": "[" * 10**6}),
+        to_bytes({}, {"skad": "[]"}),
+        to_bytes({}, {"skad": '{"format_version": ' + "1" * 5000 + "}"}),
+        to_bytes({}, {"skad": f'{{"format_version": {FORMAT_VERSION}}}'}),
+    ],
+)
+def test_other_contents_are_refused(path, content):
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (FORMAT_VERSION + 1, "format version is .*: update skad"),
+        (10**400, "format version is .*: update skad"),
+        (7, "format version is 7, not 9: it is too old"),
+        (True, "no format version"),
+        (None, "no format version"),
+    ],
+)
+def test_other_versions_are_named(stored, path, version, words):
+    header, arrays = opened(stored["patch"])
+    write(path, header | {"format_version": version}, arrays)
+    refused(path, words)
+
+
+def test_truncated_and_longer_files_are_refused(stored, path):
+    content = stored["patch"]
+    for length in (8, 500, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(path)
+    path.write_bytes(content + b"\0")
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data_offsets", [-8, 8]),
+        ("data_offsets", [2**62, 2**62 + 16]),
+        ("shape", [2**32, 2**32]),
+        ("shape", [-2, -2]),
+        ("dtype", "object"),
+        ("dtype", "F16"),
+    ],
+)
+def test_entries_of_arrays_that_lie_are_refused(stored, path, key, value):
+    content = stored["patch"]
+    outer, rest = outer_header(content)
+    outer["tails"][key] = value
+    text = json.dumps(outer).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + rest)
+    refused(path)
+
+
+def test_a_damaged_bit_is_found(stored, path):
+    rng = np.random.default_rng(0)
+    content = stored["patch"]
+    n_header = 8 + struct.unpack("<Q", content[:8])[0]
+    expected = verdict(content, path)
+    for i in range(60):
+        damaged = bytearray(content)
+        place = (
+            rng.integers(n_header) if i % 2 else rng.integers(n_header, len(content))
+        )
+        damaged[place] ^= 1 << rng.integers(8)
+        found = verdict(bytes(damaged), path)
+        assert found is None or (found == expected and place < n_header)
+
+
+def verdict(content, path):
+    """Decision value and p-value of an image, or None if the file is refused."""
+    path.write_bytes(content)
+    try:
+        detector = load(path)
+    except ValueError as error:
+        assert "is not a model file that skad" in str(error)
+        return None
+    dtype = {"integer": np.uint8, "unscaled integer": int, "float": np.float32}
+    shape = (1, *detector.image_shape_in_)
+    image = np.arange(np.prod(shape)).reshape(shape)
+    image = image.astype(dtype[detector.fitted.format.kind])
+    return detector.decision_function(image).item(), detector.p_value(image).item()
+
+
+# Headers
+
+NO_NUMBERS = [True, "1", [1.0], {}, float("nan"), float("inf"), 10**400]
+NO_SIZES = [
+    *(None, 16, "16", {}, [], [16], [16, 16, 16, 16], [0, 16], [-16, 16], [16.0, 16]),
+    *([True, 16], [None, 16], [[16], 16], [10**400, 16], [2**62, 2**62], [32, 16]),
+    *([2**31 - 1, 2**31 - 1], [float("nan"), 16]),
+]
+DEEP = eval("[" * 90 + "]" * 90)
+WRONG = {
+    "kind": [None, 1, [], "", "os", "DenseAutoencoderDetector", "x" * 10**4],
+    "std": [None, *NO_NUMBERS, 0, -1.0, DEEP],
+    "offset": [None, *NO_NUMBERS],
+    "mean_map": [None, *NO_NUMBERS, -1.0, 1e6],
+    "promised_fpr": [*NO_NUMBERS, 0, 1, -0.1],
+    "working_size": [*NO_SIZES, [15, 16], DEEP],
+    "format": [None, [], {}, {"shape": [16, 16]}, "x"],
+    "format.shape": [*NO_SIZES, [255], [256], [16, 16, 3], [8, 32]],
+    "format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
+    "format.kind": [None, 1, "complex", ["float"], {}],
+    "feature_names": ["abc", [1], {}, 5],
+    "provenance": [None, [], "x", {"source": {}}, DEEP],
+    "history": [None, {}, 1, [1], [{}], [{"epoch": 1}], [{"epoch": 1, "loss": "x"}]],
+    "labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
+    "parameters": [None, [], {}, "x"],
+    "parameters.memory": ["/cache"],
+    "parameters.roi": [None],
+    "parameters.epochs": [None, 0, -1, 1.5, "1", [1], {}, float("nan"), 10**400],
+    "parameters.patch_size": [None, 1, -3, [], [1], [3, "a"], [[3]], {}, "40", DEEP],
+    "parameters.image_size": [0, 7, -1, [16], [16, 16, 16], [0, 1], "16", [16.5, 1]],
+    "parameters.image_shape": [16, "16", {}, [None], [16, 16]],
+    "parameters.learning_rate": [0, -1, float("inf"), float("nan"), "1", None],
+    "parameters.target_fpr": [0, 1, -1, None],
+    "parameters.contamination": [0, 0.7, "all", None, [0.1]],
+    "parameters.device": [None, 0, ["cpu"], {}],
+    "parameters.random_state": [-1, 1.5, "0", [0], {}],
+}
+WRONG_LABELLED = {
+    "offset": [5.0],
+    "promised_fpr": [0.3],
+    "labelled_threshold.offset": [None, *NO_NUMBERS, 5.0],
+    "labelled_threshold.metric": [None, 1, ["f1"], "accuracy"],
+    "labelled_threshold.detection_interval": [None, 1, [1], [1, 2, 3], [1, "2"], {}],
+    "labelled_threshold.surplus": [1],
+}
+WRONG_DENSE = {
+    "kind": ["PatchAutoencoderDetector"],
+    "network_shape": [
+        *(None, 16, [16, 24], [16, 24, 3], [16, 20, 1], [24, 24, 1], [0, 24, 1]),
+        *([-16, 24, 1], [16.0, 24, 1], [True, 24, 1], [10**400, 24, 1]),
+        *([4096, 4096, 1], [2**31 - 8, 2**31 - 8, 1]),
+    ],
+    "format.image_shape": [[16, 24, 3], [8, 24, 1], [16, 24]],
+    "parameters.epochs": [None, -1, 1.5, "x"],
+    "parameters.model": ["/etc/passwd", None],
+}
+CASES = [
+    (which, name, values)
+    for which, table in (
+        ("patch", WRONG),
+        ("labelled", WRONG_LABELLED),
+        ("dense", WRONG_DENSE),
+    )
+    for name, values in table.items()
+]
+
+
+@pytest.mark.parametrize(("which", "name", "values"), CASES)
+def test_a_wrong_value_is_refused_in_little_memory(stored, path, which, name, values):
+    header, arrays = opened(stored[which])
+    tracemalloc.start()
+    try:
+        for value in values:
+            write(path, put(header, name, value), arrays)
+            tracemalloc.reset_peak()
+            refused(path)
+            assert tracemalloc.get_traced_memory()[1] < 5e7  # bytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_missing_field_is_named(stored, path):
+    header, arrays = opened(stored["labelled"])
+    for name in header.keys() - {"checksum", "format_version"}:
+        write(path, {k: v for k, v in header.items() if k != name}, arrays)
+        refused(path, f"{name} is missing in its header")
+    for name in header["parameters"]:
+        changed = copy.deepcopy(header)
+        del changed["parameters"][name]
+        write(path, changed, arrays)
+        refused(path, "parameters in its header")
+
+
+def test_a_threshold_that_is_no_promise_is_refused(stored, path):
+    header, arrays = opened(stored["patch"])
+    for changes in ({"offset": -1e-3}, {"promised_fpr": 1e-9}, {"promised_fpr": 0.9}):
+        write(path, header | changes, arrays)
+        refused(path, "offset=.* does not promise promised_fpr=")
+    for changes in ({"offset": None}, {"offset": None, "mean_map": None}):
+        write(path, header | changes, arrays)
+        refused(path, "no offset, and more of a threshold")
+
+
+def test_a_training_that_diverged_can_be_loaded(stored, path):
+    header, arrays = opened(stored["patch"])
+    history = [{"epoch": 1, "loss": float("inf")}, {"epoch": 2, "loss": float("nan")}]
+    write(path, header | {"history": history}, arrays)
+    np.testing.assert_equal(load(path).history_, history)
+
+
+@pytest.mark.parametrize("which", ["labelled", "patch"])
+def test_a_random_value_is_refused_or_changes_no_verdict(stored, path, which):
+    header, arrays = opened(stored[which])
+    expected = verdict(stored[which], path)
+    names = [k for k in header if k not in ("std", "checksum")]
+    for name in ("format", "parameters", "labelled_threshold"):
+        names += [f"{name}.{key}" for key in header[name] or ()]
+    values = [*NO_NUMBERS, *NO_SIZES, 0, 1, -1, 2.5, 1e300, False, "cpu", "x" * 99]
+    rng, n_refused = np.random.default_rng(0), 0
+    for _ in range(120):
+        name = names[rng.integers(len(names))]
+        value = values[rng.integers(len(values))]
+        write(path, put(header, name, value), arrays)
+        found = verdict(path.read_bytes(), path)
+        assert found in (None, expected), (name, value)
+        n_refused += found is None
+    assert 60 < n_refused < 120
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("which", ["patch", "dense"])
+def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which):
+    header, arrays = opened(stored[which])
+    for name in arrays.keys() - {"roi", "statistics"}:
+        rest = {k: v for k, v in arrays.items() if k != name}
+        write(path, header, rest)
+        refused(path, f"the array {name} is missing|calibration_scores")
+        write(path, header, rest | {name: arrays[name][None]})
+        refused(path, f"the array {name} is .* should be")
+    for name in ("surplus", "network.surplus", "é", "roi"):
+        write(path, header, arrays | {name: np.zeros((16, 3), np.float32)})
+        refused(path, f"the array {name} is .* should be")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("mean", lambda a: a.astype(np.float32), "'F32'.* should be .*'F64'"),
+        ("tails", lambda a: a.astype(np.int32), "'I32'.* should be .*'F32'"),
+        ("tails", lambda a: 0 * a, "tails has values that do not rise"),
+        ("tails", lambda a: a[:, ::-1], "tails has values that do not rise"),
+        ("tails", lambda a: a * np.nan, "tails has values that are not finite"),
+        ("gaussians4.mean", lambda a: a - np.inf, "values that are not finite"),
+        ("calibration_scores", lambda a: a[::-1], "sorted"),
+        ("calibration_scores", lambda a: a[:0], "sorted"),
+        ("calibration_scores", lambda a: -a[::-1], "<= 0"),
+        ("roi", lambda a: a * 0, "or no 1"),
+        ("roi", lambda a: a * 0.5, "other values than 0 and 1"),
+        ("network.down2.0.1.running_var", lambda a: -a - 1, "NaN or infinity"),
+        ("gaussians4.whitening", lambda a: a * 0 + 1e38, "NaN or infinity"),
+    ],
+)
+def test_arrays_hold_sensible_numbers(stored, path, name, change, words):
+    header, arrays = opened(stored["patch"])
+    changed = np.ascontiguousarray(change(arrays[name]))
+    write(path, header, arrays | {name: changed})
+    refused(path, words)
+
+
+def test_a_file_can_do_without_roi(stored, path):
+    header, arrays = opened(stored["patch"])
+    del arrays["roi"]
+    write(path, header, arrays)
+    assert load(path).roi is None

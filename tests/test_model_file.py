@@ -1,0 +1,325 @@
+"""A file holds a fitted detector whole: what is loaded is what was saved."""
+
+import copy
+import os
+import pickle
+import re
+import threading
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from model_files import opened, write
+from old_models import SHAPE, write_model
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from skad import (
+    DenseAutoencoderDetector,
+    ImageFolder,
+    PatchAutoencoderDetector,
+    __version__,
+    load,
+    save,
+)
+
+N_IMAGES = 12
+
+
+def draw(shape, dtype=np.uint8, n=N_IMAGES, seed=0):
+    return np.random.default_rng(seed).integers(80, 120, (n, *shape)).astype(dtype)
+
+
+def fit(X, **parameters):
+    settings = {"patch_size": 6, "epochs": 1, "target_fpr": 0.3, "random_state": 0}
+    return PatchAutoencoderDetector(**settings | parameters).fit(X)
+
+
+def half(shape):
+    roi = np.zeros(shape, bool)
+    roi[:, : shape[1] // 2] = True
+    return roi
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A detector with a region of interest and a threshold from labels."""
+    images = draw((16, 16), seed=2)
+    images[::3, 4:8, 4:8] = 250
+    y = np.where(np.arange(N_IMAGES) % 3 == 0, -1, 1)
+    return fit(draw((16, 16)), roi=half((16, 16))).calibrate(images, y)
+
+
+@pytest.fixture(scope="module")
+def old_model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("old") / "model")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+CASES = {
+    "colour": ((16, 20, 3), np.uint8, {"patch_size": (4, 8)}),
+    "resized": ((20, 28), np.uint16, {"image_size": [16, 24], "contamination": 0.2}),
+    "roi": ((20, 28), np.int32, {"roi": half((20, 28)), "image_size": 16}),
+    "numpy": (
+        (16, 16, 1),
+        np.float32,
+        {"learning_rate": np.float64(0.01), "random_state": np.random.RandomState(0)},
+    ),
+    "rows": ((192,), np.float64, {"image_shape": (np.int64(8), 8, 3)}),
+}
+
+
+def assert_equal(loaded, detector, images):
+    for method in ("anomaly_map", "reconstruct", "score_samples", "p_value"):
+        found, expected = (getattr(d, method)(images) for d in (loaded, detector))
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    learned = {name for name in dir(detector) if re.fullmatch("[a-z].*_", name)}
+    for name in learned - {"network_"}:
+        assert hasattr(loaded, name) == hasattr(detector, name)
+        found, expected = (getattr(d, name, None) for d in (loaded, detector))
+        assert type(found) is type(expected)
+        np.testing.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_detector_is_the_one_that_was_saved(case, path):
+    shape, dtype, parameters = CASES[case]
+    detector = fit(draw(shape, dtype), **parameters)
+    save(detector, path)
+    loaded = load(path)
+    assert_equal(loaded, detector, draw(shape, dtype, seed=1))
+    for name, value in detector.get_params().items():
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, np.random.RandomState):
+            value = None
+        np.testing.assert_equal(getattr(loaded, name), value)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_nothing_is_lost_by_saving_again(fitted, path):
+    save(fitted, path)
+    first = path.read_bytes()
+    loaded = load(path)
+    assert loaded.labelled_threshold_ == fitted.labelled_threshold_
+    save(loaded, path)
+    assert path.read_bytes() == first
+
+
+def test_a_file_of_version_8_loads_and_asks_for_calibration(fitted, path):
+    save(fitted, path)
+    header, arrays = opened(path.read_bytes())
+    for name in ("weight", "bias"):
+        arrays[f"expectation.{name}"] = arrays.pop(f"context.{name}")
+    arrays["expectation.most"] = np.ones(5, np.float32)
+    arrays["view_lines"] = np.tile(np.arange(7, dtype=np.float32)[:, None], (2, 1, 2))
+    arrays["view_lines"][0, :, 1] *= arrays.pop("scales")[1]
+    write(path, header | {"format_version": 8}, arrays)
+    with pytest.warns(UserWarning, match="calibrate"):
+        loaded = load(path)
+    images = draw((16, 16), seed=3)
+    found, expected = (d.anomaly_map(images) for d in (loaded, fitted))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    save(loaded.calibrate(images), path)
+    load(path)
+
+
+def test_a_dense_detector_comes_back_without_the_path_of_its_model(old_model, path):
+    X = draw(SHAPE[:2])
+    detector = DenseAutoencoderDetector(old_model, epochs=1, target_fpr=0.3)
+    detector.fit(X).calibrate(np.concatenate([X[:6], 255 - X[:6]]), [1] * 6 + [-1] * 6)
+    save(detector, path)
+    assert str(old_model.parent).encode() not in path.read_bytes()
+    loaded = load(path)
+    assert loaded.get_params() == detector.get_params() | {"model": None}
+    assert_equal(loaded, detector, draw(SHAPE[:2], seed=1))
+    loaded.set_params(warm_start=True).fit(X)
+    assert loaded.history_[0]["loss"] < detector.history_[0]["loss"]
+
+
+def test_a_network_without_a_threshold_comes_back_so(old_model, path):
+    detector = DenseAutoencoderDetector(old_model).read_model()
+    save(detector, path)
+    loaded, X = load(path), draw(SHAPE[:2])
+    np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
+    with pytest.raises(NotFittedError, match="no threshold yet"):
+        loaded.predict(X)
+    loaded.set_params(target_fpr=0.3).calibrate(X)
+    save(loaded, path)
+    assert load(path).offset_ == loaded.offset_
+
+
+def test_provenance_is_told_and_comes_back(path, tmp_path):
+    for i, image in enumerate(draw((16, 16))):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    before = datetime.now(UTC).replace(microsecond=0)
+    detector = fit(ImageFolder(tmp_path))
+    told = dict(detector.provenance_)
+    assert before <= datetime.fromisoformat(told.pop("fitted_at")) <= datetime.now(UTC)
+    assert told == {
+        "n_images": N_IMAGES,
+        "n_training": 8,
+        "n_calibration": 4,
+        "source": str(tmp_path),
+        "skad_version": __version__,
+        "torch_version": str(torch.__version__),
+    }
+    save(detector, path)
+    assert load(path).provenance_ == detector.provenance_
+
+
+def test_names_of_features_come_back(path):
+    pandas = pytest.importorskip("pandas")
+    names = [f"x{i}" for i in range(30)]
+    frame = pandas.DataFrame(draw((30,), np.float64), columns=names)
+    save(fit(frame), path)
+    loaded = load(path)
+    assert loaded.feature_names_in_.tolist() == names
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(frame.rename(columns={"x0": "y"}))
+
+
+def test_a_loaded_detector_goes_on(fitted, path):
+    save(fitted, path)
+    loaded = load(path).set_params(warm_start=True)
+    images = draw((16, 16), seed=4)
+    before = loaded.anomaly_map(images)
+    loaded.calibrate(images)
+    assert not hasattr(loaded, "labelled_threshold_")
+    loaded.fit(images)
+    assert not np.array_equal(loaded.anomaly_map(images), before)
+    assert set(fitted.fitted.trained_on) < set(loaded.fitted.trained_on)
+    clone(loaded)
+    pickle.loads(pickle.dumps(loaded)).predict(images)
+
+
+def test_a_path_may_be_a_str_start_at_home_and_name_new_folders(
+    fitted, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    name = "ein Modell für 模型"
+    save(fitted, f"~/new/{name}")
+    assert load(tmp_path / "new" / name).offset_ == fitted.offset_
+    assert load(f"~/new/{name}").offset_ == fitted.offset_
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto", "cuda", "cuda:7", "nonsense"])
+def test_any_device_is_loaded_on_a_machine_without_it(fitted, path, device):
+    detector = copy.copy(fitted).set_params(device=device)
+    save(detector, path)
+    loaded = load(path)
+    assert loaded.device == device
+    if not torch.cuda.is_available():
+        assert_equal(loaded, fitted, draw((16, 16)))
+
+
+def test_a_device_that_is_asked_for_must_be_there(fitted, path):
+    save(copy.copy(fitted).set_params(device="cuda:7"), path)
+    assert load(path, device="cpu").device == "cpu"
+    with pytest.raises(ValueError, match=r"^device='cuda:99', but this machine has"):
+        load(path, device="cuda:99")
+
+
+def test_a_memory_is_not_stored(fitted, path, tmp_path):
+    """joblib.Memory unpickles what lies in its folder: a file must not name one."""
+    save(copy.copy(fitted).set_params(memory=str(tmp_path / "cache")), path)
+    assert load(path).memory is None
+    assert b"cache" not in path.read_bytes()
+
+
+def test_what_another_thread_sets_is_stored_whole(fitted, path):
+    """Threshold, scores and promise of one calibration, not of two."""
+    detector = copy.copy(fitted)
+    calibrated = [
+        detector.calibrate(draw((16, 16), n=n, seed=n)).fitted.threshold for n in (5, 9)
+    ]
+    done = threading.Event()
+
+    def keep_setting():
+        while not done.is_set():
+            for threshold in calibrated:
+                detector.fitted = replace(detector.fitted, threshold=threshold)
+
+    thread = threading.Thread(target=keep_setting)
+    thread.start()
+    try:
+        for _ in range(10):
+            save(detector, path)
+            loaded = load(path).fitted.threshold
+            expected = calibrated[len(loaded.calibration_scores) == 9]
+            np.testing.assert_equal(asdict(loaded), asdict(expected))
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_only_fitted_detectors_of_known_classes_are_stored(fitted, path):
+    class Mine(PatchAutoencoderDetector):
+        pass
+
+    for unfitted in (PatchAutoencoderDetector(), DenseAutoencoderDetector()):
+        with pytest.raises(NotFittedError, match="not fitted"):
+            save(unfitted, path)
+    for other in (make_pipeline(fitted), Mine()):
+        name = type(other).__name__
+        with pytest.raises(TypeError, match=rf"or a DenseAuto.*; got {name}\. Take it"):
+            save(other, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("epochs", -1, "'epochs' parameter"),
+        ("patch_size", (3, "a"), "patch_size must be"),
+        ("image_size", 7, r"image_size=7 means .* Set it back, or fit again"),
+        ("image_shape", (4, 64), "only for 2-D input"),
+        ("offset_", np.inf, "offset .* is inf"),
+        ("offset_", 1e301, "offset .* is 1e"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_stored(fitted, path, name, value, words):
+    path.write_bytes(b"old")
+    detector = copy.copy(fitted)
+    setattr(detector, name, value)
+    with pytest.raises(ValueError, match=f"cannot be stored: .*{words}"):
+        save(detector, path)
+    assert path.read_bytes() == b"old"
+
+
+def test_an_offset_of_your_own_is_kept_and_promises_nothing(fitted, path):
+    detector = copy.copy(fitted)
+    detector.offset_ = -0.25
+    save(detector, path)
+    loaded = load(path)
+    assert loaded.offset_ == -0.25
+    assert np.isnan(loaded.promised_fpr_)
+
+
+def test_a_full_disk_leaves_the_old_file(fitted, path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    path.write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", fail)
+    words = rf"No space left on device; the detector is not stored.*{path.name}"
+    with pytest.raises(OSError, match=words):
+        save(fitted, path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_what_cannot_be_read_is_named(path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        load(path)
+    with pytest.raises(IsADirectoryError, match=re.escape(str(path.parent))):
+        load(path.parent)
