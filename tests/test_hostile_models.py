@@ -160,7 +160,7 @@ def test_a_damaged_bit_is_found(stored, path):
     content = stored["patch"]
     n_header = 8 + struct.unpack("<Q", content[:8])[0]
     expected = verdict(content, path)
-    for i in range(60):
+    for i in range(40):
         damaged = bytearray(content)
         place = (
             rng.integers(n_header) if i % 2 else rng.integers(n_header, len(content))
@@ -304,14 +304,14 @@ def test_a_random_value_is_refused_or_changes_no_verdict(stored, path, which):
         names += [f"{name}.{key}" for key in header[name] or ()]
     values = [*NO_NUMBERS, *NO_SIZES, 0, 1, -1, 2.5, 1e300, False, "cpu", "x" * 99]
     rng, n_refused = np.random.default_rng(0), 0
-    for _ in range(120):
+    for _ in range(80):
         name = names[rng.integers(len(names))]
         value = values[rng.integers(len(values))]
         write(path, put(header, name, value), arrays)
         found = verdict(path.read_bytes(), path)
         assert found in (None, expected), (name, value)
         n_refused += found is None
-    assert 60 < n_refused < 120
+    assert 40 < n_refused < 80
 
 
 # Arrays
@@ -320,7 +320,7 @@ def test_a_random_value_is_refused_or_changes_no_verdict(stored, path, which):
 @pytest.mark.parametrize("which", ["patch", "dense"])
 def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which):
     header, arrays = opened(stored[which])
-    for name in arrays.keys() - {"roi", "statistics"}:
+    for name in sorted(arrays.keys() - {"roi", "statistics"})[::3]:
         rest = {k: v for k, v in arrays.items() if k != name}
         write(path, header, rest)
         refused(path, f"the array {name} is missing|calibration_scores")

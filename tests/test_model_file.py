@@ -280,7 +280,7 @@ def test_only_fitted_detectors_of_known_classes_are_stored(fitted, path):
     ("name", "value", "words"),
     [
         ("epochs", -1, "'epochs' parameter"),
-        ("patch_size", (3, "a"), "patch_size must be"),
+        ("patch_size", (3, "a"), "patch_size in its header is"),
         ("image_size", 7, r"image_size=7 means .* Set it back, or fit again"),
         ("image_shape", (4, 64), "only for 2-D input"),
         ("offset_", np.inf, "offset .* is inf"),

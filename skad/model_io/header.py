@@ -152,9 +152,11 @@ def read_header(text: str) -> Header:
     _check(header, "kind", tuple(DETECTORS))
     kind = header["kind"]
     names = DETECTORS[kind]().get_params().keys() - _NOT_IN_HEADER
-    parameters = {"parameters": dict.fromkeys(names, _parameter)}
-    for name, rule in (parameters | _FIELDS | SETTINGS[kind]).items():
+    for name, rule in (_FIELDS | SETTINGS[kind]).items():
         _check(header, name, rule)
+    _check(header, "parameters", lambda v: isinstance(v, dict) and v.keys() == names)
+    for name in names:
+        _check(header["parameters"], name, _parameter)
     for fields in (header, *header.values()):
         if isinstance(fields, dict):
             fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
