@@ -121,7 +121,7 @@ def test_a_file_of_version_8_loads_and_asks_for_calibration(fitted, path):
         arrays[f"expectation.{name}"] = arrays.pop(f"context.{name}")
     arrays["expectation.most"] = np.ones(5, np.float32)
     arrays["view_lines"] = np.tile(np.arange(7, dtype=np.float32)[:, None], (2, 1, 2))
-    arrays["view_lines"][0, :, 1] *= arrays.pop("scales")[1]
+    arrays["view_lines"][0, :, 1] *= arrays.pop("scale")
     write(path, header | {"format_version": 8}, arrays)
     with pytest.warns(UserWarning, match="calibrate"):
         loaded = load(path)

@@ -84,8 +84,8 @@ def check_numbers(header: Header, arrays: Arrays) -> None:
             raise ValueError(f"the array {name} has values that are not finite")
     if "tails" in arrays and (np.diff(arrays["tails"], axis=1) <= 0).any():
         raise ValueError("the array tails has values that do not rise")
-    if "scales" in arrays and (arrays["scales"] <= 0).any():
-        raise ValueError("the array scales has values that are not positive")
+    if "scale" in arrays and arrays["scale"] <= 0:
+        raise ValueError("the array scale is not positive")
     roi = arrays.get("roi", np.ones(1))
     if not (np.isin(roi, (0, 1)).all() and roi.any()):
         raise ValueError("the array roi has other values than 0 and 1, or no 1")

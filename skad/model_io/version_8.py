@@ -16,7 +16,7 @@ _N_KNOTS = 7
 def shapes_in_8(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of arrays as they were, from what they are now."""
     shapes = dict(shapes)
-    del shapes["scales"]
+    del shapes["scale"]
     return shapes | {
         "expectation.weight": shapes.pop("context.weight"),
         "expectation.bias": shapes.pop("context.bias"),
@@ -29,5 +29,5 @@ def from_8(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return arrays as they are now; those of steps that are gone are left out."""
     arrays = {k.replace("expectation.", "context."): v for k, v in arrays.items()}
     del arrays["context.most"]
-    peak, first = arrays.pop("view_lines")[0, -2]  # usual peaks of two combinations
-    return arrays | {"scales": np.array([1, first / peak], np.float32)}
+    decoder, joined = arrays.pop("view_lines")[0, -2]  # usual peaks
+    return arrays | {"scale": np.array(joined / decoder, np.float32)}
