@@ -9,15 +9,10 @@ from safetensors.numpy import save as to_bytes
 from skad.model_io.model_file import checksum
 
 
-def outer_header(content):
-    """The header of a safetensors file, and the bytes after it."""
-    end = 8 + struct.unpack("<Q", content[:8])[0]
-    return json.loads(content[8:end]), content[end:]
-
-
 def opened(content):
     """Header of skad and arrays of a file."""
-    header = json.loads(outer_header(content)[0]["__metadata__"]["skad"])
+    outer = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    header = json.loads(outer["__metadata__"]["skad"])
     return header, {name: array.copy() for name, array in arrays_of(content).items()}
 
 

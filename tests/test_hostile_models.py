@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from model_files import opened, outer_header, write
+from model_files import opened, write
 from old_models import SHAPE, write_model
 from safetensors.numpy import save as to_bytes
 
@@ -61,12 +61,6 @@ def put(header, name, value):
     return changed
 
 
-@pytest.mark.parametrize("which", ["patch", "dense"])
-def test_opening_and_writing_again_changes_nothing(stored, path, which):
-    write(path, *opened(stored[which]))
-    load(path)
-
-
 # Files of other programs, and broken ones
 
 
@@ -113,9 +107,9 @@ def test_other_contents_are_refused(path, content):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (FORMAT_VERSION + 1, "format version is .*: update skad"),
-        (10**400, "format version is .*: update skad"),
-        (7, "format version is 7, not 9: it is too old"),
+        (FORMAT_VERSION + 1, "format version .*: update skad"),
+        (10**400, "format version .*: update skad"),
+        (7, "format version 7 is not 9: it is too old"),
         (True, "no format version"),
         (None, "no format version"),
     ],
@@ -135,26 +129,6 @@ def test_truncated_and_longer_files_are_refused(stored, path):
     refused(path)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("data_offsets", [-8, 8]),
-        ("data_offsets", [2**62, 2**62 + 16]),
-        ("shape", [2**32, 2**32]),
-        ("shape", [-2, -2]),
-        ("dtype", "object"),
-        ("dtype", "F16"),
-    ],
-)
-def test_entries_of_arrays_that_lie_are_refused(stored, path, key, value):
-    content = stored["patch"]
-    outer, rest = outer_header(content)
-    outer["tails"][key] = value
-    text = json.dumps(outer).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + rest)
-    refused(path)
-
-
 def test_a_damaged_bit_is_found(stored, path):
     rng = np.random.default_rng(0)
     content = stored["patch"]
@@ -162,9 +136,7 @@ def test_a_damaged_bit_is_found(stored, path):
     expected = verdict(content, path)
     for i in range(40):
         damaged = bytearray(content)
-        place = (
-            rng.integers(n_header) if i % 2 else rng.integers(n_header, len(content))
-        )
+        place = rng.integers(*((0, n_header) if i % 2 else (n_header, len(content))))
         damaged[place] ^= 1 << rng.integers(8)
         found = verdict(bytes(damaged), path)
         assert found is None or (found == expected and place < n_header)
@@ -193,71 +165,67 @@ NO_SIZES = [
     *([True, 16], [None, 16], [[16], 16], [10**400, 16], [2**62, 2**62], [32, 16]),
     *([2**31 - 1, 2**31 - 1], [float("nan"), 16]),
 ]
-DEEP = eval("[" * 90 + "]" * 90)
-WRONG = {
-    "kind": [None, 1, [], "", "os", "DenseAutoencoderDetector", "x" * 10**4],
-    "std": [None, *NO_NUMBERS, 0, -1.0, DEEP],
-    "offset": [None, *NO_NUMBERS],
-    "mean_map": [None, *NO_NUMBERS, -1.0, 1e6],
-    "promised_fpr": [*NO_NUMBERS, 0, 1, -0.1],
-    "working_size": [*NO_SIZES, [15, 16], DEEP],
-    "format": [None, [], {}, {"shape": [16, 16]}, "x"],
-    "format.shape": [*NO_SIZES, [255], [256], [16, 16, 3], [8, 32]],
-    "format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
-    "format.kind": [None, 1, "complex", ["float"], {}],
-    "feature_names": ["abc", [1], {}, 5],
-    "provenance": [None, [], "x", {"source": {}}, DEEP],
-    "history": [None, {}, 1, [1], [{}], [{"epoch": 1}], [{"epoch": 1, "loss": "x"}]],
-    "labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
-    "parameters": [None, [], {}, "x"],
-    "parameters.memory": ["/cache"],
-    "parameters.roi": [None],
-    "parameters.epochs": [None, 0, -1, 1.5, "1", [1], {}, float("nan"), 10**400],
-    "parameters.patch_size": [None, 1, -3, [], [1], [3, "a"], [[3]], {}, "40", DEEP],
-    "parameters.image_size": [0, 7, -1, [16], [16, 16, 16], [0, 1], "16", [16.5, 1]],
-    "parameters.image_shape": [16, "16", {}, [None], [16, 16]],
-    "parameters.learning_rate": [0, -1, float("inf"), float("nan"), "1", None],
-    "parameters.target_fpr": [0, 1, -1, None],
-    "parameters.contamination": [0, 0.7, "all", None, [0.1]],
-    "parameters.device": [None, 0, ["cpu"], {}],
-    "parameters.random_state": [-1, 1.5, "0", [0], {}],
-}
-WRONG_LABELLED = {
-    "offset": [5.0],
-    "promised_fpr": [0.3],
-    "labelled_threshold.offset": [None, *NO_NUMBERS, 5.0],
-    "labelled_threshold.metric": [None, 1, ["f1"], "accuracy"],
-    "labelled_threshold.detection_interval": [None, 1, [1], [1, 2, 3], [1, "2"], {}],
-    "labelled_threshold.surplus": [1],
-}
-WRONG_DENSE = {
-    "kind": ["PatchAutoencoderDetector"],
-    "network_shape": [
+DEEP = json.loads("[" * 900 + "]" * 900)
+WRONG = {  # by the file and the field
+    "patch kind": [None, 1, [], "", "os", "DenseAutoencoderDetector", "x" * 10**4],
+    "patch std": [None, *NO_NUMBERS, 0, -1.0, DEEP],
+    "patch offset": [None, *NO_NUMBERS, -1e-3],
+    "patch mean_map": [None, *NO_NUMBERS, -1.0, 1e6],
+    "patch promised_fpr": [*NO_NUMBERS, 0, 1, -0.1, 1e-9, 0.9],
+    "patch working_size": [*NO_SIZES, [15, 16], DEEP],
+    "patch format": [None, [], {}, {"shape": [16, 16]}, "x"],
+    "patch format.shape": [*NO_SIZES, [255], [256], [16, 16, 3], [8, 32]],
+    "patch format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
+    "patch format.kind": [None, 1, "complex", ["float"], {}],
+    "patch feature_names": ["abc", [1], {}, 5],
+    "patch provenance": [None, [], "x", {"source": {}}, DEEP],
+    "patch history": [
+        None,
+        {},
+        1,
+        [1],
+        [{}],
+        [{"epoch": 1}],
+        [{"epoch": 1, "loss": ""}],
+    ],
+    "patch labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
+    "patch parameters": [None, [], {}, "x"],
+    "patch parameters.memory": ["/cache"],
+    "patch parameters.epochs": [None, 0, -1, 1.5, "1", [1], {}, float("nan"), 10**400],
+    "patch parameters.patch_size": [None, 1, [], [1], [3, "a"], [[3]], {}, "40", DEEP],
+    "patch parameters.image_size": [0, 7, -1, [16], [0, 1], "16", [16.5, 1]],
+    "patch parameters.image_shape": [16, "16", {}, [None], [16, 16]],
+    "patch parameters.device": [None, 0, ["cpu"], {}],
+    "labelled offset": [5.0],
+    "labelled promised_fpr": [0.3],
+    "labelled labelled_threshold.offset": [None, *NO_NUMBERS, 5.0],
+    "labelled labelled_threshold.metric": [None, 1, ["f1"], "accuracy"],
+    "labelled labelled_threshold.detection_interval": [
+        None,
+        1,
+        [1],
+        [1, 2, 3],
+        [1, "2"],
+    ],
+    "labelled labelled_threshold.surplus": [1],
+    "dense kind": ["PatchAutoencoderDetector"],
+    "dense network_shape": [
         *(None, 16, [16, 24], [16, 24, 3], [16, 20, 1], [24, 24, 1], [0, 24, 1]),
         *([-16, 24, 1], [16.0, 24, 1], [True, 24, 1], [10**400, 24, 1]),
         *([4096, 4096, 1], [2**31 - 8, 2**31 - 8, 1]),
     ],
-    "format.image_shape": [[16, 24, 3], [8, 24, 1], [16, 24]],
-    "parameters.epochs": [None, -1, 1.5, "x"],
-    "parameters.model": ["/etc/passwd", None],
+    "dense format.image_shape": [[16, 24, 3], [8, 24, 1], [16, 24]],
+    "dense parameters.model": ["/etc/passwd", None],
 }
-CASES = [
-    (which, name, values)
-    for which, table in (
-        ("patch", WRONG),
-        ("labelled", WRONG_LABELLED),
-        ("dense", WRONG_DENSE),
-    )
-    for name, values in table.items()
-]
 
 
-@pytest.mark.parametrize(("which", "name", "values"), CASES)
-def test_a_wrong_value_is_refused_in_little_memory(stored, path, which, name, values):
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_value_is_refused_in_little_memory(stored, path, case):
+    which, name = case.split()
     header, arrays = opened(stored[which])
     tracemalloc.start()
     try:
-        for value in values:
+        for value in WRONG[case]:
             write(path, put(header, name, value), arrays)
             tracemalloc.reset_peak()
             refused(path)
@@ -271,21 +239,6 @@ def test_a_missing_field_is_named(stored, path):
     for name in header.keys() - {"checksum", "format_version"}:
         write(path, {k: v for k, v in header.items() if k != name}, arrays)
         refused(path, f"{name} is missing in its header")
-    for name in header["parameters"]:
-        changed = copy.deepcopy(header)
-        del changed["parameters"][name]
-        write(path, changed, arrays)
-        refused(path, "parameters in its header")
-
-
-def test_a_threshold_that_is_no_promise_is_refused(stored, path):
-    header, arrays = opened(stored["patch"])
-    for changes in ({"offset": -1e-3}, {"promised_fpr": 1e-9}, {"promised_fpr": 0.9}):
-        write(path, header | changes, arrays)
-        refused(path, "offset=.* does not promise promised_fpr=")
-    for changes in ({"offset": None}, {"offset": None, "mean_map": None}):
-        write(path, header | changes, arrays)
-        refused(path, "no offset, and more of a threshold")
 
 
 def test_a_training_that_diverged_can_be_loaded(stored, path):
@@ -354,10 +307,3 @@ def test_arrays_hold_sensible_numbers(stored, path, name, change, words):
     changed = np.ascontiguousarray(change(arrays[name]))
     write(path, header, arrays | {name: changed})
     refused(path, words)
-
-
-def test_a_file_can_do_without_roi(stored, path):
-    header, arrays = opened(stored["patch"])
-    del arrays["roi"]
-    write(path, header, arrays)
-    assert load(path).roi is None

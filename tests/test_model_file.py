@@ -4,8 +4,6 @@ import copy
 import os
 import pickle
 import re
-import threading
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -39,19 +37,13 @@ def fit(X, **parameters):
     return PatchAutoencoderDetector(**settings | parameters).fit(X)
 
 
-def half(shape):
-    roi = np.zeros(shape, bool)
-    roi[:, : shape[1] // 2] = True
-    return roi
-
-
 @pytest.fixture(scope="module")
 def fitted():
     """A detector with a region of interest and a threshold from labels."""
     images = draw((16, 16), seed=2)
     images[::3, 4:8, 4:8] = 250
     y = np.where(np.arange(N_IMAGES) % 3 == 0, -1, 1)
-    return fit(draw((16, 16)), roi=half((16, 16))).calibrate(images, y)
+    return fit(draw((16, 16)), roi=np.tri(16)).calibrate(images, y)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,7 @@ def path(tmp_path):
 CASES = {
     "colour": ((16, 20, 3), np.uint8, {"patch_size": (4, 8)}),
     "resized": ((20, 28), np.uint16, {"image_size": [16, 24], "contamination": 0.2}),
-    "roi": ((20, 28), np.int32, {"roi": half((20, 28)), "image_size": 16}),
+    "roi": ((20, 28), np.int32, {"roi": np.tri(20, 28), "image_size": 16}),
     "numpy": (
         (16, 16, 1),
         np.float32,
@@ -160,10 +152,9 @@ def test_a_network_without_a_threshold_comes_back_so(old_model, path):
 def test_provenance_is_told_and_comes_back(path, tmp_path):
     for i, image in enumerate(draw((16, 16))):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
-    before = datetime.now(UTC).replace(microsecond=0)
-    detector = fit(ImageFolder(tmp_path))
-    told = dict(detector.provenance_)
-    assert before <= datetime.fromisoformat(told.pop("fitted_at")) <= datetime.now(UTC)
+    save(fit(ImageFolder(tmp_path)), path)
+    told = load(path).provenance_
+    assert datetime.fromisoformat(told.pop("fitted_at")) <= datetime.now(UTC)
     assert told == {
         "n_images": N_IMAGES,
         "n_training": 8,
@@ -172,19 +163,14 @@ def test_provenance_is_told_and_comes_back(path, tmp_path):
         "skad_version": __version__,
         "torch_version": str(torch.__version__),
     }
-    save(detector, path)
-    assert load(path).provenance_ == detector.provenance_
 
 
 def test_names_of_features_come_back(path):
     pandas = pytest.importorskip("pandas")
-    names = [f"x{i}" for i in range(30)]
-    frame = pandas.DataFrame(draw((30,), np.float64), columns=names)
+    frame = pandas.DataFrame(draw((30,))).add_prefix("x").astype(float)
     save(fit(frame), path)
-    loaded = load(path)
-    assert loaded.feature_names_in_.tolist() == names
     with pytest.raises(ValueError, match="feature names"):
-        loaded.predict(frame.rename(columns={"x0": "y"}))
+        load(path).predict(frame.rename(columns={"x0": "y"}))
 
 
 def test_a_loaded_detector_goes_on(fitted, path):
@@ -212,19 +198,11 @@ def test_a_path_may_be_a_str_start_at_home_and_name_new_folders(
     assert load(f"~/new/{name}").offset_ == fitted.offset_
 
 
-@pytest.mark.parametrize("device", ["cpu", "auto", "cuda", "cuda:7", "nonsense"])
-def test_any_device_is_loaded_on_a_machine_without_it(fitted, path, device):
-    detector = copy.copy(fitted).set_params(device=device)
-    save(detector, path)
-    loaded = load(path)
-    assert loaded.device == device
-    if not torch.cuda.is_available():
-        assert_equal(loaded, fitted, draw((16, 16)))
-
-
-def test_a_device_that_is_asked_for_must_be_there(fitted, path):
-    save(copy.copy(fitted).set_params(device="cuda:7"), path)
-    assert load(path, device="cpu").device == "cpu"
+def test_only_a_device_that_is_asked_for_must_be_there(fitted, path):
+    for stored in ("nonsense", "auto", "cuda:7"):
+        save(copy.copy(fitted).set_params(device=stored), path)
+        assert load(path).device == stored
+        assert load(path, device="cpu").device == "cpu"
     with pytest.raises(ValueError, match=r"^device='cuda:99', but this machine has"):
         load(path, device="cuda:99")
 
@@ -234,32 +212,6 @@ def test_a_memory_is_not_stored(fitted, path, tmp_path):
     save(copy.copy(fitted).set_params(memory=str(tmp_path / "cache")), path)
     assert load(path).memory is None
     assert b"cache" not in path.read_bytes()
-
-
-def test_what_another_thread_sets_is_stored_whole(fitted, path):
-    """Threshold, scores and promise of one calibration, not of two."""
-    detector = copy.copy(fitted)
-    calibrated = [
-        detector.calibrate(draw((16, 16), n=n, seed=n)).fitted.threshold for n in (5, 9)
-    ]
-    done = threading.Event()
-
-    def keep_setting():
-        while not done.is_set():
-            for threshold in calibrated:
-                detector.fitted = replace(detector.fitted, threshold=threshold)
-
-    thread = threading.Thread(target=keep_setting)
-    thread.start()
-    try:
-        for _ in range(10):
-            save(detector, path)
-            loaded = load(path).fitted.threshold
-            expected = calibrated[len(loaded.calibration_scores) == 9]
-            np.testing.assert_equal(asdict(loaded), asdict(expected))
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_only_fitted_detectors_of_known_classes_are_stored(fitted, path):
@@ -294,15 +246,6 @@ def test_what_could_not_be_loaded_is_not_stored(fitted, path, name, value, words
     with pytest.raises(ValueError, match=f"cannot be stored: .*{words}"):
         save(detector, path)
     assert path.read_bytes() == b"old"
-
-
-def test_an_offset_of_your_own_is_kept_and_promises_nothing(fitted, path):
-    detector = copy.copy(fitted)
-    detector.offset_ = -0.25
-    save(detector, path)
-    loaded = load(path)
-    assert loaded.offset_ == -0.25
-    assert np.isnan(loaded.promised_fpr_)
 
 
 def test_a_full_disk_leaves_the_old_file(fitted, path, monkeypatch):

@@ -145,10 +145,8 @@ def read_header(text: str) -> Header:
         raise ValueError("its header has no format version of skad")
     if version not in (8, FORMAT_VERSION):
         advice = "update skad" if version > FORMAT_VERSION else "it is too old"
-        raise ValueError(
-            f"its format version is {short_repr(version)}, not {FORMAT_VERSION}: "
-            f"{advice}"
-        )
+        found = short_repr(version)
+        raise ValueError(f"format version {found} is not {FORMAT_VERSION}: {advice}")
     _check(header, "kind", tuple(DETECTORS))
     kind = header["kind"]
     names = DETECTORS[kind]().get_params().keys() - _NOT_IN_HEADER

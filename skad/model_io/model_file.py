@@ -41,7 +41,7 @@ from skad.model_io.header import (
     read_header,
 )
 from skad.model_io.version_8 import WARNING, from_8
-from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.anomaly_map import AnomalyMapper, Mapper
 from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import LabelledThreshold
 
@@ -173,8 +173,9 @@ def _build(header: Header, arrays: Arrays) -> Any:
     trained_on, threshold = arrays.pop("trained_on"), _threshold_of(header, arrays)
     settings = {name: header[name] for name in SETTINGS[header["kind"]]}
     settings["input_size"] = format.image_shape[:2]
-    kind: Any = DenseMapper if "network_shape" in settings else AnomalyMapper
-    mapper = kind.from_arrays(arrays, **settings)
+    of_dense = "network_shape" in header
+    mapper_class: type[Mapper] = DenseMapper if of_dense else AnomalyMapper
+    mapper = mapper_class.from_arrays(arrays, **settings)
     sizes = (format.image_shape[:2], mapper.network_size)
     if max(map(math.prod, sizes)) <= _MOST_PIXELS:  # else scoring finds it out
         blank = np.zeros((1, *format.image_shape), DTYPES[format.kind])
@@ -187,10 +188,8 @@ def _build(header: Header, arrays: Arrays) -> Any:
 
 def _threshold_of(header: Header, arrays: Arrays) -> Threshold | None:
     """Take a threshold out of the arrays."""
-    scores, statistics = (
-        arrays.pop("calibration_scores"),
-        arrays.pop("statistics", None),
-    )
+    scores = arrays.pop("calibration_scores")
+    statistics = arrays.pop("statistics", None)
     if header["offset"] is None:
         return None
     promised, labelled = header["promised_fpr"], header["labelled_threshold"]
