@@ -6,7 +6,7 @@ Imports `common`, `metrics` and `overlays`; loads matplotlib only to draw.
 import math
 from importlib import import_module
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,9 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from skad.common.checks import as_mask, check_whole
 from skad.metrics.scorers import check_labels_and_scores
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["AnomalyMapDisplay", "ScoreDisplay"]
 
@@ -52,10 +49,6 @@ class AnomalyMapDisplay:
     colorbar_ : matplotlib Colorbar
     threshold_line_ : matplotlib Line2D, in the colour bar
 
-    See Also
-    --------
-    skad.overlays.heat_map_image : A picture without axes, and without matplotlib.
-
     Examples
     --------
     >>> anomaly_map = np.zeros((3, 4))
@@ -68,12 +61,7 @@ class AnomalyMapDisplay:
     """
 
     def __init__(
-        self,
-        image: ArrayLike,
-        anomaly_map: ArrayLike,
-        threshold: float,
-        *,
-        mask: ArrayLike | None = None,
+        self, image: ArrayLike, anomaly_map: ArrayLike, threshold: float, *, mask=None
     ):
         self.image = image
         self.anomaly_map = anomaly_map
@@ -82,13 +70,7 @@ class AnomalyMapDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        detector: Any,
-        image: ArrayLike,
-        *,
-        mask: ArrayLike | None = None,
-        ax: "Axes | NDArray | None" = None,
-        cmap: str = "viridis",
+        cls, detector, image: ArrayLike, *, mask=None, ax=None, cmap="viridis"
     ) -> "AnomalyMapDisplay":
         """Compute the anomaly map of one image, (H, W) or (H, W, C), and draw it.
 
@@ -99,10 +81,8 @@ class AnomalyMapDisplay:
         fitted = getattr(detector, "image_shape_in_", None)
         is_gray_batch = pixels.ndim == 3 and pixels.shape[1:] == fitted
         if pixels.ndim not in (2, 3) or is_gray_batch:
-            raise ValueError(
-                "image must be one image of shape (H, W) or (H, W, C); got "
-                f"{pixels.shape}. Of a batch pass one: X[0]."
-            )
+            rule = "image must be one image of shape (H, W) or (H, W, C)"
+            raise ValueError(f"{rule}; got {pixels.shape}. Of a batch pass X[0].")
         anomaly_map = detector.anomaly_map(pixels[np.newaxis])[0]
         display = cls(pixels, anomaly_map, detector.pixel_threshold_, mask=mask)
         return display.plot(ax, cmap=cmap)
@@ -117,9 +97,7 @@ class AnomalyMapDisplay:
         """Whether the map exceeds the threshold anywhere."""
         return -self.score > _finite("threshold", self.threshold)
 
-    def plot(
-        self, ax: "Axes | NDArray | None" = None, *, cmap: str = "viridis"
-    ) -> "AnomalyMapDisplay":
+    def plot(self, ax=None, *, cmap="viridis") -> "AnomalyMapDisplay":
         """Draw the image with outlines, and the map with its threshold; return self.
 
         Parameters
@@ -132,8 +110,7 @@ class AnomalyMapDisplay:
         Raises
         ------
         ValueError
-            If image, map and mask differ in shape, or the map or the threshold is not
-            finite.
+            If shapes differ, or the map or the threshold is not finite.
         ImportError
             If matplotlib is not installed.
         """
@@ -143,10 +120,8 @@ class AnomalyMapDisplay:
         mask = None if self.mask is None else as_mask(np.asarray(self.mask))
         for name, array in (("anomaly_map", values), ("mask", mask)):
             if array is not None and array.shape != rgb.shape[:2]:
-                raise ValueError(
-                    f"{name} must have the shape of the image, {rgb.shape[:2]}; got "
-                    f"{array.shape}. Resize it, or pass what belongs to the image."
-                )
+                rule = f"{name} must have the shape of the image, {rgb.shape[:2]}"
+                raise ValueError(f"{rule}; got {array.shape}. Resize it.")
         self.axes_ = _two_axes(plt, ax)
         self.figure_ = self.axes_[0].figure
         for axes in self.axes_:
@@ -167,8 +142,7 @@ class AnomalyMapDisplay:
             self.mask_outline_ = _outline(axes, mask, _SKY_BLUE, "dashed")
             axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
             axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-            axes.legend(**below, ncols=2, frameon=False)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
 
     def _draw_map(self, values: NDArray, threshold: float, cmap: str) -> None:
         axes = self.axes_[1]
@@ -221,13 +195,7 @@ class ScoreDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        detector: Any,
-        X: Any,
-        y: ArrayLike,
-        *,
-        ax: "Axes | None" = None,
-        bins: int = 30,
+        cls, detector, X, y: ArrayLike, *, ax=None, bins=30
     ) -> "ScoreDisplay":
         """Compute the scores of labelled images and draw them.
 
@@ -239,18 +207,12 @@ class ScoreDisplay:
 
     @classmethod
     def from_predictions(
-        cls,
-        y: ArrayLike,
-        scores: ArrayLike,
-        offset: float,
-        *,
-        ax: "Axes | None" = None,
-        bins: int = 30,
+        cls, y: ArrayLike, scores: ArrayLike, offset: float, *, ax=None, bins=30
     ) -> "ScoreDisplay":
         """Draw computed scores, as :class:`ScoreDisplay` and :meth:`plot` take them."""
         return cls(scores, y, offset).plot(ax, bins=bins)
 
-    def plot(self, ax: "Axes | None" = None, *, bins: int = 30) -> "ScoreDisplay":
+    def plot(self, ax=None, *, bins=30) -> "ScoreDisplay":
         """Draw the two histograms and the threshold; return self.
 
         Parameters
@@ -263,8 +225,7 @@ class ScoreDisplay:
         Raises
         ------
         ValueError
-            If labels are not +1 and -1, lengths differ, a score or the offset is not
-            finite, or `bins` is not an int of at least 1.
+            If labels are not +1 and -1, lengths differ, or a number is not finite.
         ImportError
             If matplotlib is not installed.
         """
@@ -284,9 +245,7 @@ class ScoreDisplay:
 
         self.good_ = bars(1, "good", color=_BLUE)
         self.anomalous_ = bars(-1, "anomalous", color=_VERMILION, hatch="//")
-        self.threshold_line_ = ax.axvline(
-            -offset, color="black", linestyle="dashed", label="threshold"
-        )
+        self.threshold_line_ = ax.axvline(-offset, ls="--", c="k", label="threshold")
         ax.set(xlabel="anomaly score (higher = worse)", ylabel="images")
         ax.locator_params(axis="y", integer=True)
         ax.legend()
@@ -309,7 +268,7 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _two_axes(plt: Any, ax: "Axes | NDArray | None") -> NDArray:
+def _two_axes(plt: Any, ax: Any) -> NDArray:
     """Return two Axes: new ones, the given ones, or the halves of a given one."""
     if ax is None:
         return plt.subplots(1, 2, figsize=(9, 4), layout="constrained")[1]

@@ -67,21 +67,14 @@ def to_rgb_uint8(
     """
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or not pixels.size:
-        raise ValueError(
-            f"image must have shape (H, W) or (H, W, C); got {pixels.shape}. "
-            "Of a batch pass one image: images[0]."
-        )
+        rule = "image must have shape (H, W) or (H, W, C)"
+        raise ValueError(f"{rule}; got {pixels.shape}. Of a batch pass images[0].")
     if not np.isfinite(pixels).all():
-        raise ValueError(
-            "image must hold finite numbers; got NaN or infinity. "
-            "Replace them: np.nan_to_num(image)."
-        )
+        raise ValueError("image must hold finite numbers: np.nan_to_num replaces NaN.")
     low, high = _full_range(pixels) if value_range is None else value_range
     if not -math.inf < low < high < math.inf:
-        raise ValueError(
-            "value_range must be (low, high), two finite numbers, low < high; got "
-            f"{value_range!r}."
-        )
+        rule = "value_range must be (low, high), finite, low < high"
+        raise ValueError(f"{rule}; got {value_range!r}.")
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]  # (H, W, 1)
     elif pixels.shape[2] != 3:
@@ -107,8 +100,7 @@ def heat_map_image(
 ) -> NDArray[np.uint8]:
     """Overlay heat on an image exactly where its anomaly map exceeds the threshold.
 
-    Colours are on one absolute scale: they start at the threshold and end at
-    :func:`hottest_value`, which is twice a positive threshold.
+    Colours are on one absolute scale, from the threshold to :func:`hottest_value`.
 
     Parameters
     ----------
@@ -132,8 +124,7 @@ def heat_map_image(
     Raises
     ------
     ValueError
-        If the map is not finite or not (h, w), `threshold` is NaN, `opacity` is not in
-        [0, 1], or `outline` is not an int of at least 0.
+        If the map is not finite or not (h, w), or a number is out of its range.
 
     Examples
     --------
@@ -144,9 +135,7 @@ def heat_map_image(
     """
     values = as_map(anomaly_map)
     if not (isinstance(threshold, Real) and threshold > -math.inf):
-        raise ValueError(
-            f"threshold must be a number above minus infinity; got {threshold!r}."
-        )
+        raise ValueError(f"threshold must be a number > -inf; got {threshold!r}.")
     if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
         raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
     check_whole("outline", outline, 0)
@@ -186,13 +175,11 @@ def boxes_image(
     Returns
     -------
     rgb : ndarray of shape (H, W, 3), uint8
-        The image with the outlines.
 
     Raises
     ------
     ValueError
-        If a box is not four numbers or is empty, or `thickness` is not an int of at
-        least 1.
+        If a box is not four numbers or is empty, or `thickness` is below 1.
 
     Examples
     --------
@@ -220,15 +207,7 @@ def boxes_image(
 def hottest_value(threshold: float) -> float:
     """Return the map value at which the colours of a heat map end.
 
-    Parameters
-    ----------
-    threshold : float
-        The threshold of the map.
-
-    Returns
-    -------
-    value : float
-        ``threshold + abs(threshold)``; 1 for a threshold of 0.
+    That is ``threshold + abs(threshold)``, twice a positive one; 1 for one of 0.
 
     Examples
     --------
@@ -246,10 +225,7 @@ def as_map(anomaly_map: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"anomaly_map must have shape (H, W); got {values.shape}.")
     wrong = values[~np.isfinite(values)]
     if wrong.size:
-        raise ValueError(
-            f"anomaly_map must be finite; it holds {wrong[0]}. "
-            "Replace it, or leave that image out."
-        )
+        raise ValueError(f"anomaly_map must be finite; it holds {wrong[0]}.")
     return values
 
 
@@ -259,18 +235,14 @@ def read_picture(path: PathLike, size: Size) -> NDArray[np.uint8]:
     Files of more than 2**25 pixels are made smaller. Of 16 bits, as many are shown as
     the brightest pixel needs: images of cameras with 12 bits are not black.
     """
-    image = read_image(path, picture_size(size))
+    shrunk = min(1, math.sqrt(_MOST_PIXELS / math.prod(size)))
+    height, width = (max(1, int(side * shrunk)) for side in size)
+    image = read_image(path, (height, width))
     if image.dtype != np.uint16:
         return to_rgb_uint8(image)
     brightest = int(image.max())
     white = next(2**n - 1 for n in _CAMERA_BITS if brightest < 2**n)
     return to_rgb_uint8(image, value_range=(0, white))
-
-
-def picture_size(size: Size) -> Size:
-    """Return the (height, width) of the picture of a file of some (height, width)."""
-    shrunk = min(1, math.sqrt(_MOST_PIXELS / math.prod(size)))
-    return max(1, int(size[0] * shrunk)), max(1, int(size[1] * shrunk))
 
 
 def line_width(rgb: NDArray[np.uint8]) -> int:
@@ -287,12 +259,10 @@ def encode(rgb: NDArray[np.uint8], kind: str = "PNG") -> bytes:
 
 
 def _full_range(pixels: NDArray) -> tuple[float, float]:
-    if pixels.dtype == bool:
-        return 0, 1
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return 0, np.iinfo(pixels.dtype).max
     low, high = float(pixels.min()), float(pixels.max())
-    if low >= 0 and high <= 1:
+    if low >= 0 and high <= 1:  # and bool
         return 0, 1
     return (low, high) if low < high else (low, low + 1)
 

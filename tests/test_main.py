@@ -195,13 +195,13 @@ def test_subfolders_are_searched_and_what_is_no_image_is_named(model, tmp_path, 
     fit = ["fit", str(tmp_path / "all"), "--model", str(output), *QUICK]
     assert main(fit) == 2
     said = capsys.readouterr().err
-    assert "but 12 in" in said
+    assert "but 12 below it" in said
     assert "(option --recursive)" in said
     warnings.simplefilter("default")  # pytest sets it back
     assert main([*fit, "--recursive"]) == 0
     said = capsys.readouterr()
     assert "learning from 12 images" in said.out
-    assert "skad: warning: 1 file is no image and not taken: notes.txt" in said.err
+    assert "skad: warning: 1 file(s) are no images and not taken: notes.txt" in said.err
     scores = ["--output", str(tmp_path / "scores"), "--no-heat-maps"]
     pattern = str(tmp_path / "a*" / "**" / "1*.png")
     assert main(["score", str(output), pattern, *scores]) == 0
@@ -435,7 +435,7 @@ def test_errors_of_the_package_name_options(tmp_path, capsys):
     write(tmp_path / "b.png", np.stack([noise(0, (30, 20))] * 3, axis=-1))
     assert main(["fit", str(tmp_path), "--model", str(tmp_path / "m")]) == 2
     said = capsys.readouterr().err
-    assert "pass image_size=(24, 24) to resize them, pass gray=True" in said
+    assert "pass image_size=(24, 24) to resize them, or gray=True" in said
     assert said.endswith(" (option --image-size, --gray)\n")
 
 

@@ -15,8 +15,8 @@ def path(tmp_path):
     return tmp_path / "a.tif"
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "float16", "float32", "float64"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint16", "float16", "float64"])
+@pytest.mark.parametrize("channels", [1, 4])
 def test_deep_pages_keep_their_numbers(path, dtype, channels):
     array = noise(5, 7, channels).astype(dtype) * 256  # what float16 holds, too
     array = array[..., 0] if channels == 1 else array
@@ -69,7 +69,7 @@ def test_other_pages_are_refused_with_a_remedy(path):
             read_image(path)
 
 
-def test_previews_are_no_further_pages(path):
+def test_previews_are_no_further_pages_and_stacks_are_refused(path):
     for array in (noise(20, 30), noise(20, 30, 3, dtype=np.uint16)):
         with tifffile.TiffWriter(path) as file:
             file.write(array)
@@ -80,9 +80,6 @@ def test_previews_are_no_further_pages(path):
             file.write(array)
         with pytest.raises(ValueError, match="first page is a preview"):
             read_image(path)
-
-
-def test_stacks_of_one_page_of_imagej_are_refused(path):
     tifffile.imwrite(path, noise(4, 20, 30, dtype=np.uint16), imagej=True)
     with pytest.raises(ValueError, match="it has 4 pages"):
         read_image(path)

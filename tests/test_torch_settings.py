@@ -21,7 +21,7 @@ def three_threads(threads_as_before, monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
 
 
-@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (16, 3)])
+@pytest.mark.parametrize(("processors", "threads"), [(2, 2), (16, 3)])
 def test_threads_are_no_more_than_the_processors(
     monkeypatch, three_threads, processors, threads
 ):

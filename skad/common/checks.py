@@ -28,10 +28,7 @@ def check_whole(name: str, value: Any, least: int) -> int:
 
 
 def whole_numbers(value: Any, *, alone: int = 0) -> tuple[int, ...]:
-    """Return a tuple, list or array of integers as a tuple of int; () for others.
-
-    An integer by itself is repeated `alone` times.
-    """
+    """Return integers as a tuple of int, one alone repeated; () for others."""
     if is_whole(value):
         return (int(value),) * alone
     if isinstance(value, np.ndarray):
@@ -46,10 +43,8 @@ def check_size(name: str, value: Any, *, square: bool = True) -> tuple[int, int]
     sides = whole_numbers(value, alone=2 if square else 0)
     if len(sides) != 2 or min(sides) < 1 or sides[0] * sides[1] > MAX_PIXELS:
         rule = "an int or (height, width)" if square else "(height, width)"
-        raise ValueError(
-            f"{name} must be {rule}, whole pixels of at least 1 and {MAX_PIXELS} in "
-            f"all at most; got {value!r}."
-        )
+        rule += f", from 1 to {MAX_PIXELS} whole pixels in all"
+        raise ValueError(f"{name} must be {rule}; got {value!r}.")
     return sides[0], sides[1]
 
 
@@ -65,10 +60,8 @@ def refuse_mask(array: Any, name: str, hint: str = "") -> None:
     """Raise a ValueError for a masked array: NumPy would drop its mask silently."""
     # pandas has arrays with a mask of their own, whose missing values NumPy shows.
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
-        raise ValueError(
-            f"{name} must have no mask, which would be ignored; got a masked array. "
-            f"Pass its data, as in X.data{hint}."
-        )
+        rule = f"{name} must have no mask, which would be ignored"
+        raise ValueError(f"{rule}; got a masked array. Pass X.data{hint}.")
 
 
 def as_mask(pixels: NDArray) -> NDArray[np.bool_]:
@@ -92,6 +85,5 @@ def check_pickles(source: Any) -> None:
     except Exception as error:  # of any type, from the class of a user
         raise ValueError(
             "With memory or a checkpoint, a lazy sequence must be one that can be "
-            f"pickled; X is a {type(source).__name__}, which cannot: {error}. Pass an "
-            "array or an ImageFolder."
+            f"pickled; X cannot: {error}. Pass an array or an ImageFolder."
         ) from error

@@ -39,9 +39,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 def make_room_for(path: str | os.PathLike[str]) -> Path:
-    """Make the folder of a file; raise an OSError if the file could not be written.
+    """Make the folder of a file, and return its path; "~" is the home folder.
 
-    Returns the path, with "~" as the home folder.
+    Raises an OSError if the file could not be written.
     """
     path = Path(os.path.expanduser(path))
     _check_replaceable(path)

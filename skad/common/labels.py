@@ -70,16 +70,10 @@ def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]
     refuse_mask(scores, name)
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values):
-        raise ValueError(
-            f"{name} must have shape (n,), one number an image, n >= 1; got shape "
-            f"{values.shape}. Pass what score_samples returns."
-        )
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise ValueError(
-            f"{name} must be finite; {name}[{wrong[0]}] is {values[wrong[0]]}. "
-            "Leave that image out."
-        )
+        rule = f"{name} must have shape (n,), n >= 1, as from score_samples"
+        raise ValueError(f"{rule}; got shape {values.shape}.")
+    for i in np.flatnonzero(~np.isfinite(values))[:1]:
+        raise ValueError(f"{name} must be finite; {name}[{i}] is {values[i]}.")
     return values
 
 
@@ -88,10 +82,7 @@ def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
     costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
     for name, cost in costs.items():
         if not 0 <= as_float(cost) < math.inf:
-            raise ValueError(
-                f"{name} must be a finite number >= 0; got {cost!r}. "
-                "Pass what one such mistake costs."
-            )
+            raise ValueError(f"{name} must be a finite number >= 0; got {cost!r}.")
     if cost_miss == cost_false_alarm == 0:
         raise ValueError("cost_miss or cost_false_alarm must be above 0; both are 0.")
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -32,8 +33,7 @@ if hasattr(os, "register_at_fork"):
 def limit_threads(most: int | None = None) -> Iterator[int]:
     """Let torch use at most so many threads, or as many as the process has processors.
 
-    joblib counts those within its affinity and its container's quota. One thread is
-    quickest for many small matrices, where several would wait for each other.
+    joblib counts those within its affinity and its container's quota.
     """
     wanted = torch.get_num_threads()
     usable = min(wanted, most or (1 if _is_forked else joblib.cpu_count()))
@@ -60,20 +60,14 @@ def in_order(
 def side_by_side(
     compute: Callable[[Any], Any], items: Iterable[Any], most: int
 ) -> Iterator[Any]:
-    """Compute up to `most` results at a time, in threads; yield them in order.
-
-    These share torch's threads out, which wait for each other less on different images
-    than on the same one.
-    """
+    """Compute up to `most` results at a time, in threads that share torch's threads."""
     with limit_threads() as usable:  # to the end: threads of the pool set it, too
         n = min(most, usable)
         if n < 2:
             yield from map(compute, items)
             return
-        share = (usable // n,)
-        with ThreadPoolExecutor(
-            n, "skad-compute", torch.set_num_threads, share
-        ) as pool:
+        start = partial(torch.set_num_threads, usable // n)
+        with ThreadPoolExecutor(n, "skad-compute", start) as pool:
             yield from in_order(compute, items, pool, n - 1)
 
 

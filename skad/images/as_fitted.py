@@ -33,9 +33,7 @@ class AsFitted:
 class _ColourFolder(ImageFolder):
     """Images in colour, from gray files, too."""
 
-    @property
-    def _channels(self) -> int:
-        return 3
+    _channels = 3
 
 
 def folder_as_fitted(detector: Any, files: Iterable[Path]) -> ImageFolder:

@@ -1,27 +1,21 @@
 """One image file in, one array out; or a reason why not."""
 
 import os
-import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
 
 from skad.common.warnings import warn
-from skad.images.formats import UnreadableError, check_single, open_image, quiet
-from skad.images.loading import load
-from skad.images.resizing import Size, as_type, check_options, resize
-from skad.images.tiff import decode_page, only_page, suits_pillow
+from skad.images import pillow, tiff
+from skad.images.pillow import UnreadableError
+from skad.images.resizing import Size, check_options, resize
 
 PathLike = str | os.PathLike[str]
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, as Pillow's mode "L"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_HEADER = 4096  # bytes that hold the headers of JPEG 2000 and AVIF
 _LISTED = 10  # files that one warning or error spells out
 
 
@@ -51,8 +45,8 @@ def read_image(
     Returns
     -------
     ndarray of shape (height, width) or (height, width, 3)
-        Gray or RGB, without alpha: uint8 in 0..255, uint16 in 0..65535 for 16-bit
-        files, float32 as stored for files of floating-point numbers.
+        Gray or RGB, without alpha: uint8, uint16 for 16-bit files, or float32 as stored
+        for files of floating-point numbers.
 
     Raises
     ------
@@ -143,17 +137,15 @@ def _decode(
     path: Path, size: Size | None, channels: int | None, truncated: str
 ) -> Frame:
     """Decode and resize."""
-    if not os.path.exists(path):
-        raise UnreadableError("no such image file")
-    if not os.path.isfile(path):  # opening a pipe would wait for ever
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never open
         raise UnreadableError("it is a folder or a device, not a file")
-    with path.open("rb") as file, quiet():
+    with path.open("rb") as file, pillow.quiet():
         start = file.read(4)
         file.seek(0)
         if not start:
             raise UnreadableError("the file is empty")
-        decode = _decode_tiff if start in _TIFF_STARTS else _decode_plain
-        image, damage = decode(file, channels == 1)
+        decoder = tiff if start in _TIFF_STARTS else pillow
+        image, damage = decoder.decode(file, channels == 1)
     if damage and truncated == "error":
         raise UnreadableError(damage)
     if image.dtype == np.float32 and not np.isfinite(image).all():
@@ -166,68 +158,3 @@ def _decode(
     if channels == 3 and resized.ndim == 2:
         resized = np.repeat(resized[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
     return Frame(resized, (image.shape[0], image.shape[1]), damage)
-
-
-def _decode_plain(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
-    """Decode what is no TIFF; also say what is missing of it."""
-    header = file.read(_HEADER)
-    file.seek(0)
-    with open_image(file) as image:
-        if _is_deep(image, header):
-            raise UnreadableError(
-                f"this {image.format} image has more than 8 bits per channel and would "
-                "be cut to 8 bits; save it as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
-            )
-        if image.format != "MPO":  # whose further pictures are mostly previews
-            check_single(getattr(image, "n_frames", 1), "frames")
-        loaded, damage = load(image, file)
-        return _to_array(loaded, gray), damage
-
-
-def _is_deep(image: ImageFile.ImageFile, header: bytes) -> bool:
-    """Whether Pillow would drop bits of an opened image in silence."""
-    args = image.tile[0][3] if image.tile else ""
-    if image.format == "PNG":
-        return ";16" in str(args) and not image.mode.startswith("I")
-    if image.format == "PPM":
-        return image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
-    if image.format == "JPEG2000":  # ITU-T T.800, A.5.1: bits less 1
-        place = header.find(b"\xff\x4f\xff\x51") + 42
-        return image.mode != "I;16" and header[place : place + 1] > b"\x07"
-    # AVIF with 10 or 12 bits: AV1-ISOBMFF 2.3.3
-    return re.search(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", header, re.DOTALL) is not None
-
-
-def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:
-    """Turn a decoded image upright, without alpha or palette, into an array."""
-    with suppress(Exception):  # whatever Pillow stumbles over in a broken EXIF block
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # "I;16"; "I" in PPM files
-        return np.array(image).astype(np.uint16)
-    if image.mode == "F":
-        return np.array(image)
-    image.info.pop("transparency", None)  # or conversion would warn about it
-    if image.mode in ("1", "L", "LA", "La"):
-        return np.array(image.convert("L"))
-    colour = image.convert("RGB")
-    return np.array(colour.convert("L") if gray else colour)
-
-
-def _decode_tiff(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
-    """Decode a TIFF file; also say what is missing of it."""
-    import tifffile  # comes with scikit-image; slow to import
-
-    with tifffile.TiffFile(file) as tiff:
-        page = only_page(tiff, file)
-        if suits_pillow(page):
-            file.seek(0)
-            with open_image(file) as image:
-                loaded, damage = load(image, file)
-                array = _to_array(loaded, gray)
-            # Pillow inverts 8 bits only.
-            is_inverted = page.photometric.name == "MINISWHITE"
-            return ~array if is_inverted and array.dtype == np.uint16 else array, damage
-        array = decode_page(page)
-    if gray and array.ndim == 3:
-        array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)
-    return array, ""

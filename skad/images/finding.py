@@ -2,7 +2,6 @@
 
 import glob
 import os
-from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from operator import attrgetter
@@ -13,7 +12,7 @@ import numpy as np
 
 from skad.common.warnings import warn
 from skad.images.decoding import PathLike
-from skad.images.formats import suffixes
+from skad.images.pillow import suffixes
 from skad.images.resizing import check_bool
 
 _LISTED = 5  # names that one message spells out
@@ -54,27 +53,27 @@ def find_images(
     """
     check_bool("recursive", recursive)
     if not isinstance(path, str | os.PathLike):
-        paths = _named(path)
-    else:
-        one = Path(os.path.expanduser(path))
-        if os.path.isdir(one):
-            return _search([one], recursive)
-        if glob.has_magic(str(one)) and not os.path.lexists(one):
-            found = glob.glob(str(one), recursive=True)
-            if not found:
-                raise FileNotFoundError(f"no image file or folder matches {one}")
-            return _search(sorted(map(Path, found), key=_parts), recursive)
-        paths = [one]
-    for item in paths:
-        if not os.path.lexists(item):
-            raise FileNotFoundError(f"no such image file or folder: {item}")
-    return paths
+        return [_existing(item) for item in _named(path)]
+    one = Path(os.path.expanduser(path))
+    if os.path.isdir(one):
+        return _search([one], recursive)
+    if glob.has_magic(str(one)) and not os.path.lexists(one):
+        found = sorted(map(Path, glob.glob(str(one), recursive=True)), key=_parts)
+        if not found:
+            raise FileNotFoundError(f"no image file or folder matches {one}")
+        return _search(found, recursive)
+    return [_existing(one)]
 
 
 def list_files(sources: Iterable[PathLike], recursive: bool = False) -> list[Path]:
     """List the image files of several sources, each once, by absolute paths."""
     found = [find_images(source, recursive=recursive) for source in sources]
     return list(dict.fromkeys(_absolute(path) for paths in found for path in paths))
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file of this name is looked for in a folder."""
+    return path.suffix.lower() in suffixes() and not _is_hidden(path)
 
 
 def _absolute(path: Path) -> Path:
@@ -84,44 +83,48 @@ def _absolute(path: Path) -> Path:
     return path.absolute()
 
 
-def is_image_name(path: Path) -> bool:
-    """Whether a file of this name is looked for in a folder."""
-    return path.suffix.lower() in suffixes() and not _is_hidden(path.name)
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+def _existing(path: PathLike) -> Path:
+    path = Path(os.path.expanduser(path))
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"no such image file or folder: {path}")
+    return path
 
 
-def _named(items: Any) -> list[Path]:
+def _named(items: Any) -> list[PathLike]:
     """Check files that are named one by one."""
-    if getattr(items, "ndim", 1) == 2:  # a table, of which one column will do
-        items = np.asarray(items)
-        items = items[:, 0] if items.shape[1] == 1 else items
-    rule = "image paths must be a str or a pathlib.Path, or a sequence of these"
-    if isinstance(items, bytes) or not np.iterable(items):
-        raise ValueError(f"{rule}; got {items!r}")
+    if np.ndim(items) == 2 and np.shape(items)[1] == 1:  # a table
+        items = np.asarray(items)[:, 0]
+    if not np.iterable(items) or isinstance(items, bytes):
+        items = [items]
     items = list(items)
-    for i, item in enumerate(items):
-        if not isinstance(item, str | os.PathLike):
-            raise ValueError(f"{rule}; item {i} is {item!r}")
     if not items:
         raise ValueError("no image paths: the sequence of paths is empty")
-    return [Path(os.path.expanduser(item)) for item in items]
+    for i, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            raise ValueError(
+                "image paths must be a str or a pathlib.Path, or a sequence of these; "
+                f"item {i} is {item!r}"
+            )
+    return items
 
 
 def _search(places: list[Path], recursive: bool) -> list[Path]:
     """List the images among files and in folders, and name what is none."""
-    files: dict[Path, None] = {}
-    for place in places:
-        found = _files_in(place, recursive) if place.is_dir() else [place]
-        files.update((file, None) for file in found if not _is_hidden(file.name))
+    found = [_files_in(p, recursive) if p.is_dir() else [p] for p in places]
+    files = [file for some in found for file in some if not _is_hidden(file)]
+    files = list(dict.fromkeys(files))
     images = [file for file in files if is_image_name(file)]
-    others = [file for file in files if not is_image_name(file)]
     if not images:
-        raise ValueError(_say_none(places, recursive, others))
-    if others:
-        warn(_say_others(others))
+        raise ValueError(_say_none(places, recursive))
+    if len(images) < len(files):
+        others = [file for file in files if not is_image_name(file)]
+        names = ", ".join(file.name for file in others[:_LISTED])
+        more = ", ..." * (len(others) > _LISTED)
+        warn(f"{len(others)} file(s) are no images and not taken: {names}{more}")
     return images
 
 
@@ -134,25 +137,12 @@ def _files_in(folder: Path, recursive: bool) -> list[Path]:
     return sorted(found, key=_parts)
 
 
-def _say_others(others: list[Path]) -> str:
-    names = ", ".join(file.name for file in others[:_LISTED])
-    more = ", ..." * (len(others) > _LISTED)
-    are = "file is no image" if len(others) == 1 else "files are no images"
-    return f"{len(others)} {are} and not taken: {names}{more}, in {others[0].parent}"
-
-
-def _say_none(places: list[Path], recursive: bool, others: list[Path]) -> str:
-    """Say that there is no image, what there is instead, and where there are some."""
-    folder = "the folder " if places[0].is_dir() else ""
-    more = " and others" if len(places) > 1 else ""
-    text = f"no image in {folder}{places[0]}{more}"
-    below: Counter[Path] = Counter()
-    for place in () if recursive else filter(os.path.isdir, places):
-        for file in islice(place.rglob("*"), _MOST_SEARCHED):
-            below[file.parent] += is_image_name(file)
-    hints = [f"{count} in {folder}" for folder, count in sorted(below.items()) if count]
-    if hints:
-        text += f", but {', '.join(hints[:_LISTED])}: pass that, or recursive=True"
-    if others:
-        text += f"; {_say_others(others)}"
+def _say_none(places: list[Path], recursive: bool) -> str:
+    """Say that there is no image, and whether there are some in folders below."""
+    text = f"no image in {places[0]}{' and others' * (len(places) > 1)}"
+    below = [p for place in places for p in islice(place.rglob("*"), _MOST_SEARCHED)]
+    below = [path for path in below if is_image_name(path)]
+    if below and not recursive:
+        text += f", but {len(below)} below it, as in {below[0].parent}: "
+        text += "pass that, or recursive=True"
     return f"{text}; looked for *{', *'.join(sorted(suffixes()))}, in any case"

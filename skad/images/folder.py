@@ -39,11 +39,10 @@ def read_images(
 
     Parameters
     ----------
-    path : path or iterable of paths
-        As in `find_images`; so is `recursive`.
+    path, recursive
+        As in `find_images`.
     image_size, gray, truncated
         As in `read_image`.
-    recursive : bool, default=False
 
     Returns
     -------
@@ -71,8 +70,8 @@ class ImageFolder:
 
     Parameters
     ----------
-    source : path or iterable of paths
-        As in `find_images`; so is `recursive`.
+    source, recursive
+        As `path` and `recursive` in `find_images`.
     image_size, gray
         As in `read_image`.
     check : bool, default=True
@@ -111,6 +110,8 @@ class ImageFolder:
     ((3, 20, 20), (20, 20), 2)
     """
 
+    _channels: int | None = None  # those that a file has
+
     def __init__(
         self,
         source: PathLike | Iterable[PathLike],
@@ -125,25 +126,19 @@ class ImageFolder:
         self.gray = bool(gray)
         self.truncated = check_truncated(truncated)
         self._is_checked = check_bool("check", check)
+        self._options = (self.image_size, 1 if gray else self._channels, truncated)
         paths = find_images(source, recursive=recursive)
         self.folder: Path | None = None
-        if isinstance(source, str | os.PathLike):
-            folder = Path(os.path.expanduser(source))
-            self.folder = folder if folder.is_dir() else None
+        if isinstance(source, str | os.PathLike) and os.path.isdir(
+            folder := os.path.expanduser(source)
+        ):
+            self.folder = Path(folder)
         survey = survey_files(paths if check else paths[:1], *self._options)
         self.paths = survey.paths if check else paths
         self.left_out = survey.left_out
         self._first = survey.first
         self._sizes = survey.sizes  # and of each file that is read later
         self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
-
-    @property
-    def _channels(self) -> int | None:
-        return 1 if self.gray else None
-
-    @property
-    def _options(self) -> tuple[Size | None, int | None, str]:
-        return self.image_size, self._channels, self.truncated
 
     def in_memory(self) -> NDArray[Any]:
         """Read all images into one array, as `read_images` does."""

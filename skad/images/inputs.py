@@ -115,27 +115,22 @@ def is_lazy(X: Any) -> bool:
 def as_array(X: Any) -> np.ndarray:
     """Return an array-like as an array of real numbers, of any shape."""
     refuse_mask(X, "X", "; set the detector's roi to leave pixels out")
-    if (
-        getattr(getattr(X, "dtype", None), "kind", "") in ("O", "U", "S")
-        and np.ndim(X) == 1
-    ):
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    if kind in ("O", "U", "S") and np.ndim(X) == 1:
         X = list(X)  # images or paths in an array of objects
     is_list = isinstance(X, list | tuple)
     if is_list and not X:
         raise ValueError("X is an empty list: pass at least one image.")
     item = X[0] if is_list else X
-    if isinstance(item, str | bytes | os.PathLike):
+    is_path = isinstance(item, str | bytes | os.PathLike)
+    if is_path or not (is_list or hasattr(X, "__array__") or np.ndim(X)):
         raise ValueError(
-            f"X must be images; got a path, {item!r}. Pass skad.ImageFolder of it, or "
-            "put skad.ImageReader before the detector."
+            f"X must be images; got {'a path' if is_path else type(X).__name__}. Pass "
+            "an array (n, H, W) or (n, H, W, C), a list of images or, for files, a "
+            "skad.ImageFolder."
         )
     if is_list:
         X = _stack(X)
-    elif not hasattr(X, "__array__") and np.ndim(X) == 0:
-        raise ValueError(
-            f"X must be images; got {type(X).__name__}. Pass an array (n, H, W) or "
-            "(n, H, W, C), a list of images or a skad.ImageFolder."
-        )
     return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
 
 
@@ -157,6 +152,7 @@ def _stack(X: Any) -> Any:
 
 def as_image(item: Any, i: int) -> np.ndarray:
     """Return one image of X, or a row, as an array of real numbers."""
+    refuse_mask(item, f"image {i} of X")
     has_label = isinstance(item, tuple) and getattr(next(iter(item), 0), "ndim", 0) > 1
     has_palette = getattr(item, "mode", None) in ("P", "PA")
     try:
@@ -166,8 +162,8 @@ def as_image(item: Any, i: int) -> np.ndarray:
     if has_label or has_palette or image.dtype.kind not in "biuf":
         raise ValueError(
             f"image {i} of X must be an array (H, W) or (H, W, C) of real numbers; got "
-            f"{type(item).__name__} of {image.dtype}. Leave labels out, and convert "
-            'images with a palette by image.convert("RGB").'
+            f"{type(item).__name__} of {image.dtype}. Leave labels out, and call "
+            'image.convert("RGB") where there is a palette.'
         )
     return image
 
@@ -177,9 +173,8 @@ def refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
     is_gray = X.ndim == 2 and image_shape is None and is_scaled(X.dtype)
     if is_gray or (X.ndim == 3 and _has_channels(X.shape[:2], X.shape[2])):
         raise ValueError(
-            f"X of shape {X.shape} looks like one image without a batch axis. Pass "
-            "X[None] for one image, image_shape=(H, W) for flattened images, or "
-            "X[..., None] for narrow gray ones."
+            f"X of shape {X.shape} looks like one image without a batch axis: pass "
+            "X[None]; X[..., None] for narrow gray images; image_shape for rows."
         )
 
 
@@ -198,20 +193,17 @@ def _has_channels(size: tuple[int, ...], n: int) -> bool:
 
 def format_of(shape: tuple[int, ...], dtype: np.dtype, image_shape: Any) -> Format:
     """Return the format of an item: (H, W), (H, W, C), or (p,) from `image_shape`."""
-    if len(shape) == 1:
-        sides = (1, *shape) if image_shape is None else whole_numbers(image_shape)
-        if len(sides) not in (2, 3) or min(sides) < 1 or math.prod(sides) != shape[0]:
+    if image_shape is not None:
+        sides = whole_numbers(image_shape)
+        is_shape = len(sides) in (2, 3) and min(sides) > 0
+        if not is_shape or shape != (math.prod(sides),):
             raise ValueError(
-                "image_shape must be (H, W) or (H, W, C) with as many values as a row "
-                f"of X has; got image_shape={image_shape!r} and rows of {shape[0]}."
+                "image_shape is for rows (flattened images) alone, and must be (H, W) "
+                f"or (H, W, C) with as many values; got image_shape={image_shape!r} "
+                f"and items of shape {shape}."
             )
-    elif image_shape is not None:
-        raise ValueError(
-            f"image_shape={image_shape!r} is only for 2-D input (flattened images); "
-            f"each item of X has shape {shape}. Leave image_shape at None."
-        )
     else:
-        sides = shape
+        sides = (1, *shape) if len(shape) == 1 else shape
     if len(sides) not in (2, 3) or min(sides) < 1:
         raise ValueError(
             "X must be images (n, H, W) or (n, H, W, C), or rows (n, p), with at least "
@@ -249,31 +241,20 @@ def _check_alike(
                 f"as input, {reference}."
             )
         raise ValueError(
-            f"{name} must have shape {right}, {reference}; got shape {got}. "
-            f"{_remedy(got, right)}"
+            f"{name} must have shape {right}, {reference}; got shape {got}. Pass "
+            "X[None] for one image, and channels last; convert channels, and resize "
+            "with skad.resize_image or, before fit, by the detector's image_size."
         )
-    if dtype is None:
-        fits, wanted = _kind_of(image.dtype) == format.kind, format.kind
-    else:
-        same = image.dtype.itemsize == dtype.itemsize or not is_scaled(dtype)
-        fits, wanted = same and _kind_of(image.dtype) == _kind_of(dtype), str(dtype)
+    kind = format.kind if dtype is None else _kind_of(dtype)
+    fits = _kind_of(image.dtype) == kind
+    if dtype is not None and is_scaled(dtype):
+        fits = fits and image.itemsize == dtype.itemsize
     if not fits:
         raise ValueError(
-            f"{name} must have the number type {wanted}, {reference}; got "
-            f"{image.dtype}. Only uint8 and uint16 are scaled by their type: convert "
-            "images as the others were."
+            f"{name} must have the number type {dtype or kind}, {reference}; got "
+            f"{image.dtype}. Convert it as the others were: only uint8 and uint16 are "
+            "scaled by their type."
         )
-
-
-def _remedy(got: tuple[int, ...], right: tuple[int, ...]) -> str:
-    if len(got) == 3 and (*got[1:], got[0]) == right:
-        return "Channels come last: pass np.moveaxis(X, 1, -1)."
-    if got == right[1:]:
-        return "The batch axis is missing: pass X[None] for one image."
-    return (
-        "Resize the images, with skad.resize_image for instance, or set the detector's "
-        "image_size, if it has one, before fit; or convert their channels."
-    )
 
 
 def check_finite(X: np.ndarray, first: int = 0) -> None:

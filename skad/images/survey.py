@@ -30,17 +30,12 @@ class ImageInfo(NamedTuple):
 
     def check(self, other: "ImageInfo") -> None:
         """Refuse an image that cannot be in one array with this one."""
-        remedies = []
-        if self.shape[:2] != other.shape[:2]:
-            remedies.append(f"pass image_size={self.shape[:2]} to resize them")
-        if self.shape[2:] != other.shape[2:]:
-            remedies.append("pass gray=True to read all as gray")
-        if self.dtype != other.dtype:
-            remedies.append("convert the files to one bit depth")
-        if remedies:
+        if (self.shape, self.dtype) != (other.shape, other.dtype):
             raise ValueError(
                 "images must have one size (height x width), colour and bit depth: "
-                f"{self.path} is {self}, {other.path} is {other}; {', '.join(remedies)}"
+                f"{self.path} is {self}, {other.path} is {other}; pass "
+                f"image_size={self.shape[:2]} to resize them, or gray=True to read all "
+                "as gray, or convert the files to one bit depth"
             )
 
 
@@ -67,11 +62,11 @@ def survey_files(
 
     Files that cannot be read are left out with a warning, or with `strict` an error.
     """
-    good: list[Path] = []
     left_out: list[tuple[Path, str]] = []
     damaged: list[tuple[Path, str]] = []
     sizes: dict[Path, Size] = {}
     images = np.empty(0)
+    good: list[Path] = []
     first = None
     for path, frame in _decode_all(paths, size, channels, truncated):
         if isinstance(frame, str):

@@ -9,8 +9,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from skad.images.formats import UnreadableError, check_pixels, check_single
+from skad.images.pillow import (
+    UnreadableError,
+    check_pixels,
+    check_single,
+    load,
+    open_image,
+)
+from skad.images.resizing import as_type
 
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601-7, as Pillow's mode "L"
 _DTYPES = {  # in the file: as read
     "uint16": np.uint16,
     **dict.fromkeys(("float16", "float32", "float64"), np.float32),
@@ -19,19 +27,37 @@ _UNCOMPRESSED = 1  # TIFF tag 259
 _MOST_COUNTED = 1000  # pages of a file
 
 
-def only_page(tiff: Any, file: BinaryIO) -> Any:
-    """Return the only page of an opened `tifffile.TiffFile`, if it is whole."""
-    page = tiff.pages.first
+def decode(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
+    """Decode a TIFF file; also say what is missing of it, mostly ""."""
+    import tifffile  # comes with scikit-image; slow to import
+
+    with tifffile.TiffFile(file) as opened:
+        page = _only_page(opened, file)
+        if _suits_pillow(page):
+            with open_image(file) as image:
+                array, damage = load(image, file, gray)
+            if page.photometric.name == "MINISWHITE" and array.dtype == np.uint16:
+                return ~array, damage  # Pillow inverts 8 bits only
+            return array, damage
+        array = _decode_page(page)
+    if gray and array.ndim == 3:
+        array = as_type(array @ np.array(_LUMINANCE), array.dtype)  # (H, W)
+    return array, ""
+
+
+def _only_page(opened: Any, file: BinaryIO) -> Any:
+    """Return the only page of a `tifffile.TiffFile`, if it is whole."""
+    page = opened.pages.first
     check_pixels(page.imagewidth, page.imagelength)
     if page.is_reduced:
         raise UnreadableError(
             "its first page is a preview of another image, as in a camera's raw file; "
             "convert it to TIFF or PNG"
         )
-    pages = islice(tiff.pages, _MOST_COUNTED)
+    pages = islice(opened.pages, _MOST_COUNTED)
     count = sum(not (page.is_reduced or page.is_mask) for page in pages)
-    if tiff.is_imagej:  # may count images that have no page
-        count = max(count, (tiff.imagej_metadata or {}).get("images", 1))
+    if opened.is_imagej:  # may count images that have no page
+        count = max(count, (opened.imagej_metadata or {}).get("images", 1))
     check_single(count, "pages")
     end = os.fstat(file.fileno()).st_size
     strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))  # or tiles
@@ -41,15 +67,15 @@ def only_page(tiff: Any, file: BinaryIO) -> Any:
     return page
 
 
-def suits_pillow(page: Any) -> bool:
+def _suits_pillow(page: Any) -> bool:
     """Whether Pillow keeps all bits of a page; it knows more compressions."""
     dtype = str(page.dtype)
     is_gray = page.samplesperpixel == 1
     return dtype in ("bool", "uint8") or (is_gray and dtype in ("uint16", "float32"))
 
 
-def decode_page(page: Any) -> NDArray[Any]:
-    """Decode deep colour: an upright (H, W) or (H, W, 3) of uint8, uint16 or float32.
+def _decode_page(page: Any) -> NDArray[Any]:
+    """Decode deep colour: an upright (H, W) or (H, W, 3) of uint16 or float32.
 
     Without imagecodecs, tifffile would unpack a bomb to whatever length it has.
     """

@@ -25,11 +25,10 @@ from skad.detectors.patch import PatchAutoencoderDetector
 from skad.detectors.regions import Region, above, marked_patches, scaled_box
 from skad.images.as_fitted import is_shape_of_files
 from skad.images.decoding import Frame, PathLike, read_frame
-from skad.images.resizing import Size
 from skad.legacy import files
 from skad.model_io.model_file import load, save
 from skad.network.checkpoint import OtherTrainingError, forget
-from skad.network.keras import Pair
+from skad.network.keras import OLD_SUFFIXES, find_pair
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
@@ -37,11 +36,8 @@ _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side
 _DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
 _CALIBRATED = 0.8  # the value of thresh that means the calibrated threshold
 _AT_A_TIME = 16  # images read and scored
+_16_BITS = np.uint16(257)  # from 255 to 65535
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
-_NO_THRESHOLD = (
-    "The model has no threshold yet, so no image is flagged. Call load_data with good "
-    "images to set it."
-)
 
 
 class Result(NamedTuple):
@@ -63,9 +59,9 @@ class AD:
     ----------
     model_name : str or path, default="AD1"
         ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
-        256 x 256, gray. Or the path of a stored model, with or without suffix, as in
-        ``AD("Models/model")``: of skad's, else of the old script's two files, which
-        h5py reads. Another name warns and is AD1; another path is an error.
+        256 x 256, gray. Or the path of a model of skad or of the old script's two
+        files, with or without suffix. Another name warns and is AD1; another path is
+        an error.
     train_path : path, default="Dataset/"
         Good images, for `train` without `load_data`. May be missing until then.
     gray_scale : bool, default=True
@@ -73,14 +69,14 @@ class AD:
     save_path : path, default="Models/"
         The folder where `train` saves the model, as "model.safetensors".
     img_size : (height, width), default=(200, 200)
-        What every image is resized to, in pixels. The default leaves it to the name.
-    patch_size : int or tuple of ints, default=40
-        The largest defect to be expected, in pixels at `img_size`.
+        Images are resized to this many pixels. The default leaves it to the name.
+    patch_size : int or tuple of int, default=40
+        Size in pixels of the largest defects, as in `PatchAutoencoderDetector`.
 
     Attributes
     ----------
-    detector : PatchAutoencoderDetector, or DenseAutoencoderDetector for an old model
-        A new one has random_state=0: equal calls give equal models.
+    detector : PatchAutoencoderDetector or DenseAutoencoderDetector
+        What does the work; the second for models of the old script.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read: uint8, or uint16 if any file has 16 bits.
     gray_scale, img_size, patch_size
@@ -103,16 +99,20 @@ class AD:
     ) -> None:
         if gray_scale not in (0, 1):
             raise ValueError(f"gray_scale must be True or False; got {gray_scale!r}.")
+        if not isinstance(save_path, str | os.PathLike):
+            raise ValueError(
+                f"save_path must be the path of a folder; got {save_path!r}."
+            )
         patch_sizes(patch_size)  # for its errors
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
         self.img_size = check_size("img_size", img_size, square=False)
         self.images: Pixels | None = None
-        self.detector: ImageDetector
         name = os.fspath(model_name)
-        stored = None if name in _PRESETS else files.find_stored_model(name, _PRESETS)
+        stored = None if name in _PRESETS else _stored_model(name)
         if stored is not None:
-            self._load(stored)
+            self.detector: ImageDetector = stored
+            self._take_over(name)
             return
         side, gray = _PRESETS.get(name, _PRESETS["AD1"])
         self.gray_scale = self.gray_scale and gray
@@ -123,8 +123,8 @@ class AD:
     def load_data(self, path: PathLike | None = None) -> None:
         """Read the good images to train on; they replace those read before.
 
-        They also set the threshold of a model of the old script, which has none. Use
-        other images than it was trained on, which it reconstructs better than new ones.
+        They also set the threshold of a model of the old script, which has none: use
+        other images than it was trained on.
 
         Parameters
         ----------
@@ -134,8 +134,8 @@ class AD:
             names files that cannot be read; if none can, that is an error.
         """
         path = self.train_path if path is None else path
-        readable = self._readable(files.image_files(path), "reading")
-        self.images = _stacked([frame for _, frame in readable])
+        paths = files.image_files(path)
+        self.images = _stacked(self._readable(paths, "reading"), len(paths))
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
             self.detector.calibrate(self.images)
@@ -144,9 +144,8 @@ class AD:
     def train(self, epochs: int = 75) -> None:
         """Train on the loaded images, set the threshold, and save the model.
 
-        Some images are held out to set the threshold. A trained model goes on training.
-        Run the same call again to resume after a stop (not with an old model): the file
-        "model.safetensors.unfinished" keeps the state.
+        A trained model goes on training. Run the same call again to resume after a stop
+        (not with an old model): "model.safetensors.unfinished" keeps the state.
 
         Parameters
         ----------
@@ -156,8 +155,7 @@ class AD:
         Raises
         ------
         OSError
-            If `train_path` is needed and missing, or, before training, if `save_path`
-            cannot be written to.
+            If `train_path` is needed and missing, or `save_path` cannot be written to.
         ValueError
             If there are too few images.
         """
@@ -180,26 +178,19 @@ class AD:
         print(f"Saved the model as {target}")
 
     def test_img(self, path_to_img: PathLike) -> Pixels:
-        """Show an image beside its reconstruction, and return both.
+        """Show an image file beside its reconstruction, where there is a screen.
 
-        If both look alike, training is on the right track. They are shown where there
-        is a screen and matplotlib.
-
-        Parameters
-        ----------
-        path_to_img : path
-            An image file.
+        If both look alike, training is on the right track.
 
         Returns
         -------
         pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3)
-            The image left, its reconstruction right, at `img_size`: uint8 or uint16,
-            like the file.
+            The image left, its reconstruction right: uint8 or uint16, like the file.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._read(Path(path_to_img)).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
-        files.show_picture(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
+        files.show(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
 
     @one_warning()
@@ -236,9 +227,8 @@ class AD:
         Returns
         -------
         results : list of Result
-            (path, is_anomaly, score, regions) of each image, sorted by name; regions
-            are in pixels of the file. A warning names files that cannot be read; if
-            none can, that is an error.
+            (path, is_anomaly, score, regions) of each image, sorted by name. A warning
+            names files that cannot be read; if none can, that is an error.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         side = check_whole("patch_size", patch_size, 0) or int(np.max(self.patch_size))
@@ -247,44 +237,39 @@ class AD:
         paths = files.image_files(path)
         folder = files.output_folder(save_path, paths) if save else None
         results, readable = [], self._readable(paths, "scoring")
-        while chunk := list(islice(readable, _AT_A_TIME)):
-            found = _inspect(detector, _stacked([frame for _, frame in chunk]))
-            for (file, frame), one in zip(chunk, found, strict=True):
+        while frames := list(islice(readable, _AT_A_TIME)):
+            found = _inspect(detector, _stacked(iter(frames), len(frames)))
+            for (file, frame), one in zip(frames, found, strict=True):
                 size = one.anomaly_map.shape
                 regions = [r.scaled(size, frame.size) for r in one.regions]
                 results.append(Result(file, one.is_anomaly, one.score, regions))
                 if folder is None and not show:
                     continue
-                box_side = side if hardcore else 0
-                picture = _draw(file, frame.size, one.anomaly_map, threshold, box_side)
+                rgb = overlays.read_picture(file, frame.size)
+                rgb = _draw(rgb, one.anomaly_map, threshold, side if hardcore else 0)
                 if folder is not None:
-                    content = overlays.encode(
-                        picture, files.FORMATS[file.suffix.lower()]
-                    )
+                    content = overlays.encode(rgb, files.FORMATS[file.suffix.lower()])
                     write_atomically(folder / file.name, content)
                 if show:
-                    files.show_picture(picture, file.name)
+                    files.show(rgb, file.name)
         return results
 
-    def _load(self, stored: Path | Pair) -> None:
-        if isinstance(stored, Pair):
-            self.detector = Dense(stored.weights, random_state=0).read_model()
-        else:
-            self.detector = load(stored)
+    def _take_over(self, name: str) -> None:
+        """Take over the settings of a stored model; warn of others that were passed."""
         shape = tuple(self.detector.image_shape_in_)
         if not is_shape_of_files(shape):
             rule = "AD needs a model of images (H, W) or (H, W, 3)"
-            raise ValueError(f"{rule}; {stored} has {shape}. Load it with skad.load.")
+            raise ValueError(f"{rule}; {name} has {shape}. Load it with skad.load.")
         held = {"gray_scale": shape[2:] != (3,), "img_size": shape[:2]}
         if hasattr(self.detector, "patch_size"):
             held["patch_size"] = self.detector.patch_size
-        for name, value in held.items():
-            if getattr(self, name) not in (_DEFAULTS[name], value):
+        for option, value in held.items():
+            if getattr(self, option) not in (_DEFAULTS[option], value):
                 warn(
-                    f"{name}={getattr(self, name)} is ignored: the stored model has "
-                    f"{name}={value}. Train a new model to change it."
+                    f"{option}={getattr(self, option)} is ignored: the stored model "
+                    f"has {option}={value}. Train a new model to change it."
                 )
-            setattr(self, name, value)
+            setattr(self, option, value)
 
     def _with_threshold(self, thresh: float) -> ImageDetector:
         """Return the detector with the threshold that `thresh` means."""
@@ -293,7 +278,9 @@ class AD:
             raise ValueError(f"{rule}; got {thresh!r}.")
         detector = copy(self.detector)
         if not hasattr(detector, "offset_"):
-            warn(_NO_THRESHOLD)
+            warn(
+                "No image is flagged: call load_data with good images for a threshold."
+            )
         elif thresh != _CALIBRATED:
             t, m = detector.pixel_threshold_, detector.mean_map_
             detector.offset_ = -(m + thresh / _CALIBRATED * (t - m))
@@ -319,6 +306,39 @@ class AD:
         return read_frame(path, self.img_size, channels=1 if self.gray_scale else 3)
 
 
+def _stored_model(name: str) -> ImageDetector | None:
+    """Load the stored model that a name means; None: there is none, so make AD1."""
+    name = os.path.expanduser(name)
+    for path in (Path(name), Path(f"{name}.safetensors")):
+        if path.is_file() and path.suffix not in OLD_SUFFIXES:
+            return load(path)
+    pair = find_pair(name)
+    if pair is not None:
+        return Dense(pair.weights, random_state=0).read_model()
+    names = ", ".join(_PRESETS)
+    suffixes = (*OLD_SUFFIXES, ".safetensors")
+    if "/" in name or "\\" in name or Path(name).suffix in suffixes:
+        raise FileNotFoundError(
+            f"No stored model: looked for {name} and {name}.safetensors, and for the "
+            f"old script's .json and .h5. For a new model, use a name: {names}."
+        )
+    warn(f"Unknown model name {name!r}, not one of {names}: using AD1.")
+    return None
+
+
+def _stacked(frames: Iterator[tuple[Path, Frame]], most: int) -> Pixels:
+    """Stack up to so many images as uint8, or as uint16 if any has 16 bits."""
+    n, images = 0, np.empty(0, np.uint8)
+    for n, (_, frame) in enumerate(frames, 1):
+        image = frame.image
+        if n == 1:
+            images = np.empty((most, *image.shape), image.dtype)
+        if image.dtype != images.dtype == np.uint8:
+            images = images * _16_BITS
+        images[n - 1] = image if image.dtype == images.dtype else image * _16_BITS
+    return images[:n]
+
+
 def _inspect(detector: ImageDetector, images: Pixels) -> list[InspectionResult]:
     if hasattr(detector, "offset_"):
         return detector.inspect(images)
@@ -326,21 +346,12 @@ def _inspect(detector: ImageDetector, images: Pixels) -> list[InspectionResult]:
 
 
 def _draw(
-    file: Path, size: Size, anomaly_map: NDArray, threshold: float, box_side: int
+    rgb: NDArray[np.uint8], anomaly_map: NDArray, threshold: float, box_side: int
 ) -> NDArray[np.uint8]:
-    """Draw heat into a file; or boxes, if `box_side` pixels of the map are not 0."""
-    rgb = overlays.read_picture(file, size)
+    """Draw heat; or boxes, if `box_side` pixels of the map are not 0."""
     width = overlays.line_width(rgb)
     if not box_side:
         return overlays.heat_map_image(rgb, anomaly_map, threshold, outline=width)
     patches = marked_patches(above(anomaly_map, threshold), box_side)
     boxes = [scaled_box(box, anomaly_map.shape[:2], rgb.shape[:2]) for box in patches]
     return overlays.boxes_image(rgb, boxes, thickness=max(2, width))
-
-
-def _stacked(frames: list[Frame]) -> Pixels:
-    """Stack images as uint8, or as uint16 if any has 16 bits."""
-    images = [frame.image for frame in frames]
-    if any(image.dtype == np.uint16 for image in images):
-        images = [i if i.dtype == np.uint16 else i * np.uint16(257) for i in images]
-    return np.stack(images)

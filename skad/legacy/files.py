@@ -1,7 +1,6 @@
 """Which files the calls of the old script read and write, and pictures on screen."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,44 +10,21 @@ from skad.common.files import make_room_for
 from skad.common.warnings import warn
 from skad.images.decoding import PathLike
 from skad.images.finding import find_images
-from skad.network.keras import OLD_SUFFIXES, Pair, find_pair
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-
-# Backends of matplotlib that draw only into files.
-_NO_SCREEN = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
-
-
-def find_stored_model(name: str, presets: Iterable[str]) -> Path | Pair | None:
-    """Find the stored model that a name means; None makes a new one, AD1."""
-    name = os.path.expanduser(name)
-    for path in (Path(name), Path(f"{name}.safetensors")):
-        if path.is_file() and path.suffix not in OLD_SUFFIXES:
-            return path
-    pair = find_pair(name)
-    if pair is not None:
-        return pair
-    names = ", ".join(presets)
-    suffixes = (*OLD_SUFFIXES, ".safetensors")
-    if "/" in name or "\\" in name or Path(name).suffix in suffixes:
-        raise FileNotFoundError(
-            f"No stored model: looked for {name} and {name}.safetensors, and for the "
-            f"old script's .json and .h5. For a new model, use a name: {names}."
-        )
-    warn(f"Unknown model name {name!r}, not one of {names}: using AD1.")
-    return None
 
 
 def image_files(path: PathLike) -> list[Path]:
     """List the images of a folder that the old script read, or one file."""
     found = find_images(path)
     files = [file for file in found if file.suffix.lower() in FORMATS]
-    kinds = ", *".join(FORMATS)
+    suffixes = ", *".join(FORMATS)
     if not files:
-        raise ValueError(f"No image in {path}: looked for *{kinds}. Convert others.")
+        raise ValueError(f"No image in {path}: looked for *{suffixes}. Convert others.")
     if len(files) < len(found):
-        others = [file.name for file in found if file not in files]
-        warn(f"left out {len(others)} image files, as {others[0]}: AD reads *{kinds}")
+        other = next(file.name for file in found if file not in files)
+        n = len(found) - len(files)
+        warn(f"left out {n} image files, as {other}: AD reads *{suffixes}")
     return files
 
 
@@ -65,13 +41,13 @@ def output_folder(save_path: PathLike, images: list[Path]) -> Path:
     return folder
 
 
-def show_picture(rgb: NDArray[np.uint8], title: str) -> None:
+def show(rgb: NDArray[np.uint8], title: str) -> None:
     """Show a picture where there is a screen and matplotlib is installed."""
     try:
         import matplotlib.pyplot as plt
 
-        if plt.get_backend().lower() in _NO_SCREEN:
-            return
+        if plt.get_backend().lower() == "agg":
+            return  # where there is no screen, matplotlib draws into files
         figure, axes = plt.subplots(layout="constrained")
     except ImportError:  # also what a backend raises that finds no screen
         return
