@@ -278,9 +278,7 @@ class AD:
             raise ValueError(f"{rule}; got {thresh!r}.")
         detector = copy(self.detector)
         if not hasattr(detector, "offset_"):
-            warn(
-                "No image is flagged: call load_data with good images for a threshold."
-            )
+            warn("The model has no threshold yet, and flags nothing. Call load_data.")
         elif thresh != _CALIBRATED:
             t, m = detector.pixel_threshold_, detector.mean_map_
             detector.offset_ = -(m + thresh / _CALIBRATED * (t - m))
