@@ -38,9 +38,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise
-        warn(
-            f"{path} is on a file system without locks: let no other program write to it"
-        )
+        warn(f"{path} is on a file system without locks: let no other program write")
         yield
         return
     since = datetime.now().astimezone().isoformat(" ", "seconds")

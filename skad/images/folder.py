@@ -78,7 +78,6 @@ class ImageFolder:
         True: decode every file once now. A warning names files that cannot be read;
         they are skipped. Images of different formats raise an error. False: trust the
         first image; a file that differs raises an error when it is accessed.
-    recursive : bool, default=False
     truncated : {"error", "warn"}, default="error"
         As in `read_image`; such files are skipped, or named in a warning once.
 
