@@ -234,6 +234,14 @@ def test_a_wrong_value_is_refused_in_little_memory(stored, path, case):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("shape", [[2**31 - 1, 2**31 - 1], [16, 16, 2**31 - 1]])
+def test_giant_images_take_no_memory(stored, path, shape):
+    header, arrays = opened(stored["patch"])
+    header["format"] |= {"shape": shape, "image_shape": [*shape, 1][:3]}
+    write(path, header | {"working_size": shape[:2]}, arrays)
+    refused(path, "the array .* should be")
+
+
 def test_a_missing_field_is_named(stored, path):
     header, arrays = opened(stored["labelled"])
     for name in header.keys() - {"checksum", "format_version"}:

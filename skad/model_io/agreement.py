@@ -109,6 +109,4 @@ def check_numbers(header: Header, arrays: Arrays) -> None:
     if promised is not None:
         rank = conformal_rank(len(scores), promised)
         if not rank or offset != scores[rank - 1]:
-            raise ValueError(
-                f"offset={offset} does not promise promised_fpr={promised}"
-            )
+            raise ValueError(f"{offset=} does not promise promised_fpr={promised}")

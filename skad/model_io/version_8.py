@@ -2,27 +2,20 @@
 
 import numpy as np
 
-from skad.network.model import FEATURE_STRIDES
-
 WARNING = (
     "This model file is of an earlier skad: its scores are others now, and its "
     "threshold does not fit them. Call calibrate with good images that training has "
     "not seen, or fit it again."
 )
-_N_BRANCHES = len(FEATURE_STRIDES) + 1  # from whose values those of context are taken
-_N_KNOTS = 7
 
 
 def shapes_in_8(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of arrays as they were, from what they are now."""
-    shapes = dict(shapes)
-    del shapes["scale"]
-    return shapes | {
-        "expectation.weight": shapes.pop("context.weight"),
-        "expectation.bias": shapes.pop("context.bias"),
-        "expectation.most": (_N_BRANCHES,),
-        "view_lines": (2, _N_KNOTS, 2),
-    }
+    before = {name.replace("context.", "expectation."): s for name, s in shapes.items()}
+    del before["scale"]
+    before["expectation.most"] = before["expectation.bias"]
+    before["view_lines"] = (2, 7, 2)
+    return before
 
 
 def from_8(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
