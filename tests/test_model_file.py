@@ -237,7 +237,7 @@ def test_only_fitted_detectors_of_known_classes_are_stored(fitted, path):
         ("epochs", -1, "'epochs' parameter"),
         ("patch_size", (3, "a"), "patch_size in its header is"),
         ("image_size", 7, r"image_size=7 means .* Set it back, or fit again"),
-        ("image_shape", (4, 64), "only for 2-D input"),
+        ("image_shape", (4, 64), "image_shape is for rows"),
         ("offset_", np.inf, "offset .* is inf"),
         ("offset_", 1e301, "offset .* is 1e"),
     ],
