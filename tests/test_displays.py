@@ -76,13 +76,6 @@ def test_the_colour_bar_marks_the_threshold(image, threshold):
     assert beyond.map_.get_clim() == (-0.5, 7.0)
 
 
-def test_outlines_stay_within_the_image_and_close_at_its_border():
-    display = AnomalyMapDisplay(np.zeros((4, 6)), np.ones((4, 6)), 0.5).plot()
-    assert extent(display.outline_) == (-0.5, -0.5, 5.5, 3.5)
-    assert display.axes_[0].get_xlim() == (-0.5, 5.5)
-    assert display.axes_[0].get_ylim() == (3.5, -0.5)
-
-
 def test_the_true_mask_has_its_own_colour_and_line(image):
     mask = np.zeros(image.shape, np.uint8)
     mask[2:4, 2:4] = 255

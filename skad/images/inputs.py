@@ -181,10 +181,8 @@ def refuse_single_image(X: np.ndarray, image_shape: Any) -> None:
 def refuse_channels_first(shape: tuple[int, ...]) -> None:
     """Raise a ValueError where an image looks like (C, H, W)."""
     if len(shape) == 3 and _has_channels(shape[1:], shape[0]):
-        raise ValueError(
-            f"Images of shape {shape} look as if channels came first. Pass (H, W, C): "
-            "np.moveaxis(X, 1, -1), or np.moveaxis(image, 0, -1) of each."
-        )
+        rule = f"Images of shape {shape} look as if channels came first"
+        raise ValueError(f"{rule}. Pass (H, W, C): np.moveaxis(X, 1, -1).")
 
 
 def _has_channels(size: tuple[int, ...], n: int) -> bool:
@@ -205,10 +203,9 @@ def format_of(shape: tuple[int, ...], dtype: np.dtype, image_shape: Any) -> Form
     else:
         sides = (1, *shape) if len(shape) == 1 else shape
     if len(sides) not in (2, 3) or min(sides) < 1:
-        raise ValueError(
-            "X must be images (n, H, W) or (n, H, W, C), or rows (n, p), with at least "
-            f"one pixel and one channel; each item of X has shape {shape}."
-        )
+        rule = "X must be images (n, H, W) or (n, H, W, C), or rows (n, p), with at "
+        rule += "least one pixel and one channel"
+        raise ValueError(f"{rule}; each item of X has shape {shape}.")
     height, width, channels = _with_channels(sides)
     return Format(shape, (height, width, channels), _kind_of(dtype))
 
@@ -262,10 +259,7 @@ def check_finite(X: np.ndarray, first: int = 0) -> None:
     for i, image in enumerate(X if X.dtype.kind == "f" else (), first):
         if not (np.abs(image) < _TOO_LARGE).all():
             what = "NaN" if np.isnan(image).any() else "infinity or values above 1e100"
-            raise ValueError(
-                f"Input X contains {what} (image {i} is the first). Leave such images "
-                "out or repair their pixels."
-            )
+            raise ValueError(f"Input X contains {what} (image {i} is the first).")
 
 
 def read_ahead(
@@ -304,8 +298,7 @@ def batchwise(
 ) -> Iterator[np.ndarray]:
     """Apply a function of batches (k, H, W, C) to all images, `size` in a batch.
 
-    The last batch is filled up: rounding in float32 depends on the size of a batch, and
-    scores must not depend on what else is in X.
+    The last batch is filled up: rounding in float32 depends on the size of a batch.
     """
 
     def compute_full(_: int, batch: np.ndarray) -> np.ndarray:

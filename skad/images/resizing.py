@@ -30,8 +30,6 @@ def check_bool(name: str, value: Any) -> bool:
 def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
     """Resize an image in memory, as `read_image` resizes one that it reads.
 
-    Another way to resize moves scores, and sometimes verdicts.
-
     Parameters
     ----------
     image : array-like of shape (height, width) or (height, width, 3)
@@ -59,11 +57,9 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
     dtype = array.dtype.newbyteorder("=")
     has_size = array.size and array.ndim > 1 and array.shape[2:] in ((), (3,))
     if dtype not in _DTYPES or not has_size or getattr(image, "mode", "")[:1] == "P":
-        raise ValueError(
-            "image must be an array (height, width) or (height, width, 3) of uint8, "
-            f"uint16 or float32, and no palette image; got {type(image).__name__} of "
-            f"{array.dtype} and shape {array.shape}"
-        )
+        rule = "image must be (height, width[, 3]) of uint8, uint16 or float32"
+        got = f"{type(image).__name__} of {array.dtype} and shape {array.shape}"
+        raise ValueError(f"{rule}, and no palette image; got {got}")
     size = check_size("image_size", image_size)
     return resize(np.ascontiguousarray(array, dtype), size)
 

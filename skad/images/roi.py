@@ -26,18 +26,14 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
     n_values = len(np.unique(pixels))
     if n_values > 2:
         warn(
-            f"roi holds {n_values} different values: pixels above half of the largest, "
-            f"{pixels.max() / 2:g}, are looked at. Save it with two values, as PNG and "
-            "not as JPEG."
+            f"roi holds {n_values} different values: those above half of the largest, "
+            f"{pixels.max() / 2:g}, count. Save it with two values, not as JPEG."
         )
     if mask.shape != size and {mask.shape} == set(getattr(source, "frame_sizes", ())):
         mask = resize(255 * mask.astype(np.uint8), size) >= 128
     if mask.shape != size:
-        raise ValueError(
-            f"roi must have the (height, width) of the images, {size}; got "
-            f"{mask.shape}. Draw the mask on one of these images, or resize it to "
-            "their size."
-        )
+        rule = f"roi must have the (height, width) of the images, {size}"
+        raise ValueError(f"{rule}; got {mask.shape}. Resize it to their size.")
     if not mask.any():
         raise ValueError("roi must be True, or 255, where to look; no pixel is.")
     return mask
@@ -46,10 +42,8 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
 def roi_for(images: Images, roi: Any) -> NDArray[np.bool_] | None:
     """Return a roi as `check_roi`; refuse one for images of several sizes."""
     if images.format.any_size and roi is not None:
-        raise ValueError(
-            "roi is for images of one size, and X has several. Resize the images "
-            "first, with skad.resize_image, or leave roi at None."
-        )
+        rule = "roi is for images of one size, and X has several"
+        raise ValueError(f"{rule}: resize them first, with skad.resize_image.")
     return check_roi(roi, images.format.image_shape[:2], images.source)
 
 
@@ -62,9 +56,7 @@ def _pixels(roi: Any) -> NDArray:
         pixels = pixels[:, :, 0]
     is_mask = pixels.ndim == 2 and pixels.dtype.kind in "biuf" and pixels.size
     if not is_mask or not np.isfinite(pixels).all():
-        raise ValueError(
-            "roi must be an array (H, W) of bool or of two numbers, 0 and 255 for "
-            "instance, without NaN, or the path of an image file; got type "
-            f"{pixels.dtype}, shape {pixels.shape}."
-        )
+        rule = "roi must be an array (H, W) of bool or of two numbers, without NaN"
+        got = f"type {pixels.dtype}, shape {pixels.shape}"
+        raise ValueError(f"{rule}, or the path of an image file; got {got}.")
     return pixels

@@ -40,7 +40,12 @@ class Resized:
         self.shapes[i] = image.shape
         if image.ndim not in (2, 3) or not image.size:
             return image  # is refused where it is compared with others
-        return _resize(image, self.size)
+        if is_scaled(image.dtype):
+            return resize(image, self.size)
+        floats = resize(image.astype(np.float32), self.size)
+        return (
+            floats if image.dtype.kind == "f" else np.rint(floats).astype(image.dtype)
+        )
 
 
 def have_several_sizes(X: Any) -> bool:
@@ -51,8 +56,7 @@ def have_several_sizes(X: Any) -> bool:
         shapes = {np.shape(image) for image in X}
     except ValueError:  # ragged
         return False
-    are_images = all(len(shape) in (2, 3) for shape in shapes)
-    return are_images and len({shape[:2] for shape in shapes}) > 1
+    return {*map(len, shapes)} <= {2, 3} and len({shape[:2] for shape in shapes}) > 1
 
 
 def as_resized_images(X: Any, size: Size, fitted: Format | None = None) -> Images:
@@ -71,16 +75,6 @@ def as_resized_images(X: Any, size: Size, fitted: Format | None = None) -> Image
     images.dtype = as_image(X[0], 0).dtype
     images.given_shapes = resized.shapes
     return images
-
-
-def _resize(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resize an image of any dtype and number of channels."""
-    if is_scaled(image.dtype):
-        return resize(image, size)
-    floats = resize(image.astype(np.float32), size)
-    if image.dtype.kind == "f":
-        return floats
-    return np.rint(floats).astype(image.dtype)
 
 
 def maps_in_given_sizes(
@@ -117,10 +111,7 @@ def rebuilt_in_given_sizes(
 
 
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
-    """Bring floats (k, H, W, C) in the network's range to the images' type and shape.
-
-    In place where it can be: the floats of large images take much memory.
-    """
+    """Bring floats (k, H, W, C) from the network, in place, to the images' type."""
     dtype = images.dtype
     if is_scaled(dtype):
         batch *= np.iinfo(dtype).max
