@@ -119,8 +119,9 @@ def test_given_axes_are_drawn_on(image):
     assert ScoreDisplay([0.0, 0.0], [1, 1], 0.0).plot(ax).ax_ is ax
 
 
-@pytest.mark.parametrize("offset", [-9.0, -1.0, -0.33, 4.0])
-@pytest.mark.parametrize("bins", [1, 30])
+@pytest.mark.parametrize(
+    ("offset", "bins"), [(-9.0, 30), (-1.0, 30), (-0.33, 1), (4.0, 30)]
+)
 def test_bars_right_of_the_line_are_what_is_flagged(offset, bins):
     rng = np.random.default_rng(0)
     y = np.repeat([1, -1], [60, 25])

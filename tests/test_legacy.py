@@ -120,11 +120,11 @@ def test_names_fix_what_is_left_at_its_default(name, options, img_size, gray_sca
     assert other.detector.patch_size == (8, 40)
 
 
-@pytest.mark.parametrize("name", ["Models/model", "model.safetensors", "Models\\model"])
-def test_a_missing_path_is_an_error_that_names_what_was_looked_for(name):
-    with pytest.raises(FileNotFoundError, match="No stored model") as caught:
-        AD(name)
-    assert f"looked for {name} and {name}.safetensors" in str(caught.value)
+def test_a_missing_path_is_an_error_that_names_what_was_looked_for():
+    for name in ("Models/model", "model.safetensors", "Models\\model"):
+        with pytest.raises(FileNotFoundError, match="No stored model") as caught:
+            AD(name)
+        assert f"looked for {name} and {name}.safetensors" in str(caught.value)
 
 
 def test_wrong_options_are_named(root, ad):
@@ -142,6 +142,13 @@ def test_wrong_options_are_named(root, ad):
             ad.predict(root / "Test", **{option: value})
     with pytest.raises(ValueError, match="epochs must be an int of at least 1"):
         ad.train(2.5)
+    Path("taken").write_text("a file, not a folder")
+    for call in (
+        lambda: AD("AD1", "nowhere", save_path="taken").train(1),
+        lambda: ad.predict(root / "Test", "taken/"),
+    ):
+        with pytest.raises(OSError, match="taken"):
+            call()
 
 
 # --- load_data ------------------------------------------------------------------
@@ -201,16 +208,6 @@ def test_what_is_no_image_is_named_and_left_out(tmp_path, root, ad):
 
 
 # --- train ----------------------------------------------------------------------
-
-
-def test_a_folder_that_cannot_be_written_to_is_found_out_first(root, ad, tmp_path):
-    (tmp_path / "taken").write_text("a file, not a folder")
-    for call in (
-        lambda: AD("AD1", "nowhere", save_path="taken").train(1),
-        lambda: ad.predict(root / "Test", "taken/"),
-    ):
-        with pytest.raises(OSError, match="taken"):
-            call()
 
 
 def test_a_loaded_model_goes_on_training_and_is_stored(root, capsys):

@@ -239,8 +239,8 @@ def _check_alike(
             )
         raise ValueError(
             f"{name} must have shape {right}, {reference}; got shape {got}. Pass "
-            "X[None] for one image, and channels last; convert channels, and resize "
-            "with skad.resize_image or, before fit, by the detector's image_size."
+            "X[None] for one image without a batch axis, and channels last; convert "
+            "channels, and resize with skad.resize_image or, before fit, by image_size."
         )
     kind = format.kind if dtype is None else _kind_of(dtype)
     fits = _kind_of(image.dtype) == kind
@@ -259,7 +259,10 @@ def check_finite(X: np.ndarray, first: int = 0) -> None:
     for i, image in enumerate(X if X.dtype.kind == "f" else (), first):
         if not (np.abs(image) < _TOO_LARGE).all():
             what = "NaN" if np.isnan(image).any() else "infinity or values above 1e100"
-            raise ValueError(f"Input X contains {what} (image {i} is the first).")
+            which = f"image {i} is the first"
+            raise ValueError(
+                f"Input X contains {what} ({which}). Leave such images out."
+            )
 
 
 def read_ahead(
