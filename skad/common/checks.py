@@ -85,5 +85,5 @@ def check_pickles(source: Any) -> None:
     except Exception as error:  # of any type, from the class of a user
         raise ValueError(
             "With memory or a checkpoint, a lazy sequence must be one that can be "
-            f"pickled; X cannot: {error}. Pass an array or an ImageFolder."
+            f"pickled; {type(source).__name__} cannot: {error}. Pass an array."
         ) from error
