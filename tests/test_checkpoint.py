@@ -1,7 +1,8 @@
 """Trainings that were stopped resume, and come to the same end."""
 
 import pickle
-import warnings
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,25 +10,162 @@ import torch
 from PIL import Image
 
 import skad.network.training
-from skad import ImageFolder, PatchAutoencoderDetector
+from skad import PatchAutoencoderDetector
 from skad.cli.main import main
+from skad.network.checkpoint import Checkpoint, OtherTrainingError
+from skad.network.model import new_network
+from skad.network.preparation import Variation
+from skad.network.training import train
 
-N_STEPS = 2 * 5  # 9 images an epoch, 2 at a time
+N_STEPS = 6  # two epochs
+TRAINING = ({"epochs": 2, "learning_rate": 0.01}, {"images": "a", "roi": None})
 
 
 class Stopped(Exception):
     """What stops a training here."""
 
 
-@pytest.fixture(autouse=True)
-def every_step(monkeypatch):
-    """A checkpoint is written after every step, not every half minute."""
-    monkeypatch.setattr("skad.network.checkpoint._SECONDS", 0.0)
+@pytest.fixture
+def clock(monkeypatch):
+    """A minute passes whenever a checkpoint looks at the clock."""
+    fake = SimpleNamespace(monotonic=count(step=60).__next__)
+    monkeypatch.setattr("skad.network.checkpoint.time", fake)
+
+
+def trained(checkpoint=None, stop=None):
+    """Train a network; return its weights, the history and the steps that were made."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(5, 1, 16, 16, generator=generator)
+    network, steps = new_network(1, generator), []
+
+    def progress(i, n, losses):
+        if i == stop:
+            raise Stopped
+        steps.append((i, n))
+
+    history = train(
+        network,
+        lambda indices: images[indices],
+        len(images),
+        epochs=2,
+        epoch_steps=N_STEPS // 2,
+        batch_size=2,
+        learning_rate=0.01,
+        patch_sizes=(4,),
+        variation=Variation(0.1, 0.1, 0.1, 0.1, (2,)),
+        roi=None,
+        generator=generator,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    return network.state_dict(), history, steps
+
+
+def open_(path, parameters=TRAINING[0], digests=TRAINING[1]):
+    return Checkpoint(path, parameters, digests)
+
+
+@pytest.fixture
+def stopped(clock, tmp_path):
+    """The file of a training that was stopped in its fourth step."""
+    with pytest.raises(Stopped):
+        trained(open_(tmp_path / "c"), stop=4)
+    return tmp_path / "c"
+
+
+def assert_same_end(found, expected):
+    assert found[1] == expected[1]
+    assert all(torch.equal(tensor, expected[0][k]) for k, tensor in found[0].items())
+
+
+@pytest.mark.parametrize("stops", [(N_STEPS,), (4, 5, 6)])
+def test_it_resumes_to_the_same_end(stops, clock, tmp_path):
+    for stop in stops:
+        with pytest.raises(Stopped):
+            trained(open_(tmp_path / "c"), stop)
+    checkpoint = open_(tmp_path / "c")
+    assert checkpoint.found_at == tmp_path / "c"
+    again = trained(checkpoint)
+    assert again[2] == [(N_STEPS, N_STEPS)]  # one step was left
+    assert_same_end(again, trained())
+
+
+def test_another_training_does_not_resume(stopped):
+    kept = stopped.read_bytes()
+    for change, match in (
+        ({"parameters": TRAINING[0] | {"epochs": 5}}, "epochs=2; this call has epochs"),
+        ({"digests": {"images": "b", "roi": "c"}}, "with other images, roi. .*delete"),
+    ):
+        with pytest.raises(OtherTrainingError, match=match):
+            open_(stopped, **change)
+    assert stopped.read_bytes() == kept
+
+
+# --- Damaged and other files ------------------------------------------------------
+
+
+class Hostile:
+    """Would run code where it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code was run')",))
+
+
+def flip_a_bit(content, seed=0):
+    rng, changed = np.random.default_rng(seed), bytearray(content)
+    changed[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    return bytes(changed)
+
+
+def test_what_is_no_checkpoint_or_damaged_is_refused(stopped):
+    stopped.with_name("c.previous").unlink()
+    whole = stopped.read_bytes()
+    damaged = [b"", b"notes of mine", pickle.dumps(Hostile()), whole[:-1000]]
+    for content in (*damaged, *(flip_a_bit(whole, seed) for seed in range(5))):
+        stopped.write_bytes(content)
+        with pytest.raises(ValueError, match=r"c is damaged, or no unfinished train"):
+            open_(stopped)
+        assert stopped.read_bytes() == content
+
+
+def test_the_file_before_a_damaged_or_missing_one_takes_its_place(stopped):
+    stopped.write_bytes(flip_a_bit(stopped.read_bytes()))
+    with pytest.warns(UserWarning, match=r"from the file before it, .*c\.previous"):
+        again = trained(open_(stopped))
+    assert again[2][0] == (3, N_STEPS)
+    assert_same_end(again, trained())
+    stopped.unlink()
+    assert open_(stopped).found_at == stopped.with_name("c.previous")
+
+
+def full(path, content):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_does_not_end_a_training(clock, tmp_path, monkeypatch):
+    monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
+    with pytest.warns(UserWarning, match="No space left on device; training continues"):
+        again = trained(open_(tmp_path / "c"))
+    assert_same_end(again, trained())
+
+
+def test_nothing_is_written_within_half_a_minute(tmp_path):
+    trained(open_(tmp_path / "c"))
+    assert not list(tmp_path.iterdir())
+
+
+# --- The detector and the command line --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def good():
+    shape = (9, 16, 16, 3)
+    return np.random.default_rng(0).integers(90, 110, shape, dtype=np.uint8)
 
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """Stop the next training after so many steps of it."""
+    """Stop the next training after so many steps of it, which are returned."""
     compute_losses = skad.network.training.compute_losses
 
     def set_number(n):
@@ -45,247 +183,76 @@ def stop_after(monkeypatch):
     return set_number
 
 
-@pytest.fixture(scope="module")
-def good():
-    shape = (13, 24, 32, 3)
-    return np.random.default_rng(0).integers(90, 110, shape, dtype=np.uint8)
-
-
 def detector(**parameters):
-    """On a GPU, it would be saved every fourth step."""
+    """Of six training images, two at a time; on a GPU, it is saved less often."""
     settings = {"epochs": 2, "batch_size": 2, "random_state": 0, "target_fpr": 0.4}
     return PatchAutoencoderDetector(8, device="cpu", **(settings | parameters))
 
 
-@pytest.fixture(scope="module")
-def whole(good):
-    """A training that was not stopped."""
-    return detector().fit(good)
-
-
-@pytest.fixture
-def stopped(good, stop_after, tmp_path):
-    """The file of a training that was stopped after three steps."""
-    path = tmp_path / "c"
-    stop_after(3)
+def test_fit_resumes_and_deletes_the_file(good, clock, stop_after, tmp_path, capsys):
+    path, options = tmp_path / "c", {"warm_start": True, "verbose": 1}
+    whole = detector(**options).fit(good[:6])
+    again = detector(**options).fit(good[:6])
+    stop_after(4)
     with pytest.raises(Stopped):
-        detector().fit(good, checkpoint=path)
-    stop_after(N_STEPS)
-    return path
-
-
-def assert_equal(a, b, X):
-    np.testing.assert_array_equal(a.anomaly_map(X), b.anomaly_map(X))
-    np.testing.assert_array_equal(a.calibration_scores_, b.calibration_scores_)
-    assert a.history_ == b.history_
-    for name, tensor in a.network_.state_dict().items():
-        assert torch.equal(tensor, b.network_.state_dict()[name]), name
-
-
-# --- It resumes -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stops", [(N_STEPS - 1,), (3, 2, 1)])
-def test_it_resumes_to_the_same_end(good, whole, stops, stop_after, tmp_path, capsys):
-    path = tmp_path / "c"
-    for n in stops:
-        stop_after(n)
-        with pytest.raises(Stopped):
-            detector().fit(good, checkpoint=path)
-        assert path.exists()
+        again.fit(good, checkpoint=path)
+    assert "resuming" not in capsys.readouterr().out
     made = stop_after(N_STEPS)
-    again = detector(verbose=1).fit(good, checkpoint=path)
-    assert len(made) == N_STEPS - sum(stops)
+    for other, X, what in (
+        (again, good[::-1].copy(), "other images"),
+        (again, good[1:], "n_images=9; this call has n_images=8"),
+        (detector(), good, "other weights to begin with"),
+    ):
+        with pytest.raises(ValueError, match=f"unfinished training with {what}"):
+            other.fit(X, checkpoint=path)
+    assert "resuming" not in capsys.readouterr().out
+    again.set_params(target_fpr=0.35).fit(good, checkpoint=path)
+    assert f"resuming from  {path}" in capsys.readouterr().out
+    assert len(made) == 2
     assert not list(tmp_path.iterdir())
-    assert f" {N_STEPS}/{N_STEPS} " in capsys.readouterr().err
-    assert_equal(whole, again, good)
-
-
-def test_batches_drawn_ahead_are_not_lost(good, stop_after, monkeypatch, tmp_path):
-    """As on a GPU, where several batches are drawn before they are used."""
-    together = skad.network.training._together
-    monkeypatch.setattr(skad.network.training, "_together", lambda x, _: together(x, 3))
-    whole = detector().fit(good)
-    stop_after(8)  # two of the third three are lost
-    with pytest.raises(Stopped):
-        detector().fit(good, checkpoint=tmp_path / "c")
-    made = stop_after(N_STEPS)
-    again = detector().fit(good, checkpoint=tmp_path / "c")
-    assert len(made) == N_STEPS - 6
-    assert_equal(whole, again, good)
-
-
-def test_a_warm_start_resumes_too(good, stop_after, tmp_path):
-    def trained():
-        return detector(warm_start=True, epochs=1).fit(good[:8])
-
-    whole = trained().fit(good)
-    again = trained()
-    stop_after(2)
-    with pytest.raises(Stopped):
-        again.fit(good, checkpoint=tmp_path / "c")
     stop_after(N_STEPS)
-    with pytest.raises(ValueError, match="with other weights to begin with"):
-        detector(epochs=1).fit(good, checkpoint=tmp_path / "c")
-    assert_equal(whole, again.fit(good, checkpoint=tmp_path / "c"), good)
+    whole.fit(good)
+    assert_same_end(*((d.network_.state_dict(), d.history_) for d in (again, whole)))
+    np.testing.assert_array_equal(again.anomaly_map(good), whole.anomaly_map(good))
 
 
-def test_another_training_does_not_resume(good, stopped):
-    kept = stopped.read_bytes()
-
-    def refused(match, X=good, y=None, **change):
-        with pytest.raises(ValueError, match=f"with {match}.*to start anew, delete"):
-            detector(**change).fit(X, y, checkpoint=stopped)
-
-    refused("epochs=2; this call has epochs=5", epochs=5)
-    refused(
-        "learning_rate=0.01, random_state=0; this call has learning_rate=0.02, "
-        "random_state=1",
-        learning_rate=0.02,
-        random_state=1,
-    )
-    refused("n_images=13; this call has n_images=12", good[1:])
-    refused("other images", good[::-1].copy())
-    refused("other labels or groups", good, [-1] + 12 * [1])
-    assert stopped.read_bytes() == kept
-    detector(target_fpr=0.45, verbose=1).fit(good, checkpoint=stopped)  # the same one
-    assert not stopped.exists()
-
-
-# --- Damaged and other files ------------------------------------------------------
-
-
-class Hostile:
-    """Would run code where it is unpickled."""
-
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('code was run')",))
-
-
-def flip_a_bit(content, rng):
-    changed = bytearray(content)
-    changed[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    return bytes(changed)
-
-
-def damaged(content):
-    """A few ways in which a file is none of ours, or no longer."""
-    rng = np.random.default_rng(0)
-    yield from (b"", b"notes of mine", pickle.dumps(Hostile()), content[:-1000])
-    yield from (flip_a_bit(content, rng) for _ in range(10))
-
-
-def test_what_is_no_checkpoint_or_damaged_is_refused(good, stopped):
-    stopped.with_name("c.previous").unlink()
-    for content in damaged(stopped.read_bytes()):
-        stopped.write_bytes(content)
-        with pytest.raises(ValueError, match=r"c holds no unfinished training that"):
-            detector().fit(good, checkpoint=stopped)
-        assert stopped.read_bytes() == content
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_file_before_a_damaged_one_takes_its_place(good, stopped, whole, is_there):
-    if is_there:
-        content = flip_a_bit(stopped.read_bytes(), np.random.default_rng(0))
-        stopped.write_bytes(content)
-        with pytest.warns(UserWarning, match=r"from the file before it, .*c\.prev"):
-            again = detector().fit(good, checkpoint=stopped)
-    else:  # stopped between two writes
-        stopped.unlink()
-        again = detector().fit(good, checkpoint=stopped)
-    assert_equal(whole, again, good)
-    assert not list(stopped.parent.iterdir())
-
-
-@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
-def test_a_checkpoint_needs_a_random_state(good, tmp_path, random_state):
-    with pytest.raises(ValueError, match="checkpoint needs a random_state that is an"):
-        detector(random_state=random_state).fit(good, checkpoint=tmp_path / "c")
-
-
-def test_an_unwritable_place_is_an_error_before_training(good, stop_after, tmp_path):
-    made = stop_after(N_STEPS)
+def test_what_cannot_resume_is_an_error_before_training(good, stop_after, tmp_path):
+    made = stop_after(0)
+    for random_state in (None, np.random.RandomState(0)):
+        with pytest.raises(ValueError, match="checkpoint needs a random_state that is"):
+            detector(random_state=random_state).fit(good, checkpoint=tmp_path / "c")
     with pytest.raises(OSError, match="is a folder"):
         detector().fit(good, checkpoint=tmp_path)
     assert not made
 
 
-def test_a_full_disk_does_not_end_a_training(good, whole, monkeypatch, tmp_path):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
-    with pytest.warns(UserWarning, match="No space left on device; it goes on"):
-        again = detector().fit(good, checkpoint=tmp_path / "c")
-    assert_equal(whole, again, good)
-
-
-def test_nothing_is_written_within_half_a_minute(good, monkeypatch, tmp_path):
-    monkeypatch.undo()
-    monkeypatch.setattr("skad.network.checkpoint.write_atomically", None)
-    detector().fit(good, checkpoint=tmp_path / "c")
-
-
-# --- The command line -------------------------------------------------------------
-
-
-@pytest.fixture
-def call(good, tmp_path):
-    """A command that learns from files."""
-    folder = tmp_path / "good"
-    folder.mkdir()
-    for i, image in enumerate(good):
-        Image.fromarray(image).save(folder / f"{i:02}.png")
-    assert len(ImageFolder(folder)) == 13
-    model = tmp_path / "part.safetensors"
-    command = ["fit", str(folder), "--model", str(model), "--epochs", "2"]
-    return [*command, "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
-
-
-def test_the_command_line_resumes(call, stop_after, tmp_path, capsys):
-    stop_after(1)
-    with pytest.raises(Stopped):
-        main(call)
-    unfinished = tmp_path / "part.safetensors.unfinished"
-    capsys.readouterr()
-    assert main([*call, "--seed", "1"]) == 2
-    said = capsys.readouterr().err
-    assert "0; this call has " in said
-    assert "--seed" in said
-    assert "--restart" in said
-    made = stop_after(N_STEPS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert main(call) == 0
-    assert f"going on with  {unfinished}" in capsys.readouterr().out
-    assert len(made) == 1
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"good", "part.safetensors"}
-
-
-def test_the_command_line_starts_anew(call, stop_after, tmp_path, capsys):
-    stop_after(1)
-    with pytest.raises(Stopped):
-        main(call)
-    made = stop_after(N_STEPS)
-    assert main([*call, "--seed", "1", "--restart"]) == 0
-    assert "going on" not in capsys.readouterr().out
-    assert len(made) == 2
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"good", "part.safetensors"}
-
-
-def test_a_model_that_cannot_be_stored_loses_no_training(
-    call, tmp_path, monkeypatch, stop_after
+def test_the_command_line_resumes(
+    good, clock, stop_after, tmp_path, capsys, monkeypatch
 ):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
+    (tmp_path / "good").mkdir()
+    for i, image in enumerate(good):
+        Image.fromarray(image).save(tmp_path / "good" / f"{i}.png")
+    model = tmp_path / "m.safetensors"
+    call = ["fit", str(tmp_path / "good"), "--model", str(model), "--epochs", "2"]
+    call += ["--patch-size", "8", "--target-fpr", "0.4", "--device", "cpu"]
+    stop_after(1)
+    with pytest.raises(Stopped):
+        main([*call, "--batch-size", "2"])
 
-    with monkeypatch.context() as patch:
+    def fit(*options, steps, code=0):
+        made = stop_after(N_STEPS)
+        assert main([*call, "--batch-size", "2", *options]) == code
+        assert len(made) == steps
+        return capsys.readouterr()
+
+    capsys.readouterr()
+    said = fit("--seed", "1", steps=0, code=2)
+    assert all(word in said.err for word in ("0; this call has", "--seed", "--restart"))
+    assert "resuming" not in said.out
+    with monkeypatch.context() as patch:  # the model cannot be stored
         patch.setattr("skad.model_io.model_file.write_atomically", full)
-        assert main(call) == 2
-    assert (tmp_path / "part.safetensors.unfinished").exists()
-    made = stop_after(1)
-    assert main(call) == 0
-    assert not made  # the training was at its end
+        said = fit("--seed", "1", "--restart", steps=N_STEPS, code=2)
+    assert "resuming" not in said.out
+    said = fit("--seed", "1", steps=0)  # the training was at its end
+    assert f"resuming from  {model}.unfinished" in said.out
+    assert {path.name for path in tmp_path.iterdir()} == {"good", "m.safetensors"}

@@ -243,7 +243,7 @@ def test_an_unfinished_training_of_others_is_replaced(tmp_path, monkeypatch):
     for i in range(6):
         image = np.stack([good_image(3 * i + c) for c in range(3)], axis=2)
         write(image, tmp_path / "Train" / f"{i}.png")
-    with pytest.warns(UserWarning, match="unfinished training: it is replaced by"):
+    with pytest.warns(UserWarning, match="is of another training: it is replaced"):
         new_model(tmp_path, "AD0").train(1)
     assert asked == [unfinished, unfinished]
     assert os.listdir("Models") == ["model.safetensors"]

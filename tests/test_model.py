@@ -1,10 +1,14 @@
-"""The network: shapes and strides, and that every weight learns."""
+"""The network: shapes and strides, that every weight learns, and the folded one."""
+
+import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from skad.network import model as _model
-from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, STRIDE, fold
 from skad.network.training import compute_losses
 
 
@@ -17,9 +21,9 @@ def images(n=2, n_channels=1, size=(32, 48)):
     return torch.randn(n, n_channels, *size, generator=generator)
 
 
-def outputs(x):
+def outputs(x, net=None):
     """Everything that the network returns, in one list."""
-    reconstruction, logits, features = network()(x)
+    reconstruction, logits, features = (net or network())(x)
     return [reconstruction, logits, *features]
 
 
@@ -88,3 +92,51 @@ def test_weights_are_torchs_own_from_another_generator(n_channels):
     for name in expected.keys() - {"to_logit.0.bias"}:
         assert torch.equal(found[name], expected[name]), name
     assert (found["to_logit.0.bias"] < -2).all()  # few pixels are anomalous
+
+
+# --- Folded for scoring ------------------------------------------------------------
+
+
+def trained(n_channels=1):
+    """A network whose normalisation shifts and scales."""
+    generator = torch.Generator().manual_seed(0)
+    net = network(n_channels).train()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.5, 0.5, generator=generator)
+        for _ in range(20):
+            net(3 * images(4, n_channels, (64, 64)) + 1)
+    return net.eval()
+
+
+def flops(network, x):
+    with FlopCounterMode(display=False) as counter:
+        network(x)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("size", "n_channels"), [((16, 16), 1), ((80, 48), 3)])
+def test_folded_the_same_is_computed_in_less_arithmetic(size, n_channels):
+    net, x = trained(n_channels), images(2, n_channels, size)
+    folded = fold(net)
+    with torch.no_grad():
+        pairs = zip(outputs(x, net), outputs(x, folded), strict=True)
+    for expected, found in pairs:
+        assert expected.std() > 0.01
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    large = images(1, n_channels, (128, 128))
+    assert flops(folded, large) < 0.85 * flops(net, large)
+
+
+def test_the_trained_network_stays_as_it_is():
+    net = network().train()
+    before = copy.deepcopy(net.state_dict())
+    folded = fold(net)
+    assert net.training and not folded.training
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    after = net.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -54,7 +54,7 @@ def test_torchs_default_type_and_device_change_nothing(good, expected):
 
 @pytest.mark.parametrize("learning_rate", [1e4, 1e30])
 def test_a_training_that_diverges_names_the_learning_rate(good, learning_rate):
-    with pytest.raises(ValueError, match=r"learning_rate=1.* went astray|diverged"):
+    with pytest.raises(ValueError, match=r"learning_rate=1.* diverged"):
         detector(learning_rate=learning_rate).fit(good)
 
 
@@ -69,7 +69,7 @@ def test_the_scale_of_floats_does_not_matter():
     plain = small_defects(0, 1)
     expected = detector().fit(plain[:20]).score_samples(plain)
     assert image_auroc_score(np.repeat([1, -1], [30, 10]), expected) > 0.8
-    for offset, scale in ((0, 1e-200), (0, 1e60), (-1e11, 1e6)):
+    for offset, scale in ((0, 1e-100), (0, 1e60), (-1e11, 1e6)):
         images = small_defects(offset, scale)
         found = detector().fit(images[:20]).score_samples(images)
         np.testing.assert_allclose(found, expected, rtol=1e-2)

@@ -1,12 +1,18 @@
-"""The training loop: losses fall, the network learns, and nothing else changes."""
+"""Training: losses fall, the network learns, and nothing else changes."""
 
 import numpy as np
 import pytest
 import torch
 
 from skad.network import model as _model
-from skad.network.augmentation import Variation
-from skad.network.training import Order, _together, compute_losses, train
+from skad.network.preparation import Variation
+from skad.network.training import (
+    Optimizer,
+    Order,
+    compute_losses,
+    train,
+    warn_of_memory,
+)
 
 STILL = Variation(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
@@ -27,18 +33,21 @@ def discs(n=12, size=(32, 32)):
     return 2.0 * disc - 0.5 + 0.05 * noise
 
 
-def run(network, images, *, n_steps=3, batch_size=4, seed=0, roi=None):
+def run(network, images, *, n_steps=3, batch_size=4, seed=0, roi=None, after=None):
+    """Train, with one step an epoch: the history is that of every step."""
     return train(
         network,
         lambda indices: images[indices],
         len(images),
-        n_steps=n_steps,
+        epochs=n_steps,
+        epoch_steps=1,
         batch_size=batch_size,
         learning_rate=0.01,
         patch_sizes=(12,),
         variation=STILL,
         roi=roi,
         generator=generator(seed),
+        progress=after,
     )
 
 
@@ -50,7 +59,7 @@ def weights(network):
 def trained():
     """A network trained on discs, and the losses on the way."""
     network = new_network()
-    return network, list(run(network, discs(), n_steps=60))
+    return network, run(network, discs(), n_steps=60)
 
 
 def test_losses_fall_on_an_easy_problem(trained):
@@ -93,18 +102,9 @@ def test_a_perfect_reconstruction_leaves_the_gradients_finite():
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_batches_are_joined_in_order_unless_they_are_large():
-    batches = [torch.full((2, 1, 1, 1), float(i)) for i in range(5)]
-    found = list(_together(batches, 2))
-    assert [len(several) for several in found] == [4, 4, 2]
-    assert torch.equal(torch.cat(found), torch.cat(batches))
-    large = [torch.zeros(1, 1, 1, 1).expand(2, 3, 8192, 8192)] * 3  # takes no memory
-    assert [len(several) for several in _together(large, 2)] == [2, 2, 2]
-
-
 def test_the_network_ends_as_the_average_of_its_last_steps():
-    network = new_network()
-    steps = [weights(network) for _ in run(network, discs(), n_steps=30)]
+    network, steps = new_network(), []
+    run(network, discs(8), after=lambda *_: steps.append(weights(network)), n_steps=20)
     end = weights(network)
     for name in ("down2.0.0.weight", "to_image.0.weight", "down2.0.1.running_mean"):
         visited = torch.stack([state[name] for state in steps])
@@ -121,8 +121,7 @@ def test_few_steps_and_images(n_images, n_steps):
     network = new_network()
     before = weights(network)
     images = discs(n_images, size=(16, 16))
-    losses = run(network, images, n_steps=n_steps, batch_size=2)
-    assert len(list(losses)) == n_steps
+    assert len(run(network, images, n_steps=n_steps, batch_size=2)) == n_steps
     after = weights(network)
     assert not torch.equal(before["down2.0.0.weight"], after["down2.0.0.weight"])
     assert all(value.isfinite().all() for value in after.values())
@@ -135,7 +134,7 @@ def test_equal_generators_train_equal_networks_and_nothing_else_changes():
     found = []
     for seed in (0, 0, 1):
         network = new_network()
-        list(run(network, images, seed=seed))
+        run(network, images, seed=seed)
         found.append(weights(network))
     first, again, other = found
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -146,28 +145,22 @@ def test_equal_generators_train_equal_networks_and_nothing_else_changes():
     np.testing.assert_equal(found, numpy_state)
 
 
-def test_nothing_counts_outside_the_roi(monkeypatch):
+def test_nothing_is_shown_outside_the_roi():
     roi = torch.zeros(32, 32)
     roi[4:20, 8:28] = 1.0
-    shown = []
-
-    def spy(network, *batch):
-        shown.extend(batch)
-        return compute_losses(network, *batch)
-
-    monkeypatch.setattr("skad.network.training.compute_losses", spy)
-    list(run(new_network(), discs(), roi=roi, n_steps=2))
-    assert len(shown) == 2 * 3
-    for tensor in shown:
-        assert (tensor[:, :, roi == 0] == 0).all()
-        assert tensor[:, :, roi == 1].any()
+    network, shown = new_network(), []
+    network.register_forward_pre_hook(lambda _, inputs: shown.extend(inputs))
+    run(network, discs(), roi=roi, n_steps=2)
+    assert len(shown) == 2
+    for x in shown:
+        assert (x[:, :, roi == 0] == 0).all()
+        assert x[:, :, roi == 1].any()
 
 
 @pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
 def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
-    batches = list(
-        np.concatenate(list(Order(n_images, 20, batch_size, generator()).groups()))
-    )
+    order = Order(n_images, batch_size, generator())
+    batches = np.concatenate(list(order.groups(0, 20)))
     assert [len(b) for b in batches] == [batch_size] * 20
     shown = np.concatenate(batches)
     passes = [shown[i : i + n_images].tolist() for i in range(0, len(shown), n_images)]
@@ -179,15 +172,61 @@ def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
 
 
 def test_an_order_resumes_where_it_was():
-    def rest(order):
-        return [b.tolist() for group in order.groups() for b in group]
+    def batches(order, n_done):
+        return [b.tolist() for group in order.groups(n_done, 9) for b in group]
 
-    whole = rest(Order(5, 9, 2, generator()))
-    assert len(whole) == 9
-    for n in range(9):
-        order, again = Order(5, 9, 2, generator()), Order(5, 9, 2, generator(1))
-        given = (batch.tolist() for group in order.groups() for batch in group)
-        first = [next(given) for _ in range(n)]
-        order.n_done = n
+    whole = batches(Order(5, 2, generator()), 0)
+    for n in range(9):  # of a group that is drawn ahead, some are lost
+        order, again = Order(5, 2, generator()), Order(5, 2, generator(1))
+        given = (batch for group in order.groups(0, 9) for batch in group)
+        first = [next(given).tolist() for _ in range(n)]
         again.load_state_dict(order.state_dict())
-        assert first + rest(again) == whole
+        assert first + batches(again, n) == whole
+
+
+def test_what_does_not_fit_into_memory_is_warned_of():
+    with pytest.warns(UserWarning, match=r"GB for 16 images of 90000 x 40000 pixels"):
+        warn_of_memory(16, (90_000, 40_000), torch.device("cpu"))
+    warn_of_memory(16, (256, 256), torch.device("cpu"))  # no warning
+
+
+# --- The optimizer ----------------------------------------------------------------
+
+
+def test_steps_of_kernels_have_about_equal_singular_values():
+    network = new_network(3).train()
+    images = torch.randn(4, 3, 32, 32, generator=generator(1))
+    before = {k: p.detach().clone() for k, p in network.named_parameters()}
+    places = [p.data_ptr() for p in network.parameters()]
+    reconstruction, logits, _ = network(images)
+    loss = (reconstruction - images).square().mean() + logits.mean()
+    Optimizer(network, 0.01, 20).step(loss)
+    first = 0.01 / 25  # the schedule begins at a 25th of the peak
+    for name, p in network.named_parameters():
+        moved = p.detach() - before[name]
+        assert moved.isfinite().all() and moved.any(), name
+        if p.ndim == 4:
+            assert p.is_contiguous(memory_format=torch.channels_last)
+            # As long as steps of AdamW.
+            assert 0.05 * first < moved.square().mean().sqrt() < 0.5 * first
+            values = torch.linalg.svdvals(moved.flatten(1))
+            assert len(values) < 5 or values[0] < 1.3 * values[3], name
+    assert [p.data_ptr() for p in network.parameters()] == places
+    gradient = network.mark4[2][0].weight.grad.flatten(1)
+    values = torch.linalg.svdvals(gradient)  # in which they differ
+    assert values[0] > 2 * values[3]
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 40])
+def test_every_number_of_steps_has_a_schedule(n_steps):
+    """OneCycleLR by itself divides by zero for nine steps."""
+    network = torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = Optimizer(network, 0.01, n_steps)
+    way = []
+    for _ in range(n_steps):
+        before = network.weight.detach().clone()
+        optimizer.step(network(torch.ones(2, 1, 5, 5)).square().mean())
+        way.append(float((network.weight.detach() - before).norm()))
+    assert all(p.isfinite().all() for p in network.parameters())
+    if n_steps > 10:  # it rises, then falls
+        assert way[0] < way[n_steps // 10] > way[-1]

@@ -9,7 +9,7 @@ over sets, without the set that gains most.
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from skad.benchmark.evaluation import figures_of_pixels
 from skad.benchmark.mvtec import find_categories, load_category
 from skad.detectors import learning as _learning
 from skad.metrics import image_auroc_score
-from skad.network.folding import fold
-from skad.network.model import FEATURE_STRIDES
+from skad.network.model import FEATURE_STRIDES, fold
 from skad.scoring import anomaly_map as _anomaly_map
 from skad.scoring import fitting as _fitting
 from skad.scoring import gaussians as _gaussians
@@ -103,10 +102,10 @@ def arguments_of_fit(detector: Any, train: np.ndarray) -> tuple:
     """Return what `fit_mapper` is given when a stored detector is fitted."""
     given: list[tuple] = []
 
-    def take(network: nn.Module, *_: object, **__: object) -> Iterator[dict]:
+    def take(network: nn.Module, *_: object, **__: object) -> list[dict]:
         network.load_state_dict(detector.network_.state_dict())
         network.eval()
-        return iter(())
+        return []
 
     def capture(*args: Any) -> None:
         given.append(args)

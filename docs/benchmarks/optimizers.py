@@ -23,7 +23,7 @@ EPOCHS = (15, 40, 75)
 
 
 class AdamW:
-    """In place of `skad.network.optimizer.Optimizer`: all weights by AdamW."""
+    """In place of `skad.network.training.Optimizer`: all weights by AdamW."""
 
     def __init__(self, network: nn.Module, learning_rate: float, n_steps: int) -> None:
         self.adam = torch.optim.AdamW(

@@ -24,12 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
-from skad.network.augmentation import Variation, augment
 from skad.network.dense import DenseAutoencoder
 from skad.network.model import new_network
-from skad.network.optimizer import Optimizer
+from skad.network.preparation import Variation, augment
 from skad.network.synthetic_anomalies import add_anomalies
-from skad.network.training import compute_losses
+from skad.network.training import Optimizer, compute_losses
 
 BATCH = 16
 LOOK = Variation(noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,))

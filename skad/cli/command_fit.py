@@ -48,8 +48,6 @@ def _fit(args: argparse.Namespace, files: Sequence[Path], checkpoint: Any) -> in
     print(f"learning from {len(images)} images in {args.folder}")
     if args.restart:
         forget(checkpoint.path)
-    elif checkpoint.path.exists():
-        print(f"going on with  {checkpoint.path}")
     detector.fit(_in_memory_if_small(images), checkpoint=checkpoint)
     detector.provenance_["source"] = str(args.folder)
     save(detector, args.model)

@@ -22,7 +22,6 @@ from skad.detectors.split import NONE
 from skad.images.inputs import Format, batches_of
 from skad.network.dense import DenseAutoencoder, train
 from skad.network.keras import read_network
-from skad.network.training import History, check_finite_loss
 from skad.scoring.dense_map import DenseMapper
 
 _NOT_HERE = {"patch_size", "image_size", "roi", "memory"}  # of the other detector
@@ -35,73 +34,30 @@ class DenseAutoencoderDetector(ImageDetector):
     without Keras; h5py reads the weights. The anomaly map is the reconstruction error,
     averaged over 9 x 9 pixels, as a share of the range of values: 0 to 1.
 
-    By default, `fit` trains nothing: it uses all images for the threshold. With
-    ``epochs`` above 0, it trains the network further as the old script is assumed to
-    have done: mean squared error, Adam, no augmentation. A newly trained
-    `PatchAutoencoderDetector` finds more.
+    By default, `fit` trains nothing: all images set the threshold. With ``epochs``
+    above 0, it trains the network further as the old script is assumed to have done:
+    mean squared error, Adam, no augmentation. `PatchAutoencoderDetector`, which is
+    trained from scratch, finds more.
+
+    Other parameters and the attributes are those of `PatchAutoencoderDetector`.
 
     Parameters
     ----------
     model : path, default=None
         The pair of files: one of them, or their common name, as "Models/model". None
         if `fit` continues from a fitted network, with ``warm_start=True``.
-    image_shape : (H, W) or (H, W, C), default=None
-        Only for 2-D input: what a row of X is flattened from. None means that a row of
-        p features is an image of 1 x p pixels with one channel.
     epochs : int, default=0
         Passes over the training images; 0 = the weights stay.
     batch_size : int, default=32
     learning_rate : float, default=0.001
     validation_fraction : float in (0, 1), default=0.3
-        Share of the good images, or of their groups, that is held out from training
-        and used for nothing but the threshold. With ``epochs=0``, all images are.
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        "auto": the threshold follows from `target_fpr`. A float: this share of the
-        images given to `fit` is flagged.
+        Share of the good images that is held out from training and used for nothing
+        but the threshold. With ``epochs=0`` all are.
     target_fpr : float in (0, 1), default=0.05
-        Promised false-alarm rate: a new good image is flagged with at most this
-        probability, if it is exchangeable with those that set the threshold. Images
-        that the old script trained on are not exchangeable with new ones.
-    device : str, default="auto"
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …
+        Promised false-alarm rate on good images, if they are exchangeable with those
+        that set the threshold. Images that the old script trained on are not.
     warm_start : bool, default=False
-        `fit` continues from the fitted network and does not read `model`.
-    random_state : int, RandomState instance or None, default=None
-        The only source of randomness, as in `PatchAutoencoderDetector`.
-    verbose : int, default=0
-        1 = a progress bar with the loss.
-
-    Attributes
-    ----------
-    network_ : torch.nn.Module
-    offset_ : float
-        ``decision_function = score_samples - offset_``.
-    pixel_threshold_ : float
-        ``-offset_``: a pixel is anomalous where the anomaly map is larger.
-    calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that were held out, or passed to `calibrate`.
-        `p_value` compares with them.
-    promised_fpr_ : float in (0, 1)
-        The false-alarm rate that the threshold promises: `target_fpr`, or
-        ``1 / (m + 1)`` if that is more. NaN if labels, `contamination` or you set the
-        threshold.
-    mean_map_ : float
-        Mean value of the anomaly maps of these images.
-    history_ : list of dict
-        One per epoch: "epoch", "loss".
-    labelled_threshold_ : LabelledThreshold
-        After `calibrate` with labels: the rates and their confidence intervals.
-    provenance_ : dict
-        "fitted_at" (UTC), "n_images" that `fit` got, "n_training" and "n_calibration"
-        of them, "source" (the folder of an `ImageFolder`, else None), "skad_version",
-        "torch_version".
-    image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the images; (p,) of rows. They are resized for the
-        network, and the maps back to this size.
-    n_features_in_ : int
-        Number of values in an image.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
-        Only if X was a table with column names.
+        `fit` continues from the fitted network, and does not read `model`.
 
     Examples
     --------
@@ -155,10 +111,8 @@ class DenseAutoencoderDetector(ImageDetector):
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images with as many channels as the network takes. uint8 and uint16
             are scaled by their type; other numbers must be from 0 to 1.
-        y : None or array-like of shape (n,)
-            As in `PatchAutoencoderDetector.fit`: images labelled -1 are left out.
-        groups : array-like of shape (n,), default=None
-            As in `PatchAutoencoderDetector.fit`: one label a part.
+        y, groups : array-like of shape (n,), default=None
+            As in `PatchAutoencoderDetector.fit`; so are further errors and warnings.
 
         Returns
         -------
@@ -171,14 +125,8 @@ class DenseAutoencoderDetector(ImageDetector):
         ImportError
             If h5py is not installed.
         ValueError
-            For a parameter out of its range; for files that hold another network; for
-            no good image, or fewer than 2 to train on; for images that the network
-            cannot take; for labels or groups as in `PatchAutoencoderDetector.fit`.
-
-        Warns
-        -----
-        UserWarning
-            As `PatchAutoencoderDetector.fit` does of images and labels.
+            For a parameter out of its range, files that hold another network, images
+            that the network cannot take, or fewer than 2 to train on.
         """
         self._validate_params()
         images = self._images_to_fit(X)
@@ -205,27 +153,23 @@ class DenseAutoencoderDetector(ImageDetector):
 
     def _train(self, mapper: DenseMapper, data: Any, progress: Progress) -> list[dict]:
         """Train the mapper's network in place, and return the history."""
-        training, batch_size = data.split.training, int(self.batch_size)
+        training = data.split.training
 
         def read(places: Iterable[np.ndarray]) -> Iterator[Tensor]:
             chosen = (training[i] for i in places)
             with closing(batches_of(data.images, chosen)) as batches:
                 yield from map(mapper.prepare, batches)
 
-        losses = train(
+        return train(
             mapper.network,
             read,
             len(training),
             epochs=int(self.epochs),
-            batch_size=batch_size,
+            batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             generator=torch.Generator().manual_seed(data.seed),
+            progress=progress,
         )
-        history = History(int(self.epochs), -(-len(training) // batch_size), progress)
-        for loss in losses:
-            check_finite_loss(loss, self.learning_rate)
-            history.note({"loss": loss})
-        return history.epochs
 
     def read_model(self):
         """Read the network alone: it gives scores and maps, but no verdicts.
@@ -249,9 +193,8 @@ class DenseAutoencoderDetector(ImageDetector):
         mapper = DenseMapper(network, (height, width))
         mapper.to(resolve_device(self.device))
         format = Format(shape, network.input_shape, "integer")
-        provenance = provenance_now(
-            n_images=0, n_training=0, n_calibration=0, source=None
-        )
+        counts = {"n_images": 0, "n_training": 0, "n_calibration": 0}
+        provenance = provenance_now(**counts, source=None)
         self._fitted = Fitted(mapper, format, [], NONE.copy(), provenance)
         return self
 

@@ -15,17 +15,10 @@ from skad import __version__
 from skad.common.torch_settings import limit_threads
 from skad.detectors.progress import Progress
 from skad.images.inputs import Images, batches_of
-from skad.network.augmentation import measure_variation
 from skad.network.checkpoint import Checkpoint
 from skad.network.model import new_network
-from skad.network.preparation import fit_preparation
-from skad.network.training import (
-    History,
-    check_finite_loss,
-    diverged,
-    train,
-    warn_of_memory,
-)
+from skad.network.preparation import fit_preparation, measure_variation
+from skad.network.training import diverged, train, warn_of_memory
 from skad.scoring.anomaly_map import Mapper, NotFiniteError
 from skad.scoring.fitting import fit_mapper
 
@@ -113,31 +106,26 @@ def learn(
     # Batch normalisation needs two images.
     batch_size = max(2, min(parameters.batch_size, n_images))
     warn_of_memory(batch_size, parameters.image_size, device)
-    n_steps = -(-n_images // batch_size)
-    history = History(parameters.epochs, n_steps, progress)
-    if checkpoint is not None:
-        checkpoint.follow(history=history)
-    losses = train(
-        network,
-        read,
-        len(task.training),
-        n_steps=parameters.epochs * n_steps,
-        batch_size=batch_size,
-        learning_rate=parameters.learning_rate,
-        patch_sizes=parameters.patch_size,
-        variation=variation,
-        roi=None if roi is None else preparation.inside(1).float().to(device),
-        generator=torch.Generator(device).manual_seed(task.seed),
-        checkpoint=checkpoint,
-    )
     is_small = batch_size * pixels < _PIXELS_FOR_THREADS
     with limit_threads(1 if is_small else None):
-        for step in losses:
-            check_finite_loss(step["loss"], parameters.learning_rate)
-            history.note(step)
+        history = train(
+            network,
+            read,
+            len(task.training),
+            epochs=parameters.epochs,
+            epoch_steps=-(-n_images // batch_size),
+            batch_size=batch_size,
+            learning_rate=parameters.learning_rate,
+            patch_sizes=parameters.patch_size,
+            variation=variation,
+            roi=None if roi is None else preparation.inside(1).float().to(device),
+            generator=torch.Generator(device).manual_seed(task.seed),
+            progress=progress,
+            checkpoint=checkpoint,
+        )
     try:
         mapper = fit_mapper(network, preparation, images, sample)
         scores, means = mapper.score_images(images.subset(task.calibration))
     except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
         raise diverged(parameters.learning_rate) from error
-    return Learned(mapper, scores, means, history.epochs)
+    return Learned(mapper, scores, means, history)

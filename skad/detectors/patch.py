@@ -1,5 +1,6 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -216,7 +217,8 @@ class PatchAutoencoderDetector(ImageDetector):
             near copies; if some channels are much fainter than others; if training may
             need more memory than there is; if `checkpoint` cannot be written any more.
         """
-        with hold(checkpoint) as held:
+        keeping = nullcontext() if checkpoint is None else hold(checkpoint)
+        with keeping as held:
             self._validate_params()
             images = self._images_to_fit(X)
             parameters = self._training_parameters(images)
@@ -288,6 +290,8 @@ class PatchAutoencoderDetector(ImageDetector):
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
         checkpoint = None if held is None else task.checkpoint(held.path)
+        if checkpoint is not None and checkpoint.found_at is not None and self.verbose:
+            print(f"resuming from  {checkpoint.found_at}")
         run: Any = learn
         if task.start is None:  # what goes on from another training is not kept
             memory = open_memory(self.memory)

@@ -170,9 +170,10 @@ class AD:
             options["checkpoint"] = target.with_name(f"{target.name}.unfinished")
         try:
             detector.fit(self.images, **options)
-        except OtherTrainingError as error:
-            warn(f"{error.reason}: it is replaced by this one")
-            forget(options["checkpoint"])
+        except OtherTrainingError:
+            unfinished = options["checkpoint"]
+            warn(f"{unfinished.name} is of another training: it is replaced")
+            forget(unfinished)
             detector.fit(self.images, **options)
         save(detector, target)
         print(f"Saved the model as {target}")

@@ -16,105 +16,12 @@ from skad.common.locks import locked
 from skad.common.warnings import warn
 
 _SECONDS = 30.0  # from one write to the next
-_MAGIC = b"skad unfinished training 2\n"  # then a SHA-256 of the rest, and the rest
+_MAGIC = b"skad unfinished training 3\n"  # then a SHA-256 of the rest, and the rest
+_START = len(_MAGIC) + sha256().digest_size
 
 
 class OtherTrainingError(ValueError):
-    """A checkpoint is of another training; `reason` says what differs."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"{reason}. To go on with that one, give the same again; to start anew, "
-            "delete the file (skad fit does so with --restart)."
-        )
-        self.reason = reason
-
-
-class Checkpoint:
-    """A file that follows a training; the file before it is kept as "….previous".
-
-    The parameters and digests are what determines the result of the training, named as
-    users know it. `found_at` is the file that it resumes from, if any. Raises
-    OtherTrainingError where that is of another training, a ValueError where it is
-    damaged or something else, an OSError where it cannot be read or written.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        parameters: Mapping[str, Any],
-        digests: Mapping[str, str | None],
-    ) -> None:
-        self._path = make_room_for(path)
-        self._training = {"parameters": dict(parameters), "digests": dict(digests)}
-        self._parts: dict[str, Any] = {}
-        self.found_at: Path | None = None
-        self._found = self._find()
-        self._written = time.monotonic()
-
-    def follow(self, **parts: Any) -> None:
-        """Save these parts, too, which have a `state_dict`; restore them if found."""
-        self._parts |= parts
-        if self._found is not None:
-            for name, part in parts.items():
-                part.load_state_dict(self._found[name])
-
-    def save(self) -> None:
-        """Write the parts to the file, unless the last write was just now."""
-        if time.monotonic() - self._written < _SECONDS:
-            return
-        states = {name: part.state_dict() for name, part in self._parts.items()}
-        buffer = io.BytesIO()
-        torch.save({"training": self._training, **states}, buffer)
-        content = buffer.getvalue()
-        try:
-            if self._path.exists():
-                self._path.replace(_previous(self._path))
-            write_atomically(self._path, _MAGIC + sha256(content).digest() + content)
-        except OSError as error:  # training is worth more
-            warn(
-                f"the unfinished training could not be written to {self._path}: "
-                f"{error.strerror or error}; it goes on",
-            )
-        self._written = time.monotonic()
-
-    def _find(self) -> dict[str, Any] | None:
-        """Return the newest state that is not damaged, if there is one."""
-        damage: ValueError | None = None
-        for path in (self._path, _previous(self._path)):
-            if not path.exists():
-                continue
-            try:
-                found = _read(path)
-            except ValueError as error:
-                damage = damage or error
-                continue
-            self.found_at = path
-            self._check_same(found["training"])
-            if damage is not None:
-                warn(f"{damage}. Training resumes from the file before it, {path}")
-            return found
-        if damage is not None:
-            raise damage
-        return None
-
-    def _check_same(self, training: dict[str, dict[str, Any]]) -> None:
-        """Raise OtherTrainingError, and name what differs."""
-        there, here = training["parameters"], self._training["parameters"]
-        names = [name for name in there | here if there.get(name) != here.get(name)]
-        was, now = (
-            ", ".join(f"{name}={values.get(name)}" for name in names)
-            for values in (there, here)
-        )
-        what = f"with {was}; this call has {now}"
-        if not names:
-            there, here = training["digests"], self._training["digests"]
-            names = [name for name in there | here if there.get(name) != here.get(name)]
-            what = f"with other {', '.join(names)}"
-        if names:
-            raise OtherTrainingError(
-                f"{self.found_at} holds an unfinished training {what}"
-            )
+    """A checkpoint is of another training."""
 
 
 class HeldCheckpoint(NamedTuple):
@@ -125,13 +32,10 @@ class HeldCheckpoint(NamedTuple):
 
 @contextmanager
 def hold(
-    checkpoint: str | os.PathLike[str] | HeldCheckpoint | None,
-) -> Iterator[HeldCheckpoint | None]:
-    """Lock a checkpoint; delete it at the end of the block, unless that fails.
-
-    What is held already is left to the block around.
-    """
-    if checkpoint is None or isinstance(checkpoint, HeldCheckpoint):
+    checkpoint: str | os.PathLike[str] | HeldCheckpoint,
+) -> Iterator[HeldCheckpoint]:
+    """Lock a checkpoint and, after the block, delete it; a held one stays as it is."""
+    if isinstance(checkpoint, HeldCheckpoint):
         yield checkpoint
         return
     path = make_room_for(checkpoint)
@@ -148,19 +52,97 @@ def forget(path: str | os.PathLike[str]) -> None:
     _previous(path).unlink(missing_ok=True)
 
 
+class Checkpoint:
+    """A file that follows a training; the file before it is kept as "….previous".
+
+    The parameters and digests are what determines the result of the training, named as
+    users know it. `found_at` is the file that it resumes from, if any. Raises
+    OtherTrainingError where that is of another training, a ValueError where it is
+    damaged or something else, an OSError where it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parameters: Mapping[str, Any],
+        digests: Mapping[str, str | None],
+    ) -> None:
+        self._path = path
+        self._training = {"parameters": dict(parameters), "digests": dict(digests)}
+        self.found_at: Path | None = None
+        self._found: dict[str, Any] = self._find()
+        self._written = time.monotonic()
+
+    def restore(self, parts: Mapping[str, Any]) -> None:
+        """Load what was found, if anything, into parts with a `load_state_dict`."""
+        for name in self._found.keys() & parts:
+            parts[name].load_state_dict(self._found[name])
+
+    def save(self, parts: Mapping[str, Any]) -> None:
+        """Write the states of parts, unless the last write was just now."""
+        if time.monotonic() - self._written < _SECONDS:
+            return
+        states = {name: part.state_dict() for name, part in parts.items()}
+        buffer = io.BytesIO()
+        torch.save({"training": self._training, **states}, buffer)
+        content = buffer.getvalue()
+        try:
+            if self._path.exists():
+                self._path.replace(_previous(self._path))
+            write_atomically(self._path, _MAGIC + sha256(content).digest() + content)
+        except OSError as error:  # training is worth more
+            warn(
+                f"the unfinished training could not be written to {self._path}: "
+                f"{error.strerror or error}; training continues"
+            )
+        self._written = time.monotonic()
+
+    def _find(self) -> dict[str, Any]:
+        """Return the newest state that is not damaged, if there is one."""
+        damaged = []
+        for path in filter(Path.exists, (self._path, _previous(self._path))):
+            content = path.read_bytes()
+            if content[:_START] != _MAGIC + sha256(content[_START:]).digest():
+                damaged.append(
+                    f"{path} is damaged, or no unfinished training of this version of "
+                    "skad"
+                )
+                continue
+            found = torch.load(io.BytesIO(content[_START:]), "cpu", weights_only=True)
+            if difference := _difference(found["training"], self._training):
+                raise OtherTrainingError(
+                    f"{path} holds an unfinished training {difference}. To resume "
+                    "that one, give the same again; to start over, delete the file "
+                    "(skad fit does so with --restart)."
+                )
+            if damaged:
+                warn(f"{damaged[0]}; training resumes from the file before it, {path}")
+            self.found_at = path
+            return found
+        if damaged:
+            raise ValueError(
+                f"{damaged[0]}; delete it to start over, or name another checkpoint"
+            )
+        return {}
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Tell how a stored training differs from this one; "" if it is the same."""
+
+    def names(what: str) -> list[str]:
+        return [n for n, value in here[what].items() if there[what].get(n) != value]
+
+    if differing := names("parameters"):
+        was, now = (
+            ", ".join(
+                f"{name}={training['parameters'].get(name)}" for name in differing
+            )
+            for training in (there, here)
+        )
+        return f"with {was}; this call has {now}"
+    differing = names("digests")
+    return f"with other {', '.join(differing)}" if differing else ""
+
+
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return what a file holds; ValueError where it is damaged or something else."""
-    content = path.read_bytes()
-    start = len(_MAGIC) + sha256().digest_size
-    digest = sha256(content[start:]).digest()
-    if content[:start] != _MAGIC + digest:
-        raise ValueError(
-            f"{path} holds no unfinished training that this version of skad can read, "
-            "or a damaged one; delete it to start anew, or name another file as "
-            "checkpoint"
-        )
-    return torch.load(io.BytesIO(content[start:]), "cpu", weights_only=True)

@@ -1,12 +1,14 @@
 """The network of the old script: an autoencoder whose bottleneck is 64 numbers."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skad.network.training import History, Losses, Progress
 
 STRIDE = 8  # the encoder halves the resolution three times
 _LARGEST_SIDE = 4096  # pixels of an image
@@ -82,12 +84,15 @@ def train(
     batch_size: int,
     learning_rate: float,
     generator: torch.Generator,
-) -> Iterator[float]:
-    """Train in place as the old script did; yield the loss of every step.
+    progress: Progress | None = None,
+) -> list[Losses]:
+    """Train in place as the old script did; return the mean loss of every epoch.
 
     `read` turns indices of batches into batches (k, C, H, W) of images in [0, 1].
     """
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, eps=_EPSILON)
+    n_steps = -(-n_images // batch_size)
+    history = History(epochs, n_steps, learning_rate, progress)
     network.train()
     for _ in range(epochs):
         order = torch.randperm(n_images, generator=generator)
@@ -96,5 +101,6 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            yield float(loss.detach())
+            history.note({"loss": float(loss.detach())})
     network.eval()
+    return history.epochs

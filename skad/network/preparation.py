@@ -1,7 +1,7 @@
-"""From images to the network's input, and from its maps back to images' pixels."""
+"""From images to the network's input and back; and good images, varied for training."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,26 @@ from torch.nn import functional as F
 from skad.common.warnings import warn
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, STRIDE
+from skad.network.random import bernoulli, normal, randint
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _ROUNDING = 1e-12  # of the mean: images that vary less are constant
 _MOST_APART = 30.0  # ratio of channels' standard deviations: more is warned of
 _SCALED = (np.uint8, np.uint16)  # by what the type can hold
+_AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
+_FLIP_QUANTILE = 0.9  # of the distances between two good images
+_NOISE_WINDOWS = (3, 15)  # pixels: near a pixel, and around it
+_LEAST_NOISE = 0.02  # of images without noise
+_DESCRIPTOR = 16  # cells along each side of an image
+_SHADING = 3  # cells along each side of an image
+_SHIFT = 4  # pixels, at most
+
+# Standard deviations of augmented images: a part of how good images vary, and a little.
+_PART = 0.5
+_CONTRAST = 0.05
+_BRIGHTNESS = 0.02
+_COLOUR = 0.03
+_SHARPNESS = 0.3
 
 
 @dataclass
@@ -44,10 +59,10 @@ class Preparation:
             x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
         return _pad(x).contiguous(memory_format=torch.channels_last)
 
-    def flipped(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def flipped(self, x: Tensor, axis: int) -> Tensor:
         """Flip prepared images (k, C, h, w); their padding stays at the end."""
         height, width = self.working_size
-        return _pad(x[..., :height, :width].flip(axes)) if axes else x
+        return _pad(x[..., :height, :width].flip(axis))
 
     def is_symmetric(self, axis: int) -> bool:
         """Tell whether the roi of an image flipped along this axis is the same."""
@@ -99,8 +114,6 @@ def to_unit_range(batch: np.ndarray) -> np.ndarray:
 
 def _send(batch: np.ndarray, device: torch.device) -> Tensor:
     """Copy images to a device as they are, which takes least time where it is far."""
-    if batch.dtype.itemsize > 8:  # torch has no such numbers
-        batch = batch.astype(np.float64)
     images = torch.from_numpy(batch)
     if device.type == "cpu":
         return images
@@ -128,20 +141,16 @@ def fit_preparation(
     """Measure mean and standard deviation of the pixels that count."""
     counts = slice(None) if roi is None else roi
     means, variances = [], []
-    scale = 0.0
     for batch in batches_of(images, sample[:, np.newaxis]):
         pixels = to_unit_range(batch)[0][counts].reshape(-1, batch.shape[3])
-        if not scale:  # a power of two: squares of 1e-200 would all be 0
-            scale = float(np.ldexp(1.0, np.frexp(np.abs(pixels).max())[1]))
         means.append(pixels.mean(0))
-        variances.append((pixels / scale).var(0))
+        variances.append(pixels.var(0))
     mean = np.mean(means, 0)
-    variance = np.mean(variances, 0)  # within the images …
-    variance += np.var(np.divide(means, scale), 0)  # … and between them
-    stds = np.sqrt(variance)
+    # Within images, and between them.
+    stds = np.sqrt(np.mean(variances, 0) + np.var(means, 0))
     if images.format.kind != "integer":  # integers share the scale of their type
-        _warn_of_scales(stds * scale)
-    std = float(np.sqrt(np.mean(np.square(stds))) * scale)
+        _warn_of_scales(stds)
+    std = float(np.sqrt(np.mean(np.square(stds))))
     rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
     return Preparation(
         mean=mean,
@@ -161,5 +170,116 @@ def _warn_of_scales(stds: np.ndarray) -> None:
             f"{stds[faint[0]]:.3g}, channel {stds.argmax()} one of {stds.max():.3g}. "
             "All are divided by the same number, so defects that show in faint "
             "channels alone are missed. Bring the channels to one scale, for instance "
-            "X / X.std((0, 1, 2)).",
+            "X / X.std((0, 1, 2))."
         )
+
+
+class Variation(NamedTuple):
+    """How good images vary, in units of their standard deviation."""
+
+    noise_level: float  # of a pixel from its neighbourhood
+    brightness: float  # standard deviation of the images' means
+    contrast: float  # standard deviation of the images' standard deviations
+    shading: float  # standard deviation of a coarse cell's mean, the image's taken off
+    flips: tuple[int, ...]  # axes, of 2 and 3, along which flipped images look good
+
+
+def measure_variation(
+    images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
+) -> Variation:
+    """Measure how good images vary."""
+    means, deviations, noises, shading, descriptors = [], [], [], [], []
+    for image in batches_of(images, sample[:, np.newaxis]):
+        x = preparation(image, device)
+        means.append(x.mean())
+        deviations.append(x.std())
+        near, around = (
+            F.avg_pool2d(x, k, 1, k // 2, count_include_pad=False)
+            for k in _NOISE_WINDOWS
+        )
+        noises.append((near - around).abs().median())
+        shading.append(shades(x))
+        flipped = [preparation.flipped(x, axis) for axis in _AXES]
+        descriptors.append(torch.stack([_describe(view) for view in (x, *flipped)]))
+    flips = filter(preparation.is_symmetric, _good_flips(descriptors))
+    return Variation(
+        noise_level=float(torch.stack(noises).median()) + _LEAST_NOISE,
+        brightness=float(torch.stack(means).std(correction=0)),
+        contrast=float(torch.stack(deviations).std(correction=0)),
+        shading=float(torch.cat(shading).std(0, correction=0).mean()),
+        flips=tuple(flips),
+    )
+
+
+def _describe(x: Tensor) -> Tensor:
+    """Return a coarse image (1, C, h, w), and the coarse slant of its edges."""
+    gray = x.mean(1, keepdim=True)
+    down, right = gray[:, :, 1:, :-1], gray[:, :, :-1, 1:]
+    here = gray[:, :, :-1, :-1]
+    slant = (down - here) * (right - here)  # changes its sign when flipped
+    views = [F.adaptive_avg_pool2d(v, _DESCRIPTOR).flatten() for v in (x, slant)]
+    return torch.cat(views)
+
+
+def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
+    """Return axes along which images, n descriptors (1 + 2, k), look good flipped.
+
+    They do where the median flipped image is no farther from the others than a tenth
+    of the pairs of images are from each other.
+    """
+    plain, *flipped = torch.stack(descriptors, 1)
+    other = ~torch.eye(len(plain), dtype=torch.bool, device=plain.device)
+    if not other.any():
+        return ()
+    usual = torch.cdist(plain, plain)[other].quantile(_FLIP_QUANTILE)
+    apart = (torch.cdist(images, plain)[other].median() for images in flipped)
+    return tuple(a for a, far in zip(_AXES, apart, strict=True) if far <= usual)
+
+
+def augment(images: Tensor, variation: Variation, rng: torch.Generator) -> Tensor:
+    """Shift, flip and sharpen images (n, C, H, W), and vary contrast and light."""
+    n, c, height, width = images.shape
+    varied = _shift_and_flip(images, variation.flips, rng)
+    sharpness = _SHARPNESS * normal(n, 1, 1, 1, rng=rng)
+    spread = _PART * variation.contrast + _CONTRAST
+    contrast = 1 + spread * normal(n, 1, 1, 1, rng=rng)
+    spread = _PART * variation.brightness + _BRIGHTNESS
+    light = spread * normal(n, 1, 1, 1, rng=rng)
+    colour = _COLOUR * normal(n, c, 1, 1, rng=rng)
+    varied.add_(_fine(varied) * sharpness)
+    shading = _PART * variation.shading * normal(n, 1, _SHADING, _SHADING, rng=rng)
+    varied.add_(
+        F.interpolate(shading, (height, width), mode="bilinear", align_corners=True)
+    )
+    return varied.mul_(contrast).add_(light + colour)
+
+
+def _shift_and_flip(
+    images: Tensor, flips: tuple[int, ...], rng: torch.Generator
+) -> Tensor:
+    """Shift images (n, C, H, W) by a few pixels, and flip half of them."""
+    n, _, height, width = images.shape
+    shift = randint(2 * n, 2 * _SHIFT + 1, rng).view(2, n).tolist()
+    mirrored = bernoulli(2 * n, 0.5, rng).view(2, n).tolist()
+    wide = F.pad(images, (_SHIFT,) * 4, mode="replicate")
+    varied = torch.empty_like(images)
+    for i in range(n):  # copies of slices: far quicker than one big gather
+        top, left = shift[0][i], shift[1][i]
+        view = wide[i, :, top : top + height, left : left + width]
+        axes = [axis - 1 for axis in flips if mirrored[axis - 2][i]]
+        varied[i] = view.flip(axes) if axes else view
+    return varied
+
+
+def shades(images: Tensor) -> Tensor:
+    """Return the means (n, cells) of coarse cells of images, minus the image's."""
+    cells = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SHADING).flatten(1)
+    return cells - cells.mean(1, keepdim=True)
+
+
+def _fine(images: Tensor) -> Tensor:
+    """Subtract the mean of the four neighbours from pixels of images (n, C, H, W)."""
+    x = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    next_to = x[:, :, :-2, 1:-1] + x[:, :, 2:, 1:-1]
+    next_to.add_(x[:, :, 1:-1, :-2]).add_(x[:, :, 1:-1, 2:])
+    return torch.sub(images, next_to, alpha=0.25)

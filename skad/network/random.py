@@ -31,8 +31,8 @@ def bernoulli(m: int, probability: float, rng: torch.Generator) -> Tensor:
 
 
 def randint(m: int, high: int, rng: torch.Generator) -> Tensor:
-    """Draw m integers from 0 to below high, or 0."""
-    return torch.randint(max(high, 1), (m,), generator=rng, device=rng.device)
+    """Draw m integers from 0 to below high."""
+    return torch.randint(high, (m,), generator=rng, device=rng.device)
 
 
 def randperm(n: int, rng: torch.Generator) -> Tensor:

@@ -36,8 +36,8 @@ _FEWEST_ROUNDS = 2  # of every size; in each, half of the images get an anomaly
 _COVERED = 0.06  # of an image, by the windows around the largest anomalies
 _SMALLEST = 2.0  # pixels
 _GRID = 32  # cells along each side of an image, for the foreground weight
-_LINE_POINTS = 48  # of a random walk: a few pixels apart even in long lines
 _VISIBLE_LEVEL = 4.0  # noise levels: a change of so much is plain to see
+_FAINT = 0.05  # opacity below which nothing is visible
 
 # What an anomaly shows, and how often a blob and a line show it.
 _FOREIGN = 0  # a rotated and scaled part of another image
@@ -48,6 +48,18 @@ _SHADED = 4  # what is here, in another colour
 _FILLED = 5  # an extrapolation of what lies around: something is missing
 _BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
 _LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
+_EXTRA_SHARE = 0.3  # of all, that change colour, too; and of those that get noise
+
+_FLATNESS = (0.25, 1.0)  # of blobs: width / length
+_WAVE = 0.4  # of blobs' radius: a standard deviation
+_LINE_POINTS = 48  # of a random walk: a few pixels apart even in long lines
+_LINE_LENGTH = (6.0, 1.4)  # from so many pixels to so many sides of the window
+_LINE_WIDTH = (1.0, 4.0)  # pixels
+_BEND = (0.01, 0.3)  # of lines, radians at a point
+_ZOOM = 0.7  # of foreign parts, octaves up or down
+_OWN_TURN, _OWN_ZOOM = 0.15, 0.4  # of parts of this image, times those of foreign ones
+_OWN_SHIFT = 2.0  # pixels, a standard deviation
+_GAIN, _BRIGHTNESS, _HUE = 0.4, 1.0, 0.5  # of colours, standard deviations
 
 
 class _Windows(NamedTuple):
@@ -59,6 +71,7 @@ class _Windows(NamedTuple):
     pixels: Tensor  # (m, h, w): indices into the pixels of the whole batch
     centre: Tensor  # (m, 1, 1, 2): x and y of the anomaly, from the window's middle
     offsets: Tensor  # (m, h, w, 2): x and y of the pixels, from the anomaly
+    size: Tensor  # (m,): of the anomaly, in pixels
 
 
 @limit_threads(1)
@@ -79,33 +92,30 @@ def add_anomalies(
     visibility = torch.zeros_like(changed[:, :1])
     weight = foreground_weight(images)
     longest = _window_side(max(patch_sizes))
-    for smallest, largest, are_lines in _size_ranges(patch_sizes, max(height, width)):
-        side = _window_side(float(largest.max()))
+    for sizes, are_lines in _size_ranges(patch_sizes, max(height, width)):
+        side = _window_side(float(sizes[1].max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
-        windows = _place(images, weight, max(_FEWEST_ROUNDS, n_rounds), side, rng)
-        which = randint(len(windows.image), len(patch_sizes), rng)
-        low, high = (sizes.to(images.device)[which] for sizes in (smallest, largest))
-        size = log_uniform(len(which), low, high, rng)
-        _paste(images, changed, visibility, windows, size, are_lines, noise_level, rng)
+        n_rounds = max(_FEWEST_ROUNDS, n_rounds)
+        windows = _place(images, weight, n_rounds, side, sizes, rng)
+        _paste(images, changed, visibility, windows, are_lines, noise_level, rng)
     shape = (n, height, width, -1)
     return changed.view(shape).movedim(3, 1), visibility.view(shape).movedim(3, 1)
 
 
 def _size_ranges(
     patch_sizes: tuple[int, ...], longest: int
-) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Yield the smallest and largest sizes (p,) and whether they are those of lines.
+) -> Iterator[tuple[Tensor, bool]]:
+    """Yield the smallest and largest sizes (2, p), and whether they are those of lines.
 
     About every octave for blobs, so that small ones have small windows, and are many.
     """
     largest = torch.tensor(patch_sizes, dtype=torch.float32)
     largest = largest.clamp(_SMALLEST, max(longest, _SMALLEST))
-    smallest = torch.full_like(largest, _SMALLEST)
     n = max(1, round(math.log2(float(largest.max()) / _SMALLEST)))
-    ratio = (largest / smallest) ** (1 / n)
+    ratio = (largest / _SMALLEST) ** (1 / n)
     for i in range(n):
-        yield smallest * ratio**i, smallest * ratio ** (i + 1), False
-    yield smallest, largest, True
+        yield torch.stack([_SMALLEST * ratio**i, _SMALLEST * ratio ** (i + 1)]), False
+    yield torch.stack([torch.full_like(largest, _SMALLEST), largest]), True
 
 
 def _window_side(size: float) -> int:
@@ -127,7 +137,12 @@ def foreground_weight(images: Tensor) -> Tensor:
 
 
 def _place(
-    images: Tensor, weight: Tensor, n_rounds: int, side: int, rng: torch.Generator
+    images: Tensor,
+    weight: Tensor,
+    n_rounds: int,
+    side: int,
+    sizes: Tensor,
+    rng: torch.Generator,
 ) -> _Windows:
     """Place an anomaly in half of the images each round, and a window around it."""
     n, _, height, width = images.shape
@@ -141,7 +156,10 @@ def _place(
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # h, w, 2
     centre = torch.stack([column - left + x[0], row - top + y[0]], 1)[:, None, None]
     pixels = _pixel_indices(images, image, top, left, (h, w))
-    return _Windows(image, top, left, pixels, centre, grid - centre)
+    which = randint(len(image), sizes.shape[1], rng)
+    low, high = sizes.to(rng.device)[:, which]
+    size = log_uniform(len(image), low, high, rng)
+    return _Windows(image, top, left, pixels, centre, grid - centre, size)
 
 
 def _draw_places(
@@ -188,25 +206,20 @@ def _paste(
     changed: Tensor,
     visibility: Tensor,
     windows: _Windows,
-    size: Tensor,
     are_lines: bool,
     noise_level: float,
     rng: torch.Generator,
 ) -> None:
-    """Paste an anomaly into every window, in place.
-
-    `changed` (pixels, C) and `visibility` (pixels, 1) are those of all images.
-    """
-    shapes = _lines if are_lines else _blobs
-    opacity = shapes(size, windows.offsets, rng)[:, None]  # m, 1, h, w
-
+    """Paste an anomaly into every window of `changed` and `visibility` (pixels, …)."""
+    shape, shares = (_lines, _LINE_SHARES) if are_lines else (_blobs, _BLOB_SHARES)
+    opacity = shape(windows.size, windows.offsets, rng)[:, None]  # m, 1, h, w
     own = _gather(images, windows.pixels)  # m, C, h, w
-    shares = _LINE_SHARES if are_lines else _BLOB_SHARES
-    content = _content(images, own, opacity, windows, size, shares, rng)
+    content = _content(images, own, opacity, windows, shares, rng)
     # Small blobs stand out as points and lines by their length: they count for more.
+    size = windows.size
     gain = torch.full_like(size, 2) if are_lines else (5 / size).clamp(min=1)
     visible = _visibility(opacity * (content - own), gain, noise_level)
-    visible = torch.where(opacity > 0.05, visible, 0.0)
+    visible = torch.where(opacity > _FAINT, visible, 0.0)
 
     each_round = -(-len(images) // 2)
     for i in range(0, len(size), each_round):  # a round at a time: windows may overlap
@@ -223,22 +236,22 @@ def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     """Ellipses with a wavy and more or less soft rim, ``size`` (m,) pixels long."""
     m = len(size)
     u, v = _rotate(offsets, uniform(m, 0.0, math.pi, rng))
-    flatness = uniform(m, 0.25, 1.0, rng)
+    flatness = uniform(m, *_FLATNESS, rng)
     radius = size / 2
     rho = torch.hypot(u / radius[:, None, None], v / (radius * flatness)[:, None, None])
     wave = smooth_noise((size / 3).clamp(min=1.0), offsets, rng)
-    rho = rho * (1 + 0.4 * wave.clamp(-1.5, 1.5))
+    rho = rho * (1 + _WAVE * wave.clamp(-1.5, 1.5))
     softness = log_uniform(m, 0.5, (size / 4).clamp(min=0.6), rng)  # pixels
     depth = (1 - rho) * (radius * flatness.sqrt())[:, None, None]  # pixels
     return torch.sigmoid(4 * depth / softness[:, None, None])
 
 
 def _lines(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
-    """Random walks, up to across the window, one to four pixels wide: scratches."""
-    m, longest = len(size), 1.4 * max(offsets.shape[1:3])
-    length = log_uniform(m, 6.0, longest, rng)  # pixels
+    """Random walks, up to across the window: scratches."""
+    m, (shortest, longest) = len(size), _LINE_LENGTH
+    length = log_uniform(m, shortest, longest * max(offsets.shape[1:3]), rng)
     turn = normal(m, _LINE_POINTS, rng=rng)
-    bend = log_uniform(m, 0.01, 0.3, rng)  # radians at a point
+    bend = log_uniform(m, *_BEND, rng)
     start = uniform(m, 0.0, 2 * math.pi, rng)
     heading = start[:, None] + (turn * bend[:, None]).cumsum(1)
     step = (length / _LINE_POINTS)[:, None]
@@ -250,7 +263,7 @@ def _lines(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
         to_x, to_y = (c[:, None, None] for c in point.unbind(1))
         square = (x - to_x).square_().add_((y - to_y).square_())
         torch.minimum(squares, square, out=squares)
-    width = log_uniform(m, 1.0, 4.0, rng)  # pixels
+    width = log_uniform(m, *_LINE_WIDTH, rng)
     return torch.sigmoid(4 * (width[:, None, None] / 2 - squares.sqrt_()))
 
 
@@ -272,25 +285,29 @@ def _content(
     own: Tensor,
     opacity: Tensor,
     windows: _Windows,
-    size: Tensor,
     shares: tuple[float, ...],
     rng: torch.Generator,
 ) -> Tensor:
     """Return what the anomalies show: (m, C, h, w)."""
-    m = len(own)
+    m, size = len(own), windows.size
     weights = torch.tensor(shares, device=rng.device)
     kind = torch.multinomial(weights, m, replacement=True, generator=rng)
     shown = own.clone(memory_format=torch.channels_last)
     cut = torch.where(kind <= _BENT)[0]
-    there = _Windows(*(t[cut] for t in windows))
-    shown[cut] = _cut(images, there, kind[cut], size[cut], rng)
+    shown[cut] = _cut(images, _Windows(*(t[cut] for t in windows)), kind[cut], rng)
     filled = torch.where(kind == _FILLED)[0]
     shown[filled] = _fill(own[filled], opacity[filled], size[filled])
     plain, pixels = torch.where(kind == _PLAIN)[0], _pixelwise(images)
     shown[plain] = pixels[randint(len(plain), len(pixels), rng)][:, :, None, None]
-    recoloured = torch.where((kind == _SHADED) | bernoulli(m, 0.3, rng))[0]
-    shown[recoloured] = _recolour(shown[recoloured], rng)
-    noisy = torch.where(bernoulli(m, 0.3, rng))[0]
+    recoloured = (kind == _SHADED) | bernoulli(m, _EXTRA_SHARE, rng)
+    recoloured = torch.where(recoloured)[0]
+    k, c = len(recoloured), own.shape[1]
+    gain = 2.0 ** (_GAIN * normal(k, 1, 1, 1, rng=rng))
+    light = _BRIGHTNESS * normal(k, 1, 1, 1, rng=rng)
+    hue = _HUE * normal(k, c, 1, 1, rng=rng)
+    mean = shown[recoloured].mean((2, 3), keepdim=True)
+    shown[recoloured] = (shown[recoloured] - mean) * gain + mean + light + hue
+    noisy = torch.where(bernoulli(m, _EXTRA_SHARE, rng))[0]
     grain = log_uniform(len(noisy), 1.0, (size[noisy] / 2).clamp(min=1.5), rng)
     contrast = uniform(len(noisy), 0.0, 1.0, rng)
     noise = smooth_noise(grain, windows.offsets[noisy], rng)[:, None]
@@ -299,22 +316,23 @@ def _content(
 
 
 def _cut(
-    images: Tensor, windows: _Windows, kind: Tensor, size: Tensor, rng: torch.Generator
+    images: Tensor, windows: _Windows, kind: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Cut parts (m, C, h, w) out of images and warp them, slightly if of this image."""
     n, _, height, width = images.shape
     m, h, w = windows.pixels.shape
     foreign = kind == _FOREIGN
     donor = torch.where(foreign, randint(m, n, rng), windows.image)
-    nearby = (normal(2, m, rng=rng) * size * (kind == _MOVED)).long()
+    nearby = (normal(2, m, rng=rng) * windows.size * (kind == _MOVED)).long()
     top = torch.where(foreign, randint(m, height - h + 1, rng), windows.top)
     left = torch.where(foreign, randint(m, width - w + 1, rng), windows.left)
     top, left = top + nearby[0], left + nearby[1]
     parts = _gather(images, _pixel_indices(images, donor, top, left, (h, w)))
-    angle = uniform(m, -math.pi, math.pi, rng) * torch.where(foreign, 1.0, 0.15)
-    zoom = 2.0 ** (uniform(m, -0.7, 0.7, rng) * torch.where(foreign, 1.0, 0.4))
-    grid = torch.stack(_rotate(windows.offsets, angle), 3) * zoom.view(-1, 1, 1, 1)
-    shift = 2.0 * normal(m, 1, 1, 2, rng=rng) * ~foreign.view(-1, 1, 1, 1)  # pixels
+    turn, zoom = uniform(m, -math.pi, math.pi, rng), uniform(m, -_ZOOM, _ZOOM, rng)
+    turn = turn * torch.where(foreign, 1.0, _OWN_TURN)
+    zoom = 2.0 ** (zoom * torch.where(foreign, 1.0, _OWN_ZOOM))
+    grid = torch.stack(_rotate(windows.offsets, turn), 3) * zoom.view(-1, 1, 1, 1)
+    shift = _OWN_SHIFT * normal(m, 1, 1, 2, rng=rng) * ~foreign.view(-1, 1, 1, 1)
     half = torch.tensor([w / 2, h / 2], device=grid.device)
     grid = (grid + windows.centre + shift) / half
     return F.grid_sample(parts, grid, padding_mode="reflection", align_corners=False)
@@ -330,16 +348,6 @@ def _fill(own: Tensor, opacity: Tensor, size: Tensor) -> Tensor:
     )  # m, 1, h, h and m, 1, w, w
     mean = rows @ weighted @ columns
     return mean[:, :-1] / mean[:, -1:]
-
-
-def _recolour(patches: Tensor, rng: torch.Generator) -> Tensor:
-    """Change contrast, brightness and hue of patches (m, C, h, w)."""
-    m, c = patches.shape[:2]
-    gain = 2.0 ** (0.4 * normal(m, 1, 1, 1, rng=rng))
-    brightness = normal(m, 1, 1, 1, rng=rng)
-    hue = 0.5 * normal(m, c, 1, 1, rng=rng)
-    mean = patches.mean((2, 3), keepdim=True)
-    return (patches - mean) * gain + mean + brightness + hue
 
 
 def _rotate(offsets: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,18 @@
-"""The training loop: good images in, losses out."""
+"""The training loop: network and images in, history out.
 
+Muon [1]_ takes the mean gradient of a kernel as a matrix, output channels by inputs,
+and makes its singular values about equal: rare directions are followed as far as
+common ones. Its steps are scaled as in [2]_. It needs fewer images than AdamW alone:
+see docs/method.md. Biases and normalisation are trained by Adam.
+
+References
+----------
+.. [1] Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural
+   networks. https://kellerjordan.github.io/posts/muon/
+.. [2] Liu, J. et al. (2025). Muon is scalable for LLM training. arXiv:2502.16982.
+"""
+
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -9,20 +22,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Adam, Muon
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 
+from skad.common.torch_settings import limit_threads
 from skad.common.warnings import warn
-from skad.network.augmentation import Variation, augment
 from skad.network.checkpoint import Checkpoint
-from skad.network.optimizer import Optimizer
+from skad.network.preparation import Variation, augment
 from skad.network.random import randperm
 from skad.network.synthetic_anomalies import add_anomalies
 
 _ANOMALY_SHARE = 2 / 3  # of the whole loss, on a log scale
 _LEAST_LOSS = 1e-4  # added to either loss: keeps logarithms finite
 _RARE_WEIGHT = 4.0  # anomalous pixels are rare: each counts 1 + this
+_ADAM_RATE = 0.3  # of Muon's learning rate
+_RISE = 0.1  # of the steps, up to the peak of the learning rate
+_AVERAGED_PART = 10  # the network ends as the average of the last tenth of the steps …
+_MOST_AVERAGED = 100.0  # … but of so many at the most
 _BYTES_A_PIXEL = 400  # of a batch, that a training step takes
-_BATCHES_ON_GPU = 4  # augmented at once: a GPU waits for many small calls
-_MOST_PIXELS = 256 * 256 * 256  # augmented at once, so that they fit into memory
+_BATCHES_ON_GPU = 4  # augmented at once: a GPU waits for many small calls …
+_PIXELS_AT_ONCE = 256 * 256 * 256  # … but no more than fit into memory
+
+Losses = dict[str, float]
+Progress = Callable[[int, int, Losses], None]  # step, number of steps, losses
 
 
 def train(
@@ -30,16 +53,18 @@ def train(
     read: Callable[[np.ndarray], Iterable[Tensor]],
     n_images: int,
     *,
-    n_steps: int,
+    epochs: int,
+    epoch_steps: int,
     batch_size: int,
     learning_rate: float,
     patch_sizes: tuple[int, ...],
     variation: Variation,
     roi: Tensor | None,
     generator: torch.Generator,
+    progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
-) -> Iterator[dict[str, float]]:
-    """Train the network in place; yield the losses of every step that is left.
+) -> list[Losses]:
+    """Train the network in place; return the mean losses of every epoch.
 
     `read` turns indices (m, k) of m batches into standardised batches (k, C, H, W);
     `learning_rate` is the peak of a one-cycle schedule, and `patch_sizes` are the
@@ -47,19 +72,23 @@ def train(
     generator, the only source of randomness, is on the network's device. Training
     resumes from the checkpoint, and is saved to it.
     """
+    n_steps = epochs * epoch_steps
     optimizer = Optimizer(network, learning_rate, n_steps)
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=_moving_average, use_buffers=True
-    )
-    order = Order(n_images, n_steps, batch_size, generator)
+    average = AveragedModel(network, multi_avg_fn=_moving_average, use_buffers=True)
+    order = Order(n_images, batch_size, generator)
+    history = History(epochs, epoch_steps, learning_rate, progress)
+    parts = {
+        "network": network,
+        "average": average,
+        "optimizer": optimizer,
+        "order": order,
+        "history": history,
+    }
     if checkpoint is not None:
-        checkpoint.follow(
-            network=network, average=average, optimizer=optimizer, order=order
-        )
+        checkpoint.restore(parts)
     network.train()
-    batches = chain.from_iterable(map(read, order.groups()))
-    at_once = 1 if generator.device.type == "cpu" else _BATCHES_ON_GPU
-    for images in _together(batches, at_once):
+    batches = chain.from_iterable(map(read, order.groups(history.n_done, n_steps)))
+    for images in _together(batches, generator.device):
         good = augment(images, variation, generator)
         noise_level = variation.noise_level
         changed, visibility = add_anomalies(good, patch_sizes, noise_level, generator)
@@ -70,12 +99,14 @@ def train(
             losses = compute_losses(network, *batch)
             optimizer.step(losses["loss"].log())
             average.update_parameters(network)
-            order.n_done += 1
-            yield {name: float(value.detach()) for name, value in losses.items()}
+            history.note(
+                {name: float(value.detach()) for name, value in losses.items()}
+            )
         if checkpoint is not None:
-            checkpoint.save()
+            checkpoint.save(parts)
     network.load_state_dict(average.module.state_dict())
     network.eval()
+    return history.epochs
 
 
 def compute_losses(
@@ -105,68 +136,126 @@ def compute_losses(
     return {"loss": loss, "reconstruction_loss": rebuilt, "anomaly_loss": segmented}
 
 
-class Order:
-    """The images of every step: all in a random order, then all in a new one.
+class Optimizer:
+    """Muon and Adam with one-cycle schedules; `learning_rate` is the peak of Muon's.
 
-    Counting the steps made is the caller's: `n_done`.
+    The kernels of the network must have the channels-last memory format.
     """
 
-    def __init__(
-        self, n_images: int, n_steps: int, batch_size: int, generator: torch.Generator
-    ) -> None:
-        self._n_images, self._n_steps, self._size = n_images, n_steps, batch_size
-        self._generator = generator
-        self._drawn = torch.empty(0, dtype=torch.long)  # since the first step
-        self.n_done = 0
+    def __init__(self, network: nn.Module, learning_rate: float, n_steps: int) -> None:
+        self._network = network
+        self._kernels = [p for p in network.parameters() if p.ndim == 4]
+        others = [p for p in network.parameters() if p.ndim != 4]
+        # Views: a step of a matrix is a step of its kernel.
+        self._matrices = [
+            nn.Parameter(_channels_last(p.detach()).view(len(p), -1))
+            for p in self._kernels
+        ]
+        self._muon = Muon(
+            self._matrices,
+            learning_rate,
+            momentum=0.9,
+            weight_decay=0.1,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adam = Adam(others, _ADAM_RATE * learning_rate)
+        # Of exactly ten rates the first would be the whole rise, which OneCycleLR then
+        # divides by zero; a bit shorter, it begins at the peak.
+        rise = _RISE if n_steps != 9 else 0.999 * _RISE
+        self._schedules = [
+            OneCycleLR(
+                optimizer,
+                optimizer.param_groups[0]["lr"],
+                total_steps=n_steps + 1,
+                pct_start=rise,
+                cycle_momentum=optimizer is self._adam,
+            )
+            for optimizer in (self._muon, self._adam)
+        ]
+        self._parts: list[Any] = [self._muon, self._adam, *self._schedules]
 
-    def groups(self) -> Iterator[np.ndarray]:
-        """Yield indices (m, batch_size) of as many of the steps left as are drawn."""
-        size, n_given = self._size, self.n_done
-        while n_given < self._n_steps:
-            while len(self._drawn) < (n_given + 1) * size:
-                order = randperm(self._n_images, self._generator)
-                self._drawn = torch.cat([self._drawn, order.cpu()])
-            n_known = min(self._n_steps, len(self._drawn) // size)
-            yield self._drawn[n_given * size : n_known * size].view(-1, size).numpy()
-            n_given = n_known
+    def step(self, loss: Tensor) -> None:
+        """Take a step down the gradient of a loss."""
+        self._network.zero_grad(set_to_none=True)
+        loss.backward()
+        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
+            if kernel.grad is not None:
+                matrix.grad = _channels_last(kernel.grad).flatten(1)
+        with limit_threads(1):
+            self._muon.step()
+        self._adam.step()
+        for schedule in self._schedules:
+            schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the steps made, and what was drawn so far."""
-        generator = self._generator.get_state()
-        return {"n_done": self.n_done, "drawn": self._drawn, "generator": generator}
+        """Return momenta and schedules."""
+        return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.n_done, self._drawn = state["n_done"], state["drawn"]
+        """Resume from there."""
+        for part, held in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(held)
+
+
+class Order:
+    """The images of every step: all in a random order, then all in a new one."""
+
+    def __init__(self, n_images: int, size: int, generator: torch.Generator) -> None:
+        self._n_images, self._size, self._generator = n_images, size, generator
+        self._drawn = torch.empty(0, dtype=torch.long)  # since the first step
+
+    def groups(self, n_done: int, n_steps: int) -> Iterator[np.ndarray]:
+        """Yield indices (m, size) of as many of the steps left as are drawn."""
+        size = self._size
+        while n_done < n_steps:
+            while len(self._drawn) < (n_done + 1) * size:
+                order = randperm(self._n_images, self._generator)
+                self._drawn = torch.cat([self._drawn, order.cpu()])
+            n_known = min(n_steps, len(self._drawn) // size)
+            yield self._drawn[n_done * size : n_known * size].view(-1, size).numpy()
+            n_done = n_known
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was drawn so far."""
+        return {"drawn": self._drawn, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from there."""
+        self._drawn = state["drawn"]
         self._generator.set_state(state["generator"])
 
 
 class History:
-    """The mean losses of every epoch, in `epochs`.
-
-    `progress` is told the step, the number of steps and the losses, after every step.
-    """
+    """The mean losses of every epoch of so many steps, in `epochs`."""
 
     def __init__(
         self,
         n_epochs: int,
         n_steps: int,
-        progress: Callable[[int, int, dict[str, float]], None] | None,
+        learning_rate: float,
+        progress: Progress | None,
     ) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self._steps: list[dict[str, float]] = []  # of the epoch that is not over
+        self.epochs: list[Losses] = []
+        self._steps: list[Losses] = []  # of the epoch that is not over
         self._n_epochs, self._n_steps = n_epochs, n_steps
-        self._progress = progress
+        self._learning_rate, self._progress = learning_rate, progress
 
-    def note(self, step: dict[str, float]) -> None:
-        """Add the losses of the next step."""
-        self._steps.append(step)
+    @property
+    def n_done(self) -> int:
+        """Number of steps noted so far."""
+        return len(self.epochs) * self._n_steps + len(self._steps)
+
+    def note(self, losses: Losses) -> None:
+        """Add the losses of the next step; raise a ValueError if they diverged."""
+        if not math.isfinite(losses["loss"]):
+            raise diverged(self._learning_rate)
+        self._steps.append(losses)
         if self._progress is not None:
-            n_done = len(self.epochs) * self._n_steps + len(self._steps)
-            self._progress(n_done, self._n_epochs * self._n_steps, step)
+            self._progress(self.n_done, self._n_epochs * self._n_steps, losses)
         if len(self._steps) == self._n_steps:
             means = {
-                name: float(np.mean([s[name] for s in self._steps])) for name in step
+                name: float(np.mean([step[name] for step in self._steps]))
+                for name in losses
             }
             self.epochs.append({"epoch": len(self.epochs) + 1, **means})
             self._steps = []
@@ -176,47 +265,40 @@ class History:
         return {"epochs": self.epochs, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Resume from there."""
         self.epochs, self._steps = state["epochs"], state["steps"]
-
-
-def check_finite_loss(loss: float, learning_rate: float) -> None:
-    """Raise a ValueError where training diverged."""
-    if not np.isfinite(loss):
-        raise diverged(learning_rate)
 
 
 def diverged(learning_rate: float) -> ValueError:
     """Return the error for a training that diverged."""
     return ValueError(
-        f"training with learning_rate={learning_rate} went astray: it computes NaN "
-        "or infinity. Lower learning_rate."
+        f"training with learning_rate={learning_rate} diverged: it computes NaN or "
+        "infinity. Lower learning_rate."
     )
 
 
 def warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
     """Warn where batches of n images may take more memory than there is."""
-    needed = n * size[0] * size[1] * _BYTES_A_PIXEL
+    needed, present = n * math.prod(size) * _BYTES_A_PIXEL, math.inf
     if device.type == "cuda":
         present = torch.cuda.get_device_properties(device).total_memory
     elif hasattr(os, "sysconf"):
         present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        return
     if needed > present:
         warn(
             f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
             f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
-            "a smaller image_size or batch_size, or cut the images up.",
+            "a smaller image_size or batch_size, or cut the images up."
         )
 
 
-def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
-    """Join up to n batches into one: fewer of large images, and at the end."""
+def _together(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Join a few batches into one on a GPU: fewer of large images, and at the end."""
+    most = 1 if device.type == "cpu" else _BATCHES_ON_GPU
     several: list[Tensor] = []
     for batch in batches:
         several.append(batch)
-        if len(several) >= min(n, _MOST_PIXELS // batch[:, 0].numel()):
+        if len(several) >= min(most, _PIXELS_AT_ONCE // batch[:, 0].numel()):
             yield torch.cat(several) if len(several) > 1 else batch
             several = []
     if several:
@@ -225,8 +307,8 @@ def _together(batches: Iterable[Tensor], n: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _moving_average(averaged: Any, current: Any, n_averaged: Any) -> None:
-    """Average over about the last tenth of the steps so far, 100 at the most."""
-    weight = 1 / (1 + min(float(n_averaged) / 10, 100.0))
+    """Move the average of the last steps, in place."""
+    weight = 1 / (1 + min(float(n_averaged) / _AVERAGED_PART, _MOST_AVERAGED))
     for mean, value in zip(averaged, current, strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, weight)
@@ -239,3 +321,8 @@ def _has_fast_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def _channels_last(kernel: Tensor) -> Tensor:
+    """View a kernel (c_out, c_in, h, w) as (c_out, h, w, c_in)."""
+    return kernel.movedim(1, 3)

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
 from skad.images.inputs import batchwise
-from skad.network.folding import fold
-from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, PatchAutoencoder
+from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.gaussians import Gaussians
 from skad.scoring.tiles import MARGIN, TILE, in_tiles

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
 from skad.images.inputs import groupwise
-from skad.network.folding import fold
-from skad.network.model import MAP_STRIDE, PatchAutoencoder
+from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.anomaly_map import (
     N_KNOTS,
