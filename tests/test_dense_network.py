@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
 
     def run(epochs, seed=0, batch_size=4, learning_rate=1e-3):
         network, before = read_network(stem), torch.get_rng_state()
-        losses = train(
+        history = train(
             network,
             lambda places: (x[i] for i in places),
             len(x),
@@ -63,9 +63,8 @@ def trained(tmp_path_factory):
             learning_rate=learning_rate,
             generator=torch.Generator().manual_seed(seed),
         )
-        losses = list(losses)
         assert torch.equal(torch.get_rng_state(), before)
-        return network, losses, x
+        return network, [epoch["loss"] for epoch in history], x
 
     return run
 
@@ -74,11 +73,11 @@ def test_training_makes_the_squared_error_small(trained):
     untrained, losses, x = trained(0)
     assert losses == []
     network, losses, x = trained(8)
-    assert len(losses) == 8 * 3  # batches of 4, 4 and 2
+    assert len(losses) == 8  # of batches of 4, 4 and 2
     with torch.inference_mode():
         expected = float(((untrained(x) - x) ** 2).mean())
         left = float(((network(x) - x) ** 2).mean())
-    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    assert losses[0] == pytest.approx(expected, rel=0.1)
     assert left < 0.9 * expected
     assert not network.training
 
