@@ -26,9 +26,8 @@ from skad.detectors.regions import Region, above, marked_patches, scaled_box
 from skad.images.as_fitted import is_shape_of_files
 from skad.images.decoding import Frame, PathLike, read_frame
 from skad.legacy import files
-from skad.model_io.model_file import load, save
+from skad.model_io.model_file import save
 from skad.network.checkpoint import OtherTrainingError, forget
-from skad.network.keras import OLD_SUFFIXES, find_pair
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
@@ -109,7 +108,7 @@ class AD:
         self.img_size = check_size("img_size", img_size, square=False)
         self.images: Pixels | None = None
         name = os.fspath(model_name)
-        stored = None if name in _PRESETS else _stored_model(name)
+        stored = None if name in _PRESETS else files.stored_model(name, _PRESETS)
         if stored is not None:
             self.detector: ImageDetector = stored
             self._take_over(name)
@@ -303,26 +302,6 @@ class AD:
     def _read(self, path: Path) -> Frame:
         """Read a file as the model takes it: (H, W) or (H, W, 3), uint8 or uint16."""
         return read_frame(path, self.img_size, channels=1 if self.gray_scale else 3)
-
-
-def _stored_model(name: str) -> ImageDetector | None:
-    """Load the stored model that a name means; None: there is none, so make AD1."""
-    name = os.path.expanduser(name)
-    for path in (Path(name), Path(f"{name}.safetensors")):
-        if path.is_file() and path.suffix not in OLD_SUFFIXES:
-            return load(path)
-    pair = find_pair(name)
-    if pair is not None:
-        return Dense(pair.weights, random_state=0).read_model()
-    names = ", ".join(_PRESETS)
-    suffixes = (*OLD_SUFFIXES, ".safetensors")
-    if "/" in name or "\\" in name or Path(name).suffix in suffixes:
-        raise FileNotFoundError(
-            f"No stored model: looked for {name} and {name}.safetensors, and for the "
-            f"old script's .json and .h5. For a new model, use a name: {names}."
-        )
-    warn(f"Unknown model name {name!r}, not one of {names}: using AD1.")
-    return None
 
 
 def _stacked(frames: Iterator[tuple[Path, Frame]], most: int) -> Pixels:

@@ -1,6 +1,7 @@
 """Which files the calls of the old script read and write, and pictures on screen."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,34 @@ from numpy.typing import NDArray
 
 from skad.common.files import make_room_for
 from skad.common.warnings import warn
+from skad.detectors.base import ImageDetector
+from skad.detectors.dense import DenseAutoencoderDetector
 from skad.images.decoding import PathLike
 from skad.images.finding import find_images
+from skad.model_io.model_file import load
+from skad.network.keras import OLD_SUFFIXES, find_pair
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+
+
+def stored_model(name: str, presets: Iterable[str]) -> ImageDetector | None:
+    """Load the stored model that a name means; None: there is none, so make AD1."""
+    name = os.path.expanduser(name)
+    for path in (Path(name), Path(f"{name}.safetensors")):
+        if path.is_file() and path.suffix not in OLD_SUFFIXES:
+            return load(path)
+    pair = find_pair(name)
+    if pair is not None:
+        return DenseAutoencoderDetector(pair.weights, random_state=0).read_model()
+    names = ", ".join(presets)
+    suffixes = (*OLD_SUFFIXES, ".safetensors")
+    if "/" in name or "\\" in name or Path(name).suffix in suffixes:
+        raise FileNotFoundError(
+            f"No stored model: looked for {name} and {name}.safetensors, and for the "
+            f"old script's .json and .h5. For a new model, use a name: {names}."
+        )
+    warn(f"Unknown model name {name!r}, not one of {names}: using AD1.")
+    return None
 
 
 def image_files(path: PathLike) -> list[Path]:
