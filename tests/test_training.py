@@ -8,8 +8,8 @@ from skad.network import model as _model
 from skad.network.preparation import Variation
 from skad.network.training import (
     Optimizer,
-    Order,
     compute_losses,
+    shuffled,
     train,
     warn_of_memory,
 )
@@ -159,8 +159,8 @@ def test_nothing_is_shown_outside_the_roi():
 
 @pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
 def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
-    order = Order(n_images, batch_size, generator())
-    batches = np.concatenate(list(order.groups(0, 20)))
+    order = shuffled([], n_images, batch_size, 0, 20, generator())
+    batches = np.concatenate(list(order))
     assert [len(b) for b in batches] == [batch_size] * 20
     shown = np.concatenate(batches)
     passes = [shown[i : i + n_images].tolist() for i in range(0, len(shown), n_images)]
@@ -172,16 +172,16 @@ def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
 
 
 def test_an_order_resumes_where_it_was():
-    def batches(order, n_done):
-        return [b.tolist() for group in order.groups(n_done, 9) for b in group]
+    def batches(drawn, n_done, rng):
+        order = shuffled(drawn, 5, 2, n_done, 9, rng)
+        return (batch.tolist() for group in order for batch in group)
 
-    whole = batches(Order(5, 2, generator()), 0)
+    whole = list(batches([], 0, generator()))
     for n in range(9):  # of a group that is drawn ahead, some are lost
-        order, again = Order(5, 2, generator()), Order(5, 2, generator(1))
-        given = (batch for group in order.groups(0, 9) for batch in group)
-        first = [next(given).tolist() for _ in range(n)]
-        again.load_state_dict(order.state_dict())
-        assert first + batches(again, n) == whole
+        drawn, rng = [], generator()
+        given = batches(drawn, 0, rng)
+        first = [next(given) for _ in range(n)]
+        assert first + list(batches(list(drawn), n, rng)) == whole
 
 
 def test_what_does_not_fit_into_memory_is_warned_of():

@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -56,9 +56,9 @@ class Checkpoint:
     """A file that follows a training; the file before it is kept as "….previous".
 
     The parameters and digests are what determines the result of the training, named as
-    users know it. `found_at` is the file that it resumes from, if any. Raises
-    OtherTrainingError where that is of another training, a ValueError where it is
-    damaged or something else, an OSError where it cannot be read or written.
+    users know it. `found` is the state to resume from, `found_at` the file that it is
+    from, if any. Raises OtherTrainingError if that is of another training, a ValueError
+    if it is damaged or something else, an OSError if it cannot be read or written.
     """
 
     def __init__(
@@ -70,21 +70,15 @@ class Checkpoint:
         self._path = path
         self._training = {"parameters": dict(parameters), "digests": dict(digests)}
         self.found_at: Path | None = None
-        self._found: dict[str, Any] = self._find()
+        self.found = self._find()
         self._written = time.monotonic()
 
-    def restore(self, parts: Mapping[str, Any]) -> None:
-        """Load what was found, if anything, into parts with a `load_state_dict`."""
-        for name in self._found.keys() & parts:
-            parts[name].load_state_dict(self._found[name])
-
-    def save(self, parts: Mapping[str, Any]) -> None:
-        """Write the states of parts, unless the last write was just now."""
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Write the state, unless the last write was just now."""
         if time.monotonic() - self._written < _SECONDS:
             return
-        states = {name: part.state_dict() for name, part in parts.items()}
         buffer = io.BytesIO()
-        torch.save({"training": self._training, **states}, buffer)
+        torch.save({"training": self._training, **state()}, buffer)
         content = buffer.getvalue()
         try:
             if self._path.exists():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad.network.training import History, Losses, Progress
+from skad.network.training import Losses, Progress, epoch_means, follow
 
 STRIDE = 8  # the encoder halves the resolution three times
 _LARGEST_SIDE = 4096  # pixels of an image
@@ -91,8 +91,8 @@ def train(
     `read` turns indices of batches into batches (k, C, H, W) of images in [0, 1].
     """
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, eps=_EPSILON)
-    n_steps = -(-n_images // batch_size)
-    history = History(epochs, n_steps, learning_rate, progress)
+    epoch_steps = -(-n_images // batch_size)
+    history: list[Losses] = []  # of every step
     network.train()
     for _ in range(epochs):
         order = torch.randperm(n_images, generator=generator)
@@ -101,6 +101,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            history.note({"loss": float(loss.detach())})
+            history.append({"loss": float(loss.detach())})
+            follow(history, epochs * epoch_steps, learning_rate, progress)
     network.eval()
-    return history.epochs
+    return epoch_means(history, epoch_steps)

@@ -5,7 +5,6 @@ made, and the weights are read as arrays.
 """
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,27 @@ _KERAS_3 = (
     "TF_USE_LEGACY_KERAS=1"
 )
 _OTHER_WAY = 'Or train a new model: skad.AD("AD1"), then load_data and train.'
+
+# The layers, and their settings; the numbers of filters and units follow from the
+# weights, and older versions of Keras name fewer settings.
+_LAYERS = [
+    "InputLayer",
+    *3 * ["Conv2D", "LeakyReLU", "MaxPooling2D"],
+    "Flatten",
+    *6 * ["Dense", "LeakyReLU"],
+    "Reshape",
+    *3 * ["Conv2D", "LeakyReLU", "UpSampling2D"],
+    "Conv2D",
+]
+_CONV = {"kernel_size": [5, 5], "strides": [1, 1], "padding": "same"}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "Conv2D": {**_CONV, "activation": "linear"},
+    "LeakyReLU": {"alpha": float(np.float32(0.1))},
+    "MaxPooling2D": {"pool_size": [2, 2], "strides": [2, 2]},
+    "Dense": {"activation": "linear"},
+    "UpSampling2D": {"size": [2, 2], "interpolation": "nearest"},
+}
+_LAST_SETTINGS = {**_CONV, "activation": "sigmoid"}
 
 
 class Pair(NamedTuple):
@@ -61,14 +81,8 @@ def find_pair(path: PathLike) -> Pair | None:
 def read_network(path: PathLike) -> DenseAutoencoder:
     """Read the network from the pair of files that a path means.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at the path.
-    ImportError
-        If h5py is not installed.
-    ValueError
-        If the files cannot be read, or hold another network.
+    Raises a FileNotFoundError if there is nothing, an ImportError without h5py, and a
+    ValueError if the files cannot be read or hold another network.
     """
     pair = find_pair(path)
     if pair is None:
@@ -105,49 +119,23 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
     input_shape = (height, width, n_channels)
     if not is_input_shape(input_shape):
         raise ValueError(f"it takes images of shape {input_shape}")
-    expected = _layers(input_shape)
-    if len(layers) != len(expected):
-        raise ValueError(f"it has {len(layers)} layers in place of {len(expected)}")
-    for layer, settings in zip(layers, expected, strict=True):
-        found = {**layer["config"], "class_name": layer["class_name"]}
+    names, classes = (
+        [layer[key] for layer in layers] for key in ("name", "class_name")
+    )
+    if classes != _LAYERS:
+        raise ValueError(f"its layers are {', '.join(classes)}")
+    for i, layer in enumerate(layers):
+        is_last = i == len(layers) - 1
+        settings = _LAST_SETTINGS if is_last else _SETTINGS.get(classes[i], {})
         for name, value in settings.items():
-            if found.get(name, value) != value:  # older versions name fewer settings
+            found = layer["config"].get(name, value)
+            if found != value:
                 raise ValueError(
-                    f"layer {layer['name']} has {name}={found[name]!r} in place of "
-                    f"{value!r}"
+                    f"layer {names[i]} has {name}={found!r} in place of {value!r}"
                 )
-    names = [
-        layer["name"] for layer in layers if layer["class_name"] in ("Conv2D", "Dense")
-    ]
-    return input_shape, names
-
-
-def _layers(input_shape: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Return class and settings of each of the old script's layers."""
-    height, width, n_channels = input_shape
-    bottom = [height // 8, width // 8, 4]
-    leaky = {"class_name": "LeakyReLU", "alpha": float(np.float32(0.1))}
-    pool = {"class_name": "MaxPooling2D", "pool_size": [2, 2], "strides": [2, 2]}
-    up = {"class_name": "UpSampling2D", "size": [2, 2], "interpolation": "nearest"}
-    conv = {
-        "class_name": "Conv2D",
-        "kernel_size": [5, 5],
-        "strides": [1, 1],
-        "padding": "same",
-        "activation": "linear",
-    }
-    dense = {"class_name": "Dense", "activation": "linear"}
-    layers: list[dict[str, Any]] = [{"class_name": "InputLayer"}]
-    for filters in (8, 8, 4):
-        layers += [conv | {"filters": filters}, leaky, pool]
-    layers.append({"class_name": "Flatten"})
-    for units in (1024, 512, 64, 512, 1024, math.prod(bottom)):
-        layers += [dense | {"units": units}, leaky]
-    layers.append({"class_name": "Reshape", "target_shape": bottom})
-    for filters in (4, 8, 8):
-        layers += [conv | {"filters": filters}, leaky, up]
-    layers.append(conv | {"filters": n_channels, "activation": "sigmoid"})
-    return layers
+    with_weights = ("Conv2D", "Dense")
+    pairs = zip(names, classes, strict=True)
+    return input_shape, [name for name, kind in pairs if kind in with_weights]
 
 
 def _read_state(
@@ -162,6 +150,8 @@ def _read_state(
     ]
     state = {}
     for (name, weights), dataset in zip(expected.items(), datasets, strict=True):
+        if dataset.file != group.file or dataset.external or dataset.is_virtual:
+            raise ValueError(f"{dataset.name} lies in another file")
         shape = tuple(weights.shape)
         if weights.ndim > 1:  # Keras: (rows, columns, in, out) or (in, out)
             shape = (*shape[2:], shape[1], shape[0])

@@ -96,7 +96,10 @@ class Preparation:
         # A float32 holds every number of 16 bits; others may need a float64.
         exact = torch.float32 if batch.dtype in _SCALED else torch.float64
         mean = torch.from_numpy(self.mean * top).to(device, exact)
-        x = _send(batch, device).to(exact, copy=True).flatten(2)  # k, H, W C
+        x = torch.from_numpy(batch)
+        if device.type != "cpu":  # as they are, which takes least time
+            x = x.pin_memory().to(device, non_blocking=True)
+        x = x.to(exact, copy=True).flatten(2)  # k, H, W C
         x.sub_(mean.repeat(batch.shape[2])).div_(self.std * top)
         return x.clamp_(-_FARTHEST, _FARTHEST).float().view(batch.shape)
 
@@ -110,14 +113,6 @@ class Preparation:
 def to_unit_range(batch: np.ndarray) -> np.ndarray:
     """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
     return batch.astype(np.float64) / _top(batch.dtype)
-
-
-def _send(batch: np.ndarray, device: torch.device) -> Tensor:
-    """Copy images to a device as they are, which takes least time where it is far."""
-    images = torch.from_numpy(batch)
-    if device.type == "cpu":
-        return images
-    return images.pin_memory().to(device, non_blocking=True)
 
 
 def _top(dtype: np.dtype) -> int:

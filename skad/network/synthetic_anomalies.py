@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import limit_threads
@@ -79,7 +79,7 @@ def add_anomalies(
     images: Tensor,
     patch_sizes: tuple[int, ...],
     noise_level: float,
-    rng: torch.Generator,
+    rng: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return standardised images (n, C, H, W) with anomalies, and their visibility.
 
@@ -142,7 +142,7 @@ def _place(
     n_rounds: int,
     side: int,
     sizes: Tensor,
-    rng: torch.Generator,
+    rng: Generator,
 ) -> _Windows:
     """Place an anomaly in half of the images each round, and a window around it."""
     n, _, height, width = images.shape
@@ -163,7 +163,7 @@ def _place(
 
 
 def _draw_places(
-    images: Tensor, weight: Tensor, image: Tensor, rng: torch.Generator
+    images: Tensor, weight: Tensor, image: Tensor, rng: Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw rows and columns (m,): half of them uniform, half by the weight."""
     m, (_, height, width) = len(image), weight.shape
@@ -208,7 +208,7 @@ def _paste(
     windows: _Windows,
     are_lines: bool,
     noise_level: float,
-    rng: torch.Generator,
+    rng: Generator,
 ) -> None:
     """Paste an anomaly into every window of `changed` and `visibility` (pixels, …)."""
     shape, shares = (_lines, _LINE_SHARES) if are_lines else (_blobs, _BLOB_SHARES)
@@ -232,7 +232,7 @@ def _paste(
         visibility.index_copy_(0, pixels, most)
 
 
-def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+def _blobs(size: Tensor, offsets: Tensor, rng: Generator) -> Tensor:
     """Ellipses with a wavy and more or less soft rim, ``size`` (m,) pixels long."""
     m = len(size)
     u, v = _rotate(offsets, uniform(m, 0.0, math.pi, rng))
@@ -246,7 +246,7 @@ def _blobs(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
     return torch.sigmoid(4 * depth / softness[:, None, None])
 
 
-def _lines(size: Tensor, offsets: Tensor, rng: torch.Generator) -> Tensor:
+def _lines(size: Tensor, offsets: Tensor, rng: Generator) -> Tensor:
     """Random walks, up to across the window: scratches."""
     m, (shortest, longest) = len(size), _LINE_LENGTH
     length = log_uniform(m, shortest, longest * max(offsets.shape[1:3]), rng)
@@ -286,7 +286,7 @@ def _content(
     opacity: Tensor,
     windows: _Windows,
     shares: tuple[float, ...],
-    rng: torch.Generator,
+    rng: Generator,
 ) -> Tensor:
     """Return what the anomalies show: (m, C, h, w)."""
     m, size = len(own), windows.size
@@ -315,9 +315,7 @@ def _content(
     return shown
 
 
-def _cut(
-    images: Tensor, windows: _Windows, kind: Tensor, rng: torch.Generator
-) -> Tensor:
+def _cut(images: Tensor, windows: _Windows, kind: Tensor, rng: Generator) -> Tensor:
     """Cut parts (m, C, h, w) out of images and warp them, slightly if of this image."""
     n, _, height, width = images.shape
     m, h, w = windows.pixels.shape

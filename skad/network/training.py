@@ -75,19 +75,29 @@ def train(
     n_steps = epochs * epoch_steps
     optimizer = Optimizer(network, learning_rate, n_steps)
     average = AveragedModel(network, multi_avg_fn=_moving_average, use_buffers=True)
-    order = Order(n_images, batch_size, generator)
-    history = History(epochs, epoch_steps, learning_rate, progress)
-    parts = {
+    history: list[Losses] = []  # of every step
+    drawn: list[int] = []  # images, in the order in which they are shown
+
+    parts: dict[str, Any] = {
         "network": network,
         "average": average,
         "optimizer": optimizer,
-        "order": order,
-        "history": history,
     }
-    if checkpoint is not None:
-        checkpoint.restore(parts)
+
+    def state() -> dict[str, Any]:
+        states = {name: part.state_dict() for name, part in parts.items()}
+        rng = generator.get_state()
+        return states | {"history": history, "drawn": drawn, "generator": rng}
+
+    if checkpoint is not None and checkpoint.found:
+        found = checkpoint.found
+        for name, part in parts.items():
+            part.load_state_dict(found[name])
+        history, drawn = found["history"], found["drawn"]
+        generator.set_state(found["generator"])
     network.train()
-    batches = chain.from_iterable(map(read, order.groups(history.n_done, n_steps)))
+    order = shuffled(drawn, n_images, batch_size, len(history), n_steps, generator)
+    batches = chain.from_iterable(map(read, order))
     for images in _together(batches, generator.device):
         good = augment(images, variation, generator)
         noise_level = variation.noise_level
@@ -99,14 +109,15 @@ def train(
             losses = compute_losses(network, *batch)
             optimizer.step(losses["loss"].log())
             average.update_parameters(network)
-            history.note(
-                {name: float(value.detach()) for name, value in losses.items()}
+            history.append(
+                {name: float(loss.detach()) for name, loss in losses.items()}
             )
+            follow(history, n_steps, learning_rate, progress)
         if checkpoint is not None:
-            checkpoint.save(parts)
+            checkpoint.save(state)
     network.load_state_dict(average.module.state_dict())
     network.eval()
-    return history.epochs
+    return epoch_means(history, epoch_steps)
 
 
 def compute_losses(
@@ -197,76 +208,48 @@ class Optimizer:
             part.load_state_dict(held)
 
 
-class Order:
-    """The images of every step: all in a random order, then all in a new one."""
+def shuffled(
+    drawn: list[int],
+    n_images: int,
+    batch_size: int,
+    n_done: int,
+    n_steps: int,
+    generator: torch.Generator,
+) -> Iterator[np.ndarray]:
+    """Yield indices (m, batch_size) of as many of the steps left as are drawn.
 
-    def __init__(self, n_images: int, size: int, generator: torch.Generator) -> None:
-        self._n_images, self._size, self._generator = n_images, size, generator
-        self._drawn = torch.empty(0, dtype=torch.long)  # since the first step
-
-    def groups(self, n_done: int, n_steps: int) -> Iterator[np.ndarray]:
-        """Yield indices (m, size) of as many of the steps left as are drawn."""
-        size = self._size
-        while n_done < n_steps:
-            while len(self._drawn) < (n_done + 1) * size:
-                order = randperm(self._n_images, self._generator)
-                self._drawn = torch.cat([self._drawn, order.cpu()])
-            n_known = min(n_steps, len(self._drawn) // size)
-            yield self._drawn[n_done * size : n_known * size].view(-1, size).numpy()
-            n_done = n_known
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was drawn so far."""
-        return {"drawn": self._drawn, "generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from there."""
-        self._drawn = state["drawn"]
-        self._generator.set_state(state["generator"])
+    All images come in a random order, then all in a new one, appended to `drawn`.
+    """
+    while n_done < n_steps:
+        while len(drawn) < (n_done + 1) * batch_size:
+            drawn += randperm(n_images, generator).tolist()
+        n_known = min(n_steps, len(drawn) // batch_size)
+        known = drawn[n_done * batch_size : n_known * batch_size]
+        yield np.reshape(known, (-1, batch_size))
+        n_done = n_known
 
 
-class History:
-    """The mean losses of every epoch of so many steps, in `epochs`."""
+def follow(
+    history: list[Losses],
+    n_steps: int,
+    learning_rate: float,
+    progress: Progress | None,
+) -> None:
+    """Report the last step; raise a ValueError if it diverged."""
+    if not math.isfinite(history[-1]["loss"]):
+        raise diverged(learning_rate)
+    if progress is not None:
+        progress(len(history), n_steps, history[-1])
 
-    def __init__(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        learning_rate: float,
-        progress: Progress | None,
-    ) -> None:
-        self.epochs: list[Losses] = []
-        self._steps: list[Losses] = []  # of the epoch that is not over
-        self._n_epochs, self._n_steps = n_epochs, n_steps
-        self._learning_rate, self._progress = learning_rate, progress
 
-    @property
-    def n_done(self) -> int:
-        """Number of steps noted so far."""
-        return len(self.epochs) * self._n_steps + len(self._steps)
-
-    def note(self, losses: Losses) -> None:
-        """Add the losses of the next step; raise a ValueError if they diverged."""
-        if not math.isfinite(losses["loss"]):
-            raise diverged(self._learning_rate)
-        self._steps.append(losses)
-        if self._progress is not None:
-            self._progress(self.n_done, self._n_epochs * self._n_steps, losses)
-        if len(self._steps) == self._n_steps:
-            means = {
-                name: float(np.mean([step[name] for step in self._steps]))
-                for name in losses
-            }
-            self.epochs.append({"epoch": len(self.epochs) + 1, **means})
-            self._steps = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was noted so far."""
-        return {"epochs": self.epochs, "steps": self._steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from there."""
-        self.epochs, self._steps = state["epochs"], state["steps"]
+def epoch_means(history: list[Losses], n: int) -> list[Losses]:
+    """Return the mean losses of every epoch of n steps."""
+    epochs = []
+    for i in range(0, len(history), n):
+        steps = history[i : i + n]
+        means = {name: float(np.mean([s[name] for s in steps])) for name in steps[0]}
+        epochs.append({"epoch": i // n + 1, **means})
+    return epochs
 
 
 def diverged(learning_rate: float) -> ValueError:
