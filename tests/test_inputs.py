@@ -15,7 +15,7 @@ from skad.images.inputs import (
     Format,
     as_images,
     batches_of,
-    batchwise,
+    is_lazy,
     read_ahead,
 )
 
@@ -270,23 +270,6 @@ def test_batches_are_those_that_are_asked_for(container):
             assert batch.flags.c_contiguous and batch.dtype.isnative
 
 
-@pytest.mark.parametrize("container", [np.asarray, Lazy])
-@pytest.mark.parametrize(("n", "size"), [(7, 3), (6, 3), (2, 5)])
-def test_batches_have_one_size_and_give_every_image_once(n, size, container):
-    X, sizes = draw(n, 5, 6), set()
-
-    def compute(batch):
-        sizes.add(len(batch))
-        return batch[..., 0]
-
-    source = container(X)
-    found = list(batchwise(as_images(source, None), size, compute, 2))
-    np.testing.assert_array_equal(np.concatenate(found), X)
-    assert sizes == {size}
-    if isinstance(source, Lazy):
-        assert source.read == [0, *range(n)]  # the first one for the format
-
-
 def test_the_next_item_and_no_more_is_read_while_one_is_in_use():
     read = [threading.Event() for _ in range(4)]
     threads = set()
@@ -310,7 +293,7 @@ def test_an_error_comes_in_its_place_and_ends_the_thread():
         next(results)
     images = as_images(Lazy(draw(40, 5, 6)), None)
     with pytest.raises(TypeError, match="NoneType"):
-        list(batchwise(images, 2, lambda batch: None, 1))
+        list(batches_of(images, np.arange(40)[:, np.newaxis]))
     unused = batches_of(images, [np.array([1])] * 9)
     next(unused)
     unused.close()

@@ -1,22 +1,28 @@
 """ImageDetector: what detectors over images share once they are fitted."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skad.common.labels import are_labels, check_labels, not_labels, places_of_good
 from skad.common.warnings import warn
-from skad.detectors.drift import Statistics, Watch, warn_if_unlike
+from skad.detectors.drift import (
+    Statistics,
+    image_statistics,
+    statistics_to_keep,
+    warn_if_unlike,
+)
 from skad.detectors.fitted import (
     Fitted,
     FittedAttributes,
     Threshold,
+    no_threshold,
     provenance_now,
 )
 from skad.detectors.inspection import judge, regions_in_frames
@@ -92,9 +98,8 @@ class ImageDetector(
 
     def decision_function(self, X):
         """Return ``score_samples(X) - offset_``, (n,) float64: negative = anomalous."""
-        fitted, images = self._check_images(X)
-        offset = fitted.needed_threshold().offset
-        return _scores(fitted, images) - offset
+        fitted, images, threshold = self._check_judged(X)
+        return _scores(fitted, images) - threshold.offset
 
     def predict(self, X):
         """Return +1 for good images and -1 for anomalous ones, (n,) int."""
@@ -120,9 +125,8 @@ class ImageDetector(
 
         The p-value of a good image is at most a with a probability of at most a.
         """
-        fitted, images = self._check_images(X)
-        calibration_scores = fitted.needed_threshold().calibration_scores
-        return conformal_p_value(_scores(fitted, images), calibration_scores)
+        fitted, images, threshold = self._check_judged(X)
+        return conformal_p_value(_scores(fitted, images), threshold.calibration_scores)
 
     def anomaly_map(self, X):
         """Return the anomaly score of every pixel, (n, H, W) float32, >= 0.
@@ -135,9 +139,9 @@ class ImageDetector(
 
     def predict_mask(self, X):
         """Return which pixels are anomalous: (n, H, W), ``map > pixel_threshold_``."""
-        fitted, images = self._check_images(X)
-        threshold = -fitted.needed_threshold().offset
-        return joined([above(some, threshold) for some in _maps(fitted, images)])
+        fitted, images, threshold = self._check_judged(X)
+        maps = _maps(fitted, images)
+        return joined([above(some, -threshold.offset) for some in maps])
 
     def anomaly_regions(self, X):
         """Return the connected anomalous regions of each image, highest peak first.
@@ -168,8 +172,7 @@ class ImageDetector(
 
     def _judged(self, X):
         """Return an iterator of results, with regions in pixels of the maps."""
-        fitted, images = self._check_images(X)
-        threshold = fitted.needed_threshold()
+        fitted, images, threshold = self._check_judged(X)
         offset, scores = threshold.offset, threshold.calibration_scores
         maps = _maps(fitted, images)
         return (judge(one, offset, scores) for some in maps for one in some)
@@ -224,25 +227,25 @@ class ImageDetector(
         labels = None if y is None else check_labels(y, len(images))
         groups = None if groups is None else check_groups(groups, len(images))
         rng, roi = generator(self.random_state), fitted.mapper.roi
-        images.watch = watch = Watch(roi)
-        kept = None  # the places of good images: here, of all
+        images.measure = partial(image_statistics, roi=roi)
         if labels is None:
             places = calibration_places(images, fitted.trained_on, rng, groups, roi)
             scores, means = fitted.mapper.score_images(images.subset(places))
             threshold = self._promising(scores, means)
         else:
             places = one_of_each_label(labels, groups, rng)
-            good, kept = labels[places] == 1, places[labels[places] == 1]
+            good = labels[places] == 1
             scores, means = fitted.mapper.score_images(images.subset(places))
-            found = labelled_threshold(
+            best = labelled_threshold(
                 scores, labels[places], metric, cost_miss, cost_false_alarm
             )
-            threshold = _threshold(found.offset, np.nan, scores[good], means[good])
-            threshold = replace(threshold, labelled=found)
-        if fitted.threshold is not None:
-            warn_if_unlike(watch.statistics(), fitted.threshold.statistics)
-        seen = watch.kept(kept)
-        self._fitted = replace(fitted, threshold=replace(threshold, statistics=seen))
+            threshold = _threshold(best.offset, np.nan, scores[good], means[good])
+            threshold = replace(threshold, labelled=best)
+        found = images.measured
+        warn_if_unlike(found.values(), fitted.threshold)
+        good_places = found if labels is None else places[good]
+        kept = statistics_to_keep(found[place] for place in good_places)
+        self._fitted = replace(fitted, threshold=replace(threshold, statistics=kept))
         return self
 
     def retarget(self, target_fpr):
@@ -251,7 +254,7 @@ class ImageDetector(
         Returns self.
         """
         fitted = self.fitted
-        old = fitted.needed_threshold()
+        old = self._threshold
         self.set_params(contamination="auto", target_fpr=target_fpr)
         new = self._promising(old.calibration_scores, old.mean_map)
         new = replace(new, statistics=old.statistics)
@@ -274,13 +277,15 @@ class ImageDetector(
         rng = generator(self.random_state)
         before = self._fitted if self.warm_start and hasattr(self, "_fitted") else None
         known = NONE if before is None else before.trained_on
-        images.watch = watch = Watch(roi)
+        # A copy: a memory tells trainings apart by the images alone.
+        measure = partial(image_statistics, roi=roi)
+        read = replace(images, measure=measure, measured={})
         split = train_calibration_split(
-            images, good, known, share, rng, groups=groups, roi=roi
+            read, good, known, share, rng, groups=groups, roi=roi
         )
-        images.watch = None  # the memory tells trainings apart by the images alone
+        statistics = statistics_to_keep(read.measured.values())
         seed = rng.randint(2**31 - 1)
-        return FitImages(images, good, split, watch.kept(), seed, before)
+        return FitImages(images, good, split, statistics, seed, before)
 
     def _finish_fit(self, X: Any, data: FitImages, learned: Learned) -> None:
         """Set the threshold, and keep all that was learned."""
@@ -313,9 +318,21 @@ class ImageDetector(
         promised = promised_fpr(len(scores), self.target_fpr)
         return _threshold(offset, promised, scores, means)
 
+    def __sklearn_is_fitted__(self):
+        """Tell scikit-learn that there is something to score with."""
+        return hasattr(self, "_fitted")
+
+    def _check_judged(self, X: Any) -> tuple[Fitted, Images, Threshold]:
+        """Return what is fitted now, X, checked, and the threshold, if there is one."""
+        fitted, images = self._check_images(X)
+        if fitted.threshold is None:
+            raise no_threshold()
+        return fitted, images, fitted.threshold
+
     def _check_images(self, X: Any) -> tuple[Fitted, Images]:
         """Return what is fitted now, and X, checked against its images."""
-        fitted = self.fitted
+        check_is_fitted(self)
+        fitted = self._fitted
         validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
         format = fitted.format
         if format.any_size:
@@ -328,24 +345,15 @@ def _threshold(offset: Any, promised: float, scores: Any, means: Any) -> Thresho
 
 
 def _scores(fitted: Fitted, images: Images) -> np.ndarray:
-    with _watched(fitted, images):
-        return fitted.mapper.score_images(images)[0]
+    images.measure = partial(image_statistics, roi=fitted.mapper.roi)
+    scores, _ = fitted.mapper.score_images(images)
+    warn_if_unlike(images.measured.values(), fitted.threshold)
+    return scores
 
 
 def _maps(fitted: Fitted, images: Images) -> Iterator[np.ndarray]:
     """Yield the maps (k, H, W) of some images each."""
-    with _watched(fitted, images):
-        maps = fitted.mapper.over(images, fitted.mapper)
-        yield from maps_in_given_sizes(maps, images)
-
-
-@contextmanager
-def _watched(fitted: Fitted, images: Images) -> Iterator[None]:
-    """Look at the images that are read meanwhile; warn if they are unlike good ones."""
-    good = None if fitted.threshold is None else fitted.threshold.statistics
-    if good is None:
-        yield
-        return
-    images.watch = watch = Watch(fitted.mapper.roi)
-    yield
-    warn_if_unlike(watch.statistics(), good)
+    images.measure = partial(image_statistics, roi=fitted.mapper.roi)
+    maps = fitted.mapper.over(images, fitted.mapper)
+    yield from maps_in_given_sizes(maps, images)
+    warn_if_unlike(images.measured.values(), fitted.threshold)

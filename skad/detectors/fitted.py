@@ -51,15 +51,14 @@ class Fitted:
     provenance: dict[str, Any]
     threshold: Threshold | None = None  # None: a network alone
 
-    def needed_threshold(self) -> Threshold:
-        """Return the threshold; raise NotFittedError where there is none."""
-        if self.threshold is None:
-            raise NotFittedError(  # which is an AttributeError
-                "This detector has a network and no threshold yet: there are scores "
-                "and maps, and no verdicts. Call calibrate(X) with good images that it "
-                "was not trained on."
-            )
-        return self.threshold
+
+def no_threshold() -> NotFittedError:
+    """Return the error of a detector that has a network alone."""
+    return NotFittedError(  # which is an AttributeError
+        "This detector has a network and no threshold yet: there are scores and maps, "
+        "and no verdicts. Call calibrate(X) with good images that it was not trained "
+        "on."
+    )
 
 
 class FittedAttributes(BaseEstimator):
@@ -84,7 +83,10 @@ class FittedAttributes(BaseEstimator):
 
     @property
     def _threshold(self) -> Threshold:
-        return self.fitted.needed_threshold()
+        threshold = self.fitted.threshold
+        if threshold is None:
+            raise no_threshold()
+        return threshold
 
     @property
     def offset_(self):
@@ -95,14 +97,9 @@ class FittedAttributes(BaseEstimator):
     def offset_(self, offset):
         if math.isnan(offset):
             raise ValueError("offset_ must be a number; got nan")
-        old = self.fitted
-        new = replace(
-            old.needed_threshold(),
-            offset=float(offset),
-            promised_fpr=math.nan,
-            labelled=None,
-        )
-        self._fitted = replace(old, threshold=new)
+        free = {"promised_fpr": math.nan, "labelled": None}
+        threshold = replace(self._threshold, offset=float(offset), **free)
+        self._fitted = replace(self._fitted, threshold=threshold)
 
     @property
     def pixel_threshold_(self):
@@ -128,10 +125,6 @@ class FittedAttributes(BaseEstimator):
     def n_features_in_(self):
         """Numbers in an image."""
         return math.prod(self.fitted.format.image_shape)
-
-    def __sklearn_is_fitted__(self):
-        """Tell scikit-learn that there is something to score with."""
-        return hasattr(self, "_fitted")
 
     def _repr_html_inner(self):
         fitted = fitted_html(self) if hasattr(self, "offset_") else ""

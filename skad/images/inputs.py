@@ -2,17 +2,16 @@
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
 
 from skad.common.checks import refuse_mask, whole_numbers
-from skad.common.torch_settings import in_order, side_by_side
+from skad.common.torch_settings import in_order
 
 _TOO_LARGE = np.float64(1e100)  # sums of squares of such numbers are infinite
 _MOST_CHANNELS = 4  # of an array that is taken for one image, or for channels first …
@@ -28,25 +27,23 @@ class Format(NamedTuple):
     any_size: bool = False  # images are resized to this shape
 
 
+@dataclass(eq=False)
 class Images:
     """n images of one format: a checked array, or a lazy sequence, checked when read.
 
-    `given_shapes` maps places to the shapes before resizing, if there was any. `watch`,
-    if set, is called with the places and pixels of every batch that is taken.
+    What `measure` returns of every image that is taken is kept in `measured`.
     """
 
-    def __init__(
-        self, source: Any, format: Format, dtype: np.dtype, given_shapes: Any = None
-    ) -> None:
-        self.source = source
-        self.format = format
-        self.dtype = dtype
-        self.given_shapes = given_shapes
-        self.watch: Callable[[np.ndarray, np.ndarray], None] | None = None
-        self._places: np.ndarray | None = None  # those of a subset, in the source
+    source: Any
+    format: Format
+    dtype: np.dtype
+    given_shapes: dict[int, tuple[int, ...]] | None = None  # before resizing, by place
+    places: np.ndarray | None = None  # in the source; None = all
+    measure: Callable[[np.ndarray], Any] | None = None  # of an image (H, W, C)
+    measured: dict[int, Any] = field(default_factory=dict)  # by place in the source
 
     def __len__(self) -> int:
-        return len(self.source if self._places is None else self._places)
+        return len(self.source if self.places is None else self.places)
 
     @property
     def is_lazy(self) -> bool:
@@ -55,30 +52,30 @@ class Images:
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
-        if self._places is not None:
-            indices = self._places[indices]
+        places = indices if self.places is None else self.places[indices]
         if self.is_lazy:
             # Copies: the next image may come in the same array.
-            batch = np.stack([self._read(int(i)).copy() for i in indices])
+            batch = np.stack([self._read(int(i)).copy() for i in places])
         else:
-            batch = self.source[indices]
+            batch = self.source[places]
         batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
         batch = batch.reshape(-1, *self.format.image_shape)  # k, H, W, C
-        if self.watch is not None:
-            self.watch(indices, batch)
+        if self.measure is not None:
+            self.measured.update(zip(places, map(self.measure, batch), strict=True))
         return batch
 
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at these places, without reading them."""
-        subset = copy(self)
         places = np.asarray(indices)
-        subset._places = places if self._places is None else self._places[places]
-        return subset
+        return replace(
+            self, places=places if self.places is None else self.places[places]
+        )
 
     def _read(self, i: int) -> np.ndarray:
         image = as_image(self.source[i], i)
         _check_alike(image, f"image {i} of X", self.format, self.dtype)
-        check_finite(image[None], first=i)
+        if image.dtype.kind == "f":
+            check_finite(image[None], first=i)
         return image.reshape(self.format.image_shape)
 
 
@@ -88,21 +85,28 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     `image_shape` is what rows were flattened from; `fitted`, if known, what all images
     must look like.
     """
-    X = X if is_lazy(X) else as_array(X)
+    are_numbers = type(X) is np.ndarray and X.dtype.kind in "biuf"
+    if not ((are_numbers and X.ndim > 1 and X.size) or is_lazy(X)):
+        X = as_array(X)
     if len(X) == 0:
         raise ValueError("X is an empty sequence: pass at least one image.")
-    first = as_image(X[0], 0)
-    if fitted is not None:
+    is_array = isinstance(X, np.ndarray)
+    first = X[0] if is_array else as_image(X[0], 0)
+    if fitted is None:
+        format = _new_format(X, first, image_shape)
+    else:
         _check_alike(first, "Every image", fitted)
         format = fitted._replace(shape=first.shape, any_size=False)
-    else:
-        if isinstance(X, np.ndarray):
-            refuse_single_image(X, image_shape)
-        refuse_channels_first(first.shape)
-        format = format_of(first.shape, first.dtype, image_shape)
-    if isinstance(X, np.ndarray):
+    if is_array and X.dtype.kind == "f":
         check_finite(X)
     return Images(X, format, first.dtype)
+
+
+def _new_format(X: Any, first: np.ndarray, image_shape: Any) -> Format:
+    if isinstance(X, np.ndarray):
+        refuse_single_image(X, image_shape)
+    refuse_channels_first(first.shape)
+    return format_of(first.shape, first.dtype, image_shape)
 
 
 def is_lazy(X: Any) -> bool:
@@ -229,34 +233,41 @@ def _check_alike(
     image: np.ndarray, name: str, format: Format, dtype: np.dtype | None = None
 ) -> None:
     """Raise unless an image is like those of the fit or, given `dtype`, image 0."""
-    reference = "as in fit" if dtype is None else "as image 0 has"
-    got, right = image.shape, format.shape
-    if _with_channels(got) != _with_channels(right):
-        if len(got) == len(right) == 1:  # scikit-learn's words
-            raise ValueError(
-                f"X has {got[0]} features, but skad is expecting {right[0]} features "
-                f"as input, {reference}."
-            )
-        raise ValueError(
-            f"{name} must have shape {right}, {reference}; got shape {got}. Pass "
-            "X[None] for one image without a batch axis, and channels last; convert "
-            "channels, and resize with skad.resize_image or, before fit, by image_size."
-        )
     kind = format.kind if dtype is None else _kind_of(dtype)
     fits = _kind_of(image.dtype) == kind
     if dtype is not None and is_scaled(dtype):
         fits = fits and image.itemsize == dtype.itemsize
-    if not fits:
-        raise ValueError(
-            f"{name} must have the number type {dtype or kind}, {reference}; got "
-            f"{image.dtype}. Convert it as the others were: only uint8 and uint16 are "
-            "scaled by their type."
+    if _with_channels(image.shape) != _with_channels(format.shape) or not fits:
+        raise ValueError(_unlike(image, name, format, dtype))
+
+
+def _unlike(
+    image: np.ndarray, name: str, format: Format, dtype: np.dtype | None
+) -> str:
+    """Say in what an image is unlike those of the fit or image 0."""
+    reference = "as in fit" if dtype is None else "as image 0 has"
+    got, right = image.shape, format.shape
+    if _with_channels(got) == _with_channels(right):
+        return (
+            f"{name} must have the number type {dtype or format.kind}, {reference}; "
+            f"got {image.dtype}. Convert it as the others were: only uint8 and uint16 "
+            "are scaled by their type."
         )
+    if len(got) == len(right) == 1:  # scikit-learn's words
+        return (
+            f"X has {got[0]} features, but skad is expecting {right[0]} features as "
+            f"input, {reference}."
+        )
+    return (
+        f"{name} must have shape {right}, {reference}; got shape {got}. Pass X[None] "
+        "for one image without a batch axis, and channels last; convert channels, and "
+        "resize with skad.resize_image or, before fit, by image_size."
+    )
 
 
 def check_finite(X: np.ndarray, first: int = 0) -> None:
-    """Raise a ValueError for NaN and the like; `first` is the number of X[0]."""
-    for i, image in enumerate(X if X.dtype.kind == "f" else (), first):
+    """Raise for floats that are not finite; `first` is the number of X[0]."""
+    for i, image in enumerate(X, first):
         if not (np.abs(image) < _TOO_LARGE).all():
             what = "NaN" if np.isnan(image).any() else "infinity or values above 1e100"
             which = f"image {i} is the first"
@@ -280,34 +291,3 @@ def batches_of(
     if images.is_lazy:
         return read_ahead(images.take, places)
     return (images.take(indices) for indices in places)
-
-
-def groupwise(
-    images: Images,
-    groups: Iterable[np.ndarray],
-    compute: Callable[[int, np.ndarray], Any],
-    at_a_time: int,
-) -> Iterator[Any]:
-    """Yield ``compute(i, batch)`` for the i-th array of places, some at a time."""
-    with closing(batches_of(images, groups)) as read:
-        yield from side_by_side(lambda item: compute(*item), enumerate(read), at_a_time)
-
-
-def batchwise(
-    images: Images,
-    size: int,
-    compute: Callable[[np.ndarray], np.ndarray],
-    at_a_time: int,
-) -> Iterator[np.ndarray]:
-    """Apply a function of batches (k, H, W, C) to all images, `size` in a batch.
-
-    The last batch is filled up: rounding in float32 depends on the size of a batch.
-    """
-
-    def compute_full(_: int, batch: np.ndarray) -> np.ndarray:
-        n = len(batch)
-        full = batch if n == size else batch[np.resize(np.arange(n), size)]
-        return compute(full)[:n]
-
-    groups = np.split(np.arange(len(images)), range(size, len(images), size))
-    return groupwise(images, groups, compute_full, min(at_a_time, len(groups)))

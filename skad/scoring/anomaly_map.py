@@ -9,6 +9,7 @@ branches joined, and the segmentation decoder alone.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad.common.torch_settings import inference, limit_threads
-from skad.images.inputs import batchwise
+from skad.common.torch_settings import inference, limit_threads, side_by_side
+from skad.images.inputs import batches_of
 from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.gaussians import Gaussians
@@ -28,10 +29,10 @@ from skad.scoring.tiles import MARGIN, TILE, in_tiles
 # feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
 WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 1.0)
 N_KNOTS = 10  # of the calibration of a branch
-PIXELS_AT_A_TIME = 16 * 256 * 256  # on the CPU: threads have batches of their own …
-_PIXELS_A_BATCH = 256 * 256  # … small enough for the cache
-_PIXELS_A_BATCH_ON_GPU = 64 * 256 * 256
-_BATCHES_ON_GPU = 2  # at a time: one is prepared while the other is computed with
+PIXELS = {  # in a batch, small enough for the cache, and in all batches at a time
+    "cpu": (256 * 256, 16 * 256 * 256),
+    "cuda": (64 * 256 * 256, 128 * 256 * 256),
+}
 
 
 class NotFiniteError(ValueError):
@@ -72,20 +73,24 @@ class Mapper(nn.Module):
 
         Raises NotFiniteError where it does not give finite numbers.
         """
+        pixels_a_batch, pixels_at_a_time = PIXELS[self.device.type]
         pixels = math.prod(self.network_size)
-        if self.device.type == "cpu":
-            size = max(1, _PIXELS_A_BATCH // pixels)
-            at_a_time = max(1, PIXELS_AT_A_TIME // (size * pixels))
-        else:
-            size, at_a_time = max(1, _PIXELS_A_BATCH_ON_GPU // pixels), _BATCHES_ON_GPU
+        size = max(1, pixels_a_batch // pixels)
+        groups = np.split(np.arange(len(images)), range(size, len(images), size))
+        at_a_time = min(max(1, pixels_at_a_time // (size * pixels)), len(groups))
 
         def compute_finite(batch: np.ndarray) -> np.ndarray:
-            found = compute(batch)
+            # Filled up: rounding in float32 depends on the size of a batch, and scores
+            # must not depend on what else is in X.
+            n = len(batch)
+            full = batch if n == size else batch[np.resize(np.arange(n), size)]
+            found = compute(full)[:n]
             if not np.isfinite(found).all():
                 raise NotFiniteError
             return found
 
-        return batchwise(images, size, compute_finite, at_a_time)
+        with closing(batches_of(images, groups)) as batches:
+            yield from side_by_side(compute_finite, batches, at_a_time)
 
     def score_images(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
@@ -172,7 +177,8 @@ class AnomalyMapper(Mapper):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move everything to a device, in place."""
-        self.__dict__.pop("folded", None)
+        if "folded" in self.__dict__:
+            self.folded.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
     def to_arrays(self) -> dict[str, np.ndarray]:

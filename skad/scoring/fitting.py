@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skad.common.torch_settings import inference, limit_threads
-from skad.images.inputs import groupwise
+from skad.common.torch_settings import inference, limit_threads, side_by_side
+from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.anomaly_map import (
     N_KNOTS,
-    PIXELS_AT_A_TIME,
+    PIXELS,
     AnomalyMapper,
     around,
     branches,
@@ -50,15 +51,18 @@ def fit_mapper(
     folded, device = fold(network), next(network.parameters()).device
     pixels = math.prod(preparation.padded_size)
     groups = _groups(places, pixels)
-    at_a_time = PIXELS_AT_A_TIME // (len(groups[0]) * pixels)
+    at_a_time = 1  # on a GPU
+    if device.type == "cpu":
+        at_a_time = PIXELS["cpu"][1] // (len(groups[0]) * pixels)
 
     def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
         @inference()  # in every thread
-        def prepare_and_compute(i: int, group: np.ndarray) -> T:
-            return compute(i, preparation(group, device))
+        def prepare_and_compute(numbered: tuple[int, np.ndarray]) -> T:
+            i, batch = numbered
+            return compute(i, preparation(batch, device))
 
-        most = at_a_time if device.type == "cpu" else 1
-        return groupwise(images, groups, prepare_and_compute, most)
+        with closing(batches_of(images, groups)) as batches:
+            yield from side_by_side(prepare_and_compute, enumerate(batches), at_a_time)
 
     folds = sum_moments(each(lambda _, x: folded.encode(x)))
     levels = [fit_gaussians(moments) for moments in folds]
