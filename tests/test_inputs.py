@@ -15,7 +15,6 @@ from skad.images.inputs import (
     Format,
     as_images,
     batches_of,
-    is_lazy,
     read_ahead,
 )
 

@@ -66,10 +66,8 @@ class Images:
 
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at these places, without reading them."""
-        places = np.asarray(indices)
-        return replace(
-            self, places=places if self.places is None else self.places[places]
-        )
+        places = np.arange(len(self.source)) if self.places is None else self.places
+        return replace(self, places=places[indices])
 
     def _read(self, i: int) -> np.ndarray:
         image = as_image(self.source[i], i)
@@ -103,6 +101,7 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
 
 
 def _new_format(X: Any, first: np.ndarray, image_shape: Any) -> Format:
+    """Return the format of X by its first image; refuse what looks like another."""
     if isinstance(X, np.ndarray):
         refuse_single_image(X, image_shape)
     refuse_channels_first(first.shape)
