@@ -97,8 +97,8 @@ class FittedAttributes(BaseEstimator):
     def offset_(self, offset):
         if math.isnan(offset):
             raise ValueError("offset_ must be a number; got nan")
-        free = {"promised_fpr": math.nan, "labelled": None}
-        threshold = replace(self._threshold, offset=float(offset), **free)
+        threshold = replace(self._threshold, offset=float(offset), labelled=None)
+        threshold = replace(threshold, promised_fpr=math.nan)
         self._fitted = replace(self._fitted, threshold=threshold)
 
     @property
