@@ -240,7 +240,7 @@ def test_integers_are_scaled_by_their_type(gray):
 
 
 @pytest.mark.parametrize(
-    ("fitted", "others"), [("u2", [">u2"]), ("f8", ["f2", "g"]), ("i8", [">i4", "?"])]
+    ("fitted", "others"), [("u2", [">u2"]), ("f8", ["f2"]), ("i8", [">i4", "?"])]
 )
 def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, others):
     X = (draw(4, *SIZE) > 99).astype(fitted)
