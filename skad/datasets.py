@@ -4,13 +4,12 @@ Imports `common`.
 """
 
 from collections.abc import Callable
-from numbers import Real
 
 import numpy as np
 from skimage import data
 from sklearn.utils import Bunch
 
-from skad.common.checks import check_whole
+from skad.common.checks import as_float, check_whole
 
 __all__ = ["SURFACES", "load_surfaces"]
 
@@ -65,25 +64,18 @@ def load_surfaces(
 ) -> Bunch:
     """Load tiles of a photographed surface, some of them with a planted defect.
 
-    The photographs come with scikit-image; nothing is downloaded. Training tiles are
-    cut from the left and the right third of the photograph, test and calibration tiles
-    from its middle third: tiles of different sets share no pixel. Tiles of one set
+    Nothing is downloaded. Tiles of different sets share no pixel; those of one set
     overlap. So training tiles that are held out are not new to the network, and a
     threshold from them is too low; use calibration tiles for `calibrate`.
 
-    Each defect is one of five kinds. With ``t = tile_size``, sizes in pixels are:
-
-    - ``"scratch"``: a dark crack, 0.3 t to 0.6 t long and t/50 to t/25 wide, at
-      least 2,
-    - ``"stain"``: a smooth dark or bright tint of mean radius t/12 to t/6,
-    - ``"hole"``: a dark pit with a bright rim, of mean radius t/20 to t/10,
-    - ``"smear"``: a dark blur along a line t/5 long, of mean radius t/10 to t/6,
-    - ``"foreign"``: a piece of another photograph, of mean radius t/12 to t/6.
+    A defect is a dark ``"scratch"``, a dark or bright ``"stain"``, a ``"hole"`` with a
+    bright rim, a ``"smear"`` or a ``"foreign"`` piece of another photograph. It is a
+    tenth to a third of a tile wide; a scratch is up to 0.6 of a tile long.
 
     Parameters
     ----------
     name : {"brick", "grass", "gravel"}, default="brick"
-        The surface; `SURFACES` has all names.
+        The surface, one of `SURFACES`.
     tile_size : int, default=128
         Height and width of a tile in pixels, from 32 to 170.
     n_train, n_test, n_calibration : int, default=60, 40, 0
@@ -96,9 +88,7 @@ def load_surfaces(
     Returns
     -------
     surfaces : sklearn.utils.Bunch
-        - ``train`` : ndarray of uint8, shape (n_train, tile_size, tile_size),
-        - ``test`` : ndarray of uint8, shape (n_test, tile_size, tile_size),
-        - ``calibration`` : ndarray of uint8, shape (n_calibration, tile_size,
+        - ``train``, ``test``, ``calibration`` : ndarray of uint8, shape (n, tile_size,
           tile_size),
         - ``y_test`` : ndarray of int, shape (n_test,): +1 good, -1 anomalous,
         - ``masks`` : ndarray of bool, shape (n_test, tile_size, tile_size): True on
@@ -128,29 +118,33 @@ def load_surfaces(
     numbers = {"n_train": n_train, "n_test": n_test, "n_calibration": n_calibration}
     for label, number in numbers.items():
         check_whole(label, number, 0 if label == "n_calibration" else 1)
-    if not (isinstance(defect_fraction, Real) and 0 <= defect_fraction <= 1):
+    if not 0 <= as_float(defect_fraction) <= 1:
         raise ValueError(
             f"defect_fraction must be a number from 0 to 1; got {defect_fraction!r}."
         )
     if isinstance(random_state, np.random.RandomState):
-        random_state = random_state.randint(2**31, size=4)
-    rng = np.random.default_rng(random_state)
-
-    train, clean, calibration = _cut_apart(photograph, tile_size, numbers, rng)
+        rng = np.random.default_rng(random_state.randint(2**31, size=4))
+    else:
+        rng = np.random.default_rng(random_state)
+    # Brick's perspective turns from left to right: test tiles lie between the others.
+    height, width = photograph.shape
+    left, right = width // 3, width - width // 3
+    sides, middle = [(0, left), (right, width)], [(left, right)]
+    lowest = photograph[height - height // 3 :]
+    upper = photograph[: height - len(lowest)] if n_calibration else photograph
+    train = _cut(photograph, sides, tile_size, n_train, rng)
+    clean = _cut(upper, middle, tile_size, n_test, rng)
+    calibration = _cut(lowest, middle, tile_size, n_calibration, rng)
     kinds = _draw_kinds(n_test, round(n_test * defect_fraction), rng)
     others = [_photograph(other) for other in _FOREIGN_TO[name]]
-    test = np.stack(
-        [
-            tile if kind == "good" else _plant(tile, kind, others, rng)
-            for tile, kind in zip(clean, kinds, strict=True)
-        ]
-    )
-    y_test = np.where(kinds == "good", 1, -1)
+    test = clean.copy()
+    for i in np.flatnonzero(kinds != "good"):
+        test[i] = _plant(clean[i], kinds[i], others, rng)
     description = _DESCR.format(
         name=name,
         tile_size=tile_size,
         source=_SOURCES[name],
-        n_defective=(y_test == -1).sum(),
+        n_defective=(kinds != "good").sum(),
         kinds=", ".join(_DEFECTS),
         **numbers,
     )
@@ -158,7 +152,7 @@ def load_surfaces(
         train=train,
         test=test,
         calibration=calibration,
-        y_test=y_test,
+        y_test=np.where(kinds == "good", 1, -1),
         masks=test != clean,
         kinds=kinds,
         DESCR=description,
@@ -170,40 +164,14 @@ def _photograph(name: str) -> np.ndarray:
     return np.asarray(getattr(data, name)())
 
 
-def _cut_apart(
-    photograph: np.ndarray, tile_size: int, numbers: dict[str, int], rng: Rng
-) -> list[np.ndarray]:
-    """Cut tiles for training, test and calibration, without a common pixel.
-
-    Test tiles come from the middle: brick's perspective turns from left to right, so
-    they lie between what training has seen.
-    """
-    height, width = photograph.shape
-    left, right = width // 3, width - width // 3
-    below = height - height // 3
-    outer, middle = [(0, left), (right, width)], [(left, right)]
-    upper = photograph[:below] if numbers["n_calibration"] else photograph
-    places = [(photograph, outer), (upper, middle), (photograph[below:], middle)]
-    return [
-        _cut(*place, tile_size, n_tiles, rng)
-        for place, n_tiles in zip(places, numbers.values(), strict=True)
-    ]
-
-
 def _cut(
-    photograph: np.ndarray,
-    bands: list[tuple[int, int]],
-    tile_size: int,
-    n_tiles: int,
-    rng: Rng,
+    photograph: np.ndarray, bands: list[tuple[int, int]], size: int, n: int, rng: Rng
 ) -> np.ndarray:
-    """Cut different tiles, each inside one band (first column, end) of columns."""
-    cols = np.concatenate(
-        [np.arange(start, stop - tile_size + 1) for start, stop in bands]
-    )
-    n_rows = photograph.shape[0] - tile_size + 1
-    places = rng.choice(n_rows * len(cols), size=n_tiles, replace=False)
-    tiles = np.lib.stride_tricks.sliding_window_view(photograph, (tile_size,) * 2)
+    """Cut n different tiles, each inside one band (first column, end) of columns."""
+    cols = np.concatenate([np.arange(start, stop - size + 1) for start, stop in bands])
+    n_rows = photograph.shape[0] - size + 1
+    places = rng.choice(n_rows * len(cols), size=n, replace=False)
+    tiles = np.lib.stride_tricks.sliding_window_view(photograph, (size, size))
     return tiles[places // len(cols), cols[places % len(cols)]]
 
 
@@ -227,6 +195,9 @@ def _plant(tile: Tile, kind: str, others: list[Tile], rng: Rng) -> Tile:
             return np.where(touched, ground + change, ground).astype(np.uint8)
 
 
+# Lengths and radii of defects are shares of the tile's side.
+
+
 def _scratch(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     """Draw a dark crack: a line of five pieces that turns a little at each joint."""
     size = len(tile)
@@ -237,11 +208,11 @@ def _scratch(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     corners = np.vstack([np.zeros(2), np.cumsum(steps, axis=0)])
     corners += _centre(size, rng) - corners.mean(axis=0)
 
-    pixels = np.moveaxis(np.mgrid[:size, :size], 0, -1)  # (H, W, 2)
+    pixels = np.moveaxis(np.mgrid[:size, :size], 0, -1)  # H, W, 2
     distance = np.full(tile.shape, np.inf)
     for start, step in zip(corners[:-1], steps, strict=True):
-        along = np.clip((pixels - start) @ step / (step @ step), 0, 1)  # (H, W)
-        nearest = start + along[..., None] * step  # (H, W, 2)
+        along = np.clip((pixels - start) @ step / (step @ step), 0, 1)  # H, W
+        nearest = start + along[..., None] * step  # H, W, 2
         distance = np.minimum(distance, np.linalg.norm(pixels - nearest, axis=-1))
     opacity = np.clip(half_width + 0.5 - distance, 0, 1)
     return opacity, np.full(tile.shape, rng.uniform(5, 25))
@@ -249,40 +220,37 @@ def _scratch(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
 
 def _stain(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     """Tint a blob towards black or white; the texture still shows through."""
-    size = len(tile)
-    depth = _blob(size, rng.uniform(1 / 12, 1 / 6) * size, rng)
+    depth, _ = _blob(len(tile), 1 / 12, 1 / 6, rng)
     tint = rng.choice([0.0, 255.0])
     paint = tint + rng.uniform(0.35, 0.55) * (tile - tint)
-    return np.clip(depth / max(2, size / 32), 0, 1), paint
+    return np.clip(depth / max(2, len(tile) / 32), 0, 1), paint
 
 
 def _hole(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     """Sink a dark pit with a bright rim."""
-    size = len(tile)
-    radius = rng.uniform(1 / 20, 1 / 10) * size
-    depth = _blob(size, radius, rng)
+    depth, radius = _blob(len(tile), 1 / 20, 1 / 10, rng)
     bottom, rim = rng.uniform(5, 20), rng.uniform(205, 235)
-    rim_width = max(1, radius / 5)
-    return np.clip(depth + 0.5, 0, 1), np.where(depth > rim_width, bottom, rim)
+    return np.clip(depth + 0.5, 0, 1), np.where(depth > max(1, radius / 5), bottom, rim)
 
 
 def _smear(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     """Blur a blob along one direction and darken it, like a greasy wipe."""
     size = len(tile)
-    depth = _blob(size, rng.uniform(1 / 10, 1 / 6) * size, rng)
+    depth, _ = _blob(size, 1 / 10, 1 / 6, rng)
     heading = rng.uniform(0, np.pi)
-    offsets = np.arange(-(size // 10), size // 10 + 1)[:, None]  # (k, 1)
-    at = np.arange(size)
-    rows = np.clip(at + np.rint(offsets * np.sin(heading)).astype(int), 0, size - 1)
-    cols = np.clip(at + np.rint(offsets * np.cos(heading)).astype(int), 0, size - 1)
-    blurred = tile[rows[:, :, None], cols[:, None, :]].mean(axis=0)  # (H, W)
+    offsets = np.arange(-(size // 10), size // 10 + 1)[:, None]  # k, 1
+    rows, cols = (  # k, size
+        np.clip(np.arange(size) + np.rint(offsets * step).astype(int), 0, size - 1)
+        for step in (np.sin(heading), np.cos(heading))
+    )
+    blurred = tile[rows[:, :, None], cols[:, None, :]].mean(axis=0)  # H, W
     return np.clip(depth / 2, 0, 1), rng.uniform(0.6, 0.7) * blurred
 
 
 def _foreign(tile: Tile, others: list[Tile], rng: Rng) -> Defect:
     """Lay in a piece of another photograph."""
     size = len(tile)
-    depth = _blob(size, rng.uniform(1 / 12, 1 / 6) * size, rng)
+    depth, _ = _blob(size, 1 / 12, 1 / 6, rng)
     other = others[rng.integers(len(others))]
     row, col = rng.integers(np.array(other.shape) - size + 1)
     return np.clip(depth + 0.5, 0, 1), other[row : row + size, col : col + size]
@@ -293,8 +261,9 @@ def _centre(size: int, rng: Rng) -> np.ndarray:
     return rng.uniform(0.3, 0.7, size=2) * size
 
 
-def _blob(size: int, radius: float, rng: Rng) -> np.ndarray:
-    """Draw a rounded shape; (size, size), pixels inward from its edge (< 0 outside)."""
+def _blob(size: int, least: float, most: float, rng: Rng) -> tuple[np.ndarray, float]:
+    """Draw a rounded shape: pixels inward from its edge (size, size); mean radius."""
+    radius = rng.uniform(least, most) * size
     rows, cols = np.mgrid[:size, :size]
     row, col = _centre(size, rng)
     angle = np.arctan2(rows - row, cols - col)
@@ -302,7 +271,7 @@ def _blob(size: int, radius: float, rng: Rng) -> np.ndarray:
     for waves, strength in ((2, 0.2), (3, 0.1), (4, 0.05)):
         phase = rng.uniform(0, 2 * np.pi)
         edge += rng.uniform(0, strength) * np.cos(waves * angle + phase)
-    return radius * edge - np.hypot(rows - row, cols - col)
+    return radius * edge - np.hypot(rows - row, cols - col), radius
 
 
 _DEFECTS: dict[str, Callable[[Tile, list[Tile], Rng], Defect]] = {

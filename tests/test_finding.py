@@ -1,5 +1,9 @@
 """Which files are found in folders, by patterns and by name."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from image_files import noise, save
@@ -58,6 +62,21 @@ def test_folders_in_a_folder_are_searched_where_asked_for(folder, monkeypatch):
     assert find_images("~/all/b*/**/[01].png") == found[1:3]
     assert find_images(["~/all/b.png"]) == found[3:]
     assert read_image("~/all/b.png").shape == (6, 5)
+
+
+def test_an_unreadable_subfolder_is_named(folder, monkeypatch):
+    (folder / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(find_images(folder)) == 3
+    with pytest.raises(PermissionError, match="locked"):
+        find_images(folder, recursive=True)
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from skad.cli import scoring as _scoring
-from skad.cli.score_table import COLUMNS
-from skad.cli.scoring import heat_map_files, score_files
+from skad.cli.scoring import COLUMNS, heat_map_files, score_files
 from skad.detectors.inspection import judge
 from skad.scoring.anomaly_map import NotFiniteError
 

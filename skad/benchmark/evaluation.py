@@ -37,12 +37,11 @@ def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[st
     `y` (n,) are labels, +1 good and -1 anomalous; scores (n,) below `offset` are
     flagged.
     """
-    labels, flagged = np.asarray(y), np.asarray(scores) < offset
-    n_good, n_defective = int((labels == 1).sum()), int((labels == -1).sum())
-    false_alarms = int(flagged[labels == 1].sum())
-    detections = int(flagged[labels == -1].sum())
+    good, flagged = np.asarray(y) == 1, np.asarray(scores) < offset
+    n_good, n_defective = int(good.sum()), int((~good).sum())
+    false_alarms, detections = int(flagged[good].sum()), int(flagged[~good].sum())
     return {
-        "image_auroc": image_auroc_score(labels, scores),
+        "image_auroc": image_auroc_score(y, scores),
         "n_good": n_good,
         "n_defective": n_defective,
         "false_alarms": false_alarms,
@@ -76,14 +75,13 @@ def figures_by_kind(
     for name in np.unique(names[labels == -1]).tolist():
         chosen = np.flatnonzero((names == name) | (labels == 1)).tolist()
         figures = figures_of_images(labels[chosen], values[chosen], offset)
-        for of_good_images in ("n_good", "false_alarms", "false_alarm_rate"):
-            del figures[of_good_images]
         if masks is None:
             figures |= figures_of_pixels(None, [])
         else:
-            chosen_masks = [masks[i] for i in chosen]
-            figures |= figures_of_pixels(chosen_masks, [maps[i] for i in chosen])
-        found[name] = figures
+            some_masks = [masks[i] for i in chosen]
+            figures |= figures_of_pixels(some_masks, [maps[i] for i in chosen])
+        of_all = ("n_good", "false_alarms", "false_alarm_rate")
+        found[name] = {k: v for k, v in figures.items() if k not in of_all}
     return found
 
 

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from skad.common.checks import as_mask
 from skad.images.decoding import PathLike, read_image
 from skad.images.finding import find_images, is_image_name
-from skad.images.folder import ImageReader
+from skad.images.resizing import Size, check_options
+from skad.images.survey import survey_files
 
 _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
 
@@ -52,38 +54,38 @@ def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[
     return [found[name] for name in wanted]
 
 
-def load_category(path: PathLike) -> Category:
+def load_category(path: PathLike, image_size: int | Size | None = None) -> Category:
     """Read the images of a category, and its masks, as they are in the files.
 
-    Masks are in ``ground_truth/DEFECT``, named as their image or with ``_mask`` behind.
-    Raises ValueError where there is no test image, one cannot be read, or sizes differ.
+    If the images have several sizes, all are resized to `image_size`, masks by nearest
+    neighbour. Masks are in ``ground_truth/DEFECT``, named as their image or with
+    ``_mask`` behind. Raises ValueError where there is no test image, one cannot be
+    read, or sizes differ.
     """
     path = Path(path)
     files = [file for file in sorted((path / "test").glob("*/*")) if _is_image(file)]
     if not files:
         raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
-    reader = ImageReader()
-    test = reader.transform(files)
-    size = test.shape[1], test.shape[2]
+    good = find_images(path / "train" / "good")
+    size, options = check_options(image_size, False), (None, "error")
+    survey = survey_files([*good, *files], size, *options, keep=True, strict=True)
+    if size is not None and len(set(survey.sizes.values())) == 1:
+        survey = survey_files([*good, *files], None, *options, keep=True, strict=True)
+    height, width = survey.images.shape[1:3]
     kinds = np.array([file.parent.name for file in files])
     masks, unmasked = [], []
     for file, kind in zip(files, kinds, strict=True):
         mask_file = _mask_of(file, path)
-        mask = np.zeros(size, dtype=bool)
+        mask = np.zeros((height, width), dtype=bool)
         if mask_file is not None:
-            mask = as_mask(read_image(mask_file, gray=True))
+            mask = _read_mask(mask_file, survey.sizes[file], (height, width))
         elif kind != "good":
             unmasked.append(file)
-        if mask.shape != size:
-            raise ValueError(
-                f"a mask must have the size of its image, {size[0]} x "
-                f"{size[1]}; {mask_file} has {mask.shape[0]} x {mask.shape[1]}"
-            )
         masks.append(mask)
     return Category(
         path.name,
-        reader.transform(find_images(path / "train" / "good")),
-        test,
+        survey.images[: len(good)],
+        survey.images[len(good) :],
         np.where(kinds == "good", 1, -1),
         kinds,
         None if unmasked else masks,
@@ -109,3 +111,16 @@ def _mask_of(file: Path, category: Path) -> Path | None:
     folder = category / "ground_truth" / file.parent.name
     named = {found.stem: found for found in folder.glob("*") if _is_image(found)}
     return named.get(f"{file.stem}_mask", named.get(file.stem))
+
+
+def _read_mask(file: Path, frame: Size, size: Size) -> NDArray[np.bool_]:
+    """Read the mask of an image file of this (height, width) at another size."""
+    mask = as_mask(read_image(file, gray=True))
+    if mask.shape != frame:
+        raise ValueError(
+            f"a mask must have the size of its image, {frame[0]} x {frame[1]}; {file} "
+            f"has {mask.shape[0]} x {mask.shape[1]}"
+        )
+    return np.asarray(
+        Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    )

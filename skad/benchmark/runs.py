@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import cache
@@ -31,82 +31,17 @@ from skad.benchmark.evaluation import (
 )
 from skad.benchmark.mvtec import find_categories, fingerprint, load_category
 from skad.common.bars import bar, say
+from skad.common.checks import check_size
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
+from skad.detectors.parameters import patch_sizes, resolve_device
+from skad.detectors.patch import PatchAutoencoderDetector
 from skad.images.decoding import PathLike
+from skad.model_io.model_file import save
 
 Result = dict[str, Any]
 
 _LAYOUT = 2  # of a stored result: raised when figures are added, so that all have them
-
-# --- One run ----------------------------------------------------------------------
-
-
-def run_one(
-    path: PathLike,
-    seed: int,
-    parameters: Mapping[str, Any],
-    model: PathLike | None = None,
-) -> Result:
-    """Fit a detector on a category, test it, and store it in `model`, if given.
-
-    Returns the figures by name, None where undefined; `peak_memory_mb` is of the
-    process until scoring ended, in MB of 10^6 bytes; `notes` is a list of str.
-    """
-    from skad.detectors.patch import PatchAutoencoderDetector
-    from skad.model_io.model_file import save
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        category = load_category(path)
-        detector = PatchAutoencoderDetector(**parameters, random_state=seed)
-        trial = fit_and_score(detector, category.train, category.test)
-        peak_memory = peak_memory_mb()
-        maps = detector.anomaly_map(category.test) if category.masks else ()
-        judged = category.y, trial.scores, detector.offset_
-        figures = {
-            "n_train": len(category.train),
-            "n_calibration": len(detector.calibration_scores_),
-            **figures_of_images(*judged),
-            **figures_of_pixels(category.masks, maps),
-            "defects": figures_by_kind(category.kinds, *judged, category.masks, maps),
-            "threshold": float(detector.pixel_threshold_),
-            "target_fpr": float(detector.target_fpr),
-            "promised_fpr": detector.promised_fpr_,
-            "training_seconds": trial.training_seconds,
-            "images_per_second": trial.images_per_second,
-            "peak_memory_mb": peak_memory,
-        }
-    if model is not None:
-        save(detector, model)
-    notes = list(dict.fromkeys(str(warning.message) for warning in caught))
-    if category.unmasked:
-        first = category.unmasked[0]
-        notes.append(
-            f"no pixel metrics: {len(category.unmasked)} defective image(s) have no "
-            f"mask in ground_truth, the first is {first.parent.name}/{first.name}"
-        )
-    return {**_without_nan(figures), "notes": notes}
-
-
-def _without_nan(figures: Any) -> Any:
-    """Return figures with None where they are undefined, as JSON has it."""
-    if isinstance(figures, dict):
-        return {key: _without_nan(value) for key, value in figures.items()}
-    return None if math.isnan(figures) else figures
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, in MB; NaN on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-# --- All runs ---------------------------------------------------------------------
 
 
 def run(
@@ -132,6 +67,7 @@ def run(
     SHA-256 of the stored detector; or `error`, which is not stored.
     """
     parameters = dict(parameters or {})
+    _check_parameters(parameters, seeds)
     runs = list(product(find_categories(root, categories), dict.fromkeys(seeds)))
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
@@ -147,13 +83,22 @@ def run(
         for folder, seed in progress:
             progress.set_postfix_str(f"{folder.name}, seed {seed}")
             model = None if models is None else _model_file(models, folder, seed)
-            settings = _settings(folder.name, seed, parameters, data_in(folder))
-            result = next((r for r in stored if _is_of(r, settings)), None)
-            if result is None or (model and result.get("model") != _sha256(model)):
-                outcome = _run_in_a_process(folder, seed, parameters, model)
+            settings = {
+                "category": folder.name,
+                "seed": seed,
+                "parameters": json.loads(json.dumps(parameters)),
+                "skad": __version__,
+                "layout": _LAYOUT,
+                "data": data_in(folder),
+            }
+            same = [r for r in stored if settings.items() <= r.items()]
+            if same and (model is None or same[0].get("model") == _sha256(model)):
+                result = same[0]
+            else:
+                outcome = in_a_process(run_one, folder, seed, parameters, model)
                 result = settings | outcome
                 if output is not None and "error" not in result:
-                    stored = [r for r in stored if not _is_of(r, settings)] + [result]
+                    stored = [r for r in stored if r not in same] + [result]
                     write_atomically(output, json.dumps(stored, indent=1) + "\n")
             results.append(result)
             for text in result["notes"] if verbose else ():
@@ -161,31 +106,23 @@ def run(
     return results
 
 
+def _check_parameters(parameters: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Raise the ValueError that every run would end with."""
+    for seed in seeds:
+        detector = PatchAutoencoderDetector(**parameters, random_state=seed)
+        detector._validate_params()
+        patch_sizes(detector.patch_size)
+        resolve_device(detector.device)
+        if detector.image_size is not None:
+            check_size("image_size", detector.image_size)
+
+
 def _model_file(models: PathLike, folder: Path, seed: int) -> Path:
     return Path(models) / f"{folder.name}-{seed}.safetensors"
 
 
-def _settings(category: str, seed: int, parameters: Any, data: str) -> Result:
-    """Return all that decides whether two runs are the same, as JSON gives it back."""
-    return {
-        "category": category,
-        "seed": seed,
-        "parameters": json.loads(json.dumps(parameters)),
-        "skad": __version__,
-        "layout": _LAYOUT,
-        "data": data,
-    }
-
-
-def _is_of(result: Result, settings: Result) -> bool:
-    return all(result.get(key) == value for key, value in settings.items())
-
-
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _read_results(output: Path) -> list[Result]:
@@ -204,30 +141,90 @@ def _read_results(output: Path) -> list[Result]:
     return results
 
 
-def _run_in_a_process(
-    path: Path, seed: int, parameters: Mapping[str, Any], model: Path | None
+# --- One run ----------------------------------------------------------------------
+
+
+def run_one(
+    path: PathLike,
+    seed: int,
+    parameters: Mapping[str, Any],
+    model: Path | None = None,
 ) -> Result:
-    """Call `run_one` in a new process, which is ended if this one is stopped."""
-    with ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), initializer=_end_with_the_parent
-    ) as pool:
-        try:
-            result = pool.submit(run_one, path, seed, parameters, model).result()
-        except Exception as error:  # a BrokenProcessPool where the process died
-            said = f"{type(error).__name__}: {error}"
-            return {"error": said, "notes": [f"error: {said}"]}
-        except BaseException:  # this process is told to stop
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            raise
+    """Fit a detector on a category, test it, and store it in `model`, if given.
+
+    Returns the figures by name, None where undefined; `peak_memory_mb` is of the
+    process until scoring ended, in MB of 10^6 bytes; `notes` is a list of str.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        category = load_category(path, parameters.get("image_size"))
+        detector = PatchAutoencoderDetector(**parameters, random_state=seed)
+        trial = fit_and_score(detector, category.train, category.test)
+        peak_memory = peak_memory_mb()
+        maps = detector.anomaly_map(category.test) if category.masks else ()
+        judged = category.y, trial.scores, detector.offset_
+        figures = {
+            "n_train": len(category.train),
+            "n_calibration": len(detector.calibration_scores_),
+            **figures_of_images(*judged),
+            **figures_of_pixels(category.masks, maps),
+            "defects": figures_by_kind(category.kinds, *judged, category.masks, maps),
+            "threshold": float(detector.pixel_threshold_),
+            "target_fpr": float(detector.target_fpr),
+            "promised_fpr": detector.promised_fpr_,
+            "training_seconds": trial.training_seconds,
+            "images_per_second": trial.images_per_second,
+            "peak_memory_mb": peak_memory,
+        }
+    notes = list(dict.fromkeys(str(warning.message) for warning in caught))
+    if category.unmasked:
+        first = category.unmasked[0]
+        notes.append(
+            f"no pixel metrics: {len(category.unmasked)} defective image(s) have no "
+            f"mask in ground_truth, the first is {first.parent.name}/{first.name}"
+        )
+    result = {**_without_nan(figures), "notes": notes}
     if model is not None:
+        save(detector, model)
         result["model"] = _sha256(model)
     return {"platform": platform.platform(), "cpus": os.cpu_count(), **result}
 
 
+def _without_nan(figures: Any) -> Any:
+    """Return figures with None where they are undefined, as JSON has it."""
+    if isinstance(figures, dict):
+        return {key: _without_nan(value) for key, value in figures.items()}
+    return None if math.isnan(figures) else figures
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process so far, in MB; NaN on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def in_a_process(call: Callable[..., Result], *args: Any) -> Result:
+    """Call a function in a new process, which ends when this one is stopped."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _end_with_the_parent) as pool:
+        worker = pool.submit(os.getpid).result()
+        try:
+            return pool.submit(call, *args).result()
+        except Exception as error:  # a BrokenProcessPool where the process died
+            said = f"{type(error).__name__}: {error}"
+            return {"error": said, "notes": [f"error: {said}"]}
+        except BaseException:  # this process is told to stop
+            os.kill(worker, signal.SIGTERM)
+            raise
+
+
 def _end_with_the_parent() -> None:
     """Let this process end when its parent does, also where that one was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and kills this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
 
     def wait() -> None:
         multiprocessing.parent_process().join()  # type: ignore[union-attr]

@@ -1,131 +1,101 @@
-"""The results of a benchmark as Markdown tables."""
+"""The results of a benchmark as Markdown tables, made by pandas."""
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from skad.metrics.intervals import wilson_interval
 
 Result = dict[str, Any]  # of one run, from `runs.run`
 
-_COLUMNS = {  # title and format of each figure
-    "image_auroc": ("image AUROC", ".3f"),
-    "pixel_auroc": ("pixel AUROC", ".3f"),
-    "au_pro": ("AU-PRO", ".3f"),
-    "promised_fpr": ("promised", ".3f"),
-    "false_alarm_rate": ("false alarms", ".3f"),
-    "detection_rate": ("detected", ".3f"),
-    "training_seconds": ("training, s", ".0f"),
-    "images_per_second": ("images/s", ".0f"),
-    "peak_memory_mb": ("peak MB", ".0f"),
+_TITLES = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "au_pro": "AU-PRO",
+    "promised_fpr": "promised",
+    "false_alarm_rate": "false alarms",
+    "detection_rate": "detected",
+    "training_seconds": "training, s",
+    "images_per_second": "images/s",
+    "peak_memory_mb": "peak MB",
 }
-_COLUMNS_OF_DEFECTS = {"n_defective": ("images", ".0f")} | {
-    key: _COLUMNS[key]
-    for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate")
-}
-_EQUAL_FOR_ALL_SEEDS = {"promised_fpr", "n_defective"}
+_OF_DEFECTS = ("n_defective", "image_auroc", "pixel_auroc", "au_pro", "detection_rate")
+_DECIMALS = dict.fromkeys(list(_TITLES)[:6], 3)  # of the others, none
+_LEGEND = """
+Mean ± standard deviation over seeds. Pooled: all test images of all runs, with 95 %
+Wilson intervals; an image counts once for each seed, so that these are somewhat too
+narrow. The promise is target_fpr, or more where calibration images are too few for it.
+"""
 
 
-def table(results: Sequence[Result]) -> str:
+def import_pandas() -> Any:
+    """Import pandas, or say how to install what the tables need."""
+    try:
+        import pandas
+        import tabulate  # noqa: F401 (used by pandas)
+    except ImportError as error:
+        raise ImportError(
+            "The tables of a benchmark need pandas and tabulate. Install them: "
+            "pip install pandas tabulate."
+        ) from error
+    return pandas
+
+
+def table(results: Iterable[Result]) -> str:
     """Lay out what `run` returns, but for failed runs.
 
     A row for each category (mean ± standard deviation over its seeds), one of the
     means over categories, and one of the pooled rates at the threshold.
     """
-    done = [result for result in results if "error" not in result]
-    if not done:
+    runs = import_pandas().DataFrame([r for r in results if "error" not in r])
+    if runs.empty:
         return "No run has ended.\n"
-    groups: dict[str, list[Result]] = {}
-    for result in done:
-        groups.setdefault(result["category"], []).append(result)
-    means = [
-        {key: _mean(_known(group, key)) for key in _COLUMNS}
-        for group in groups.values()
-    ]
-    rows = [[name, *_cells(group, _COLUMNS)] for name, group in groups.items()]
-    rows.append(["**mean**", *_cells(means, _COLUMNS, deviation=False)])
-    rows.append(["**pooled**", *_pooled_cells(done)])
-    titles = ["category", *(title for title, _ in _COLUMNS.values())]
-    return f"{_markdown(titles, rows)}\n{_legend(done)}\n"
+    figures = runs[["category"]].join(runs[list(_TITLES)].astype(float))
+    groups = figures.groupby("category", sort=False)
+    cells = groups.agg(_cell)
+    cells.loc["**mean**"] = groups.mean().mean().to_frame().T.agg(_cell)
+    n_good, n_defective = runs["n_good"].sum(), runs["n_defective"].sum()
+    promised = (runs["promised_fpr"] * runs["n_good"]).sum()
+    pooled = {
+        "promised_fpr": f"{promised / n_good:.3f}" if n_good else "",
+        "false_alarm_rate": _rate(runs["false_alarms"].sum(), n_good),
+        "detection_rate": _rate(runs["detections"].sum(), n_defective),
+    }
+    cells.loc["**pooled**"] = [pooled.get(key, "") for key in _TITLES]
+    return f"{_markdown(cells)}\n{_LEGEND}"
 
 
-def defects_table(results: Sequence[Result]) -> str:
+def defects_table(results: Iterable[Result]) -> str:
     """Lay out what `run` returns, with a row for each kind of defect."""
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        for kind, figures in result.get("defects", {}).items():
-            groups.setdefault((result["category"], kind), []).append(figures)
-    titles = [title for title, _ in _COLUMNS_OF_DEFECTS.values()]
-    text = _markdown(
-        ["category", "defect", *titles],
-        [
-            [*names, *_cells(groups[names], _COLUMNS_OF_DEFECTS)]
-            for names in sorted(groups)
-        ],
-        n_names=2,
-    )
-    return f"{text}\nEach kind of defect against all good test images.\n"
+    kinds = [
+        {"category": result["category"], "defect": kind, **figures}
+        for result in results
+        for kind, figures in result.get("defects", {}).items()
+    ]
+    if not kinds:
+        return "No run has a defective image.\n"
+    frame = import_pandas().DataFrame(kinds).set_index(["category", "defect"])
+    groups = frame[list(_OF_DEFECTS)].astype(float).groupby(level=[0, 1])
+    text = _markdown(groups.agg(_cell))
+    return f"{text}\n\nEach kind of defect against all good test images.\n"
 
 
-def _markdown(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], n_names: int = 1
-) -> str:
-    """Return a table whose first columns are names, and the others numbers."""
-    rule = "|---" * n_names + "|---:" * (len(titles) - n_names) + "|"
-    lines = [f"| {' | '.join(row)} |" for row in (titles, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:], ""])
+def _cell(values: Any) -> str:
+    """Return mean ± standard deviation of a column; nothing that is undefined or 0."""
+    mean, deviation = values.mean(), values.std()
+    decimals = _DECIMALS.get(values.name, 0)
+    text = f"{mean:.{decimals}f}" if mean == mean else "-"
+    return f"{text} ± {deviation:.{decimals}f}" if round(deviation, decimals) > 0 else text
 
 
-def _known(group: Sequence[Result], key: str) -> list[float]:
-    return [result[key] for result in group if result[key] is not None]
+def _rate(successes: int, n: int) -> str:
+    if n == 0:
+        return ""
+    low, high = wilson_interval(successes, n)
+    return f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _cells(
-    group: Sequence[Result],
-    columns: dict[str, tuple[str, str]],
-    deviation: bool = True,
-) -> list[str]:
-    """Return mean ± standard deviation of each figure over some runs."""
-    cells = []
-    for key, (_, form) in columns.items():
-        values = _known(group, key)
-        cell = f"{statistics.fmean(values):{form}}" if values else "-"
-        if deviation and len(values) > 1 and key not in _EQUAL_FOR_ALL_SEEDS:
-            cell += f" ± {statistics.stdev(values):{form}}"
-        cells.append(cell)
-    return cells
-
-
-def _pooled_cells(done: Sequence[Result]) -> list[str]:
-    """Return rates over all images of all runs, and the mean promise for them."""
-    cells = dict.fromkeys(_COLUMNS, "")
-    for key, flagged, among in (
-        ("false_alarm_rate", "false_alarms", "n_good"),
-        ("detection_rate", "detections", "n_defective"),
-    ):
-        successes, n = (sum(r[k] for r in done) for k in (flagged, among))
-        if n:
-            low, high = wilson_interval(successes, n)
-            cells[key] = f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
-    n_good = sum(r["n_good"] for r in done)
-    if n_good:
-        expected = sum(r["promised_fpr"] * r["n_good"] for r in done)
-        cells["promised_fpr"] = f"{expected / n_good:.3f}"
-    return list(cells.values())
-
-
-def _legend(done: Sequence[Result]) -> str:
-    seeds = ", ".join(str(seed) for seed in sorted({r["seed"] for r in done}))
-    targets = ", ".join(f"{rate:g}" for rate in sorted({r["target_fpr"] for r in done}))
-    n_good, n_defective = (sum(r[k] for r in done) for k in ("n_good", "n_defective"))
-    return (
-        f"Mean ± standard deviation over the seeds {seeds}. False alarms are promised "
-        f"to be at most target_fpr = {targets}, or more where calibration images are "
-        f"too few for that. Pooled: the {n_good} good and {n_defective} defective test "
-        f"images of all {len(done)} runs, with 95 % Wilson intervals; an image counts "
-        "once for each seed, so these intervals are somewhat too narrow."
-    )
+def _markdown(cells: Any) -> str:
+    n_names, n_columns = cells.index.nlevels, cells.shape[1]
+    titled = cells.rename(columns=_TITLES | {"n_defective": "images"}).reset_index()
+    alignment = ["left"] * n_names + ["right"] * n_columns
+    return titled.to_markdown(index=False, disable_numparse=True, colalign=alignment)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from skad.benchmark import runs
-from skad.benchmark.table import defects_table, table
+from skad.benchmark.table import defects_table, import_pandas, table
 from skad.cli.commands import check_not_read, parameters_of
 from skad.common.files import make_room_for, write_atomically
 from skad.images.finding import is_image_name
@@ -12,6 +12,7 @@ from skad.images.finding import is_image_name
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    import_pandas()  # so that nobody misses it after hours
     images = [file for file in args.root.rglob("*") if is_image_name(file)]
     check_not_read(args.output, images)
     if args.table is not None:

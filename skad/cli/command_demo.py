@@ -34,6 +34,12 @@ _SCALE = 2  # pixels of the picture a pixel of a tile
 _MARGIN = 12  # pixels of the picture, between tiles
 _CAPTION = 30  # pixels of the picture, height of a line of text
 _SKY_BLUE = (86, 180, 233)  # the truth, as in AnomalyMapDisplay
+_VERDICTS = {  # by label and answer
+    (1, False): "passed",
+    (1, True): "false alarm",
+    (-1, False): "missed",
+    (-1, True): "found",
+}
 
 
 class Demo(NamedTuple):
@@ -51,23 +57,21 @@ def run(args: argparse.Namespace) -> int:
     picture = make_room_for(args.output / "demo.png")
     scores = make_room_for(args.output / "scores.csv")
     with locked(args.output):
-        demo = _compute(args.surface, args.epochs, args.seed)
+        sizes = {"n_train": _N_TRAIN, "n_calibration": _N_CALIBRATION}
+        surfaces = load_surfaces(args.surface, **sizes, random_state=args.seed)
+        detector = PatchAutoencoderDetector(
+            epochs=args.epochs, random_state=args.seed, verbose=1
+        )
+        trial = fit_and_score(detector, surfaces.train, surfaces.test)
+        # Training tiles overlap: those held out are not new, their threshold too low.
+        detector.calibrate(surfaces.calibration)
+        results = detector.inspect(surfaces.test)
+        demo = Demo(args.surface, surfaces, detector, trial, results)
         write_atomically(scores, scores_csv(demo))
         write_atomically(picture, encode(draw(demo, _histogram(demo))))
     print(report(demo))  # when all is written: who reads this may not wait
     print(f"picture        {picture}\nscores         {scores}")
     return 0
-
-
-def _compute(name: str, epochs: int, seed: int) -> Demo:
-    surfaces = load_surfaces(
-        name, n_train=_N_TRAIN, n_calibration=_N_CALIBRATION, random_state=seed
-    )
-    detector = PatchAutoencoderDetector(epochs=epochs, random_state=seed, verbose=1)
-    trial = fit_and_score(detector, surfaces.train, surfaces.test)
-    # Training tiles overlap: those held out are not new, and their threshold too low.
-    detector.calibrate(surfaces.calibration)
-    return Demo(name, surfaces, detector, trial, detector.inspect(surfaces.test))
 
 
 def report(demo: Demo) -> str:
@@ -86,8 +90,8 @@ def report(demo: Demo) -> str:
         "AU-PRO": f"{pixels['au_pro']:.3f}",
         "threshold": f"{detector.pixel_threshold_:.4g}",
         "defects found": rate_in_words(images["detections"], images["n_defective"]),
-        "false alarms": f"{alarms}; promised: at most {promised} where tiles are like "
-        "those for the threshold",
+        "false alarms": f"{alarms}; promised: at most {promised} on tiles like "
+        "those that set the threshold",
         "training": f"{trial.training_seconds:.0f} seconds",
         "scoring": f"{trial.images_per_second:.0f} images a second",
     }
@@ -96,9 +100,8 @@ def report(demo: Demo) -> str:
 
 def scores_csv(demo: Demo) -> str:
     """Return the results of the test tiles as the text of a CSV file."""
-    text = io.StringIO()
+    text, names = io.StringIO(), ["score", "decision", "p_value", "verdict"]
     writer = csv.writer(text, lineterminator="\n")
-    names = ["score", "decision", "p_value", "verdict"]
     writer.writerow(["tile", "kind", *names])
     for i, result in enumerate(demo.results):
         values = (getattr(result, name) for name in names)
@@ -111,8 +114,7 @@ def draw(demo: Demo, histogram: Image.Image | None = None) -> NDArray[np.uint8]:
     kinds = list(demo.surfaces.kinds)
     good = [i for i, kind in enumerate(kinds) if kind == "good"][:_N_GOOD_SHOWN]
     chosen = good + [kinds.index(kind) for kind in sorted(set(kinds) - {"good"})]
-    columns = [_column(demo, i) for i in chosen]
-    sheet = np.concatenate(columns, axis=1)
+    sheet = np.concatenate([_column(demo, i) for i in chosen], axis=1)
     if histogram is None:
         return sheet
     width = sheet.shape[1]
@@ -128,10 +130,7 @@ def _column(demo: Demo, i: int) -> NDArray[np.uint8]:
     truth[find_boundaries(mask, mode="thick")] = _SKY_BLUE
     threshold = float(demo.detector.pixel_threshold_)
     heat = _enlarged(heat_map_image(tile, result.anomaly_map, threshold))
-    if demo.surfaces.y_test[i] == 1:
-        verdict = "false alarm" if result.is_anomaly else "passed"
-    else:
-        verdict = "found" if result.is_anomaly else "missed"
+    verdict = _VERDICTS[demo.surfaces.y_test[i], result.is_anomaly]
 
     side = len(truth)
     column = Image.new(

@@ -3,8 +3,6 @@
 import argparse
 import math
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from skad.cli.commands import check_not_read, parameters_of, print_threshold
@@ -17,7 +15,8 @@ from skad.images.roi import check_roi
 from skad.model_io.model_file import save
 from skad.network.checkpoint import forget, hold
 
-_BYTES_IN_MEMORY = 2**30  # of training images, at most
+_BYTES_IN_MEMORY = 2**30  # of images that are decoded once, not in every epoch
+_TRAINING = ("patch_size", "epochs", "batch_size", "device")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,35 +30,23 @@ def run(args: argparse.Namespace) -> int:
     unfinished = args.model.with_name(f"{args.model.name}.unfinished")
     # The unfinished training is kept until the model is stored.
     with locked(args.model), hold(unfinished) as checkpoint:
-        return _fit(args, files, checkpoint)
-
-
-def _fit(args: argparse.Namespace, files: Sequence[Path], checkpoint: Any) -> int:
-    sizes = parameters_of(args, "image_size")
-    images = ImageFolder(files, **sizes, gray=args.gray)
-    height, width = images.shape[1:3]
-    training = ("patch_size", "epochs", "batch_size", "device")
-    detector = PatchAutoencoderDetector(
-        **parameters_of(args, *training, "target_fpr", "contamination"),
-        roi=check_roi(args.roi, (height, width), images),
-        random_state=args.seed,
-        verbose=1,
-    )
-    print(f"learning from {len(images)} images in {args.folder}")
-    if args.restart:
-        forget(checkpoint.path)
-    detector.fit(_in_memory_if_small(images), checkpoint=checkpoint)
-    detector.provenance_["source"] = str(args.folder)
-    save(detector, args.model)
+        images = ImageFolder(files, **parameters_of(args, "image_size"), gray=args.gray)
+        height, width = images.shape[1:3]
+        detector = PatchAutoencoderDetector(
+            **parameters_of(args, *_TRAINING, "target_fpr", "contamination"),
+            roi=check_roi(args.roi, (height, width), images),
+            random_state=args.seed,
+            verbose=1,
+        )
+        print(f"learning from {len(images)} images in {args.folder}")
+        if args.restart:
+            forget(unfinished)
+        n_bytes = math.prod(images.shape) * images.dtype.itemsize
+        X: Any = images if n_bytes > _BYTES_IN_MEMORY else images.in_memory()
+        detector.fit(X, checkpoint=checkpoint)
+        detector.provenance_["source"] = str(args.folder)
+        save(detector, args.model)
     print_threshold(detector)
-    n = len(detector.calibration_scores_)
-    print(f"calibration    {n} images that training did not see")
+    print(f"calibration    {len(detector.calibration_scores_)} held-out images")
     print(f"model          {args.model}")
     return 0
-
-
-def _in_memory_if_small(images: ImageFolder) -> Any:
-    """Hold images decoded where they fit, not to decode them in every epoch."""
-    if math.prod(images.shape) * images.dtype.itemsize > _BYTES_IN_MEMORY:
-        return images
-    return images.in_memory()

@@ -3,8 +3,7 @@
 import argparse
 
 from skad.cli.commands import print_threshold
-from skad.cli.score_table import TABLE
-from skad.cli.scoring import HEAT_MAPS, score_files
+from skad.cli.scoring import HEAT_MAPS, TABLE, score_files
 from skad.model_io.model_file import load
 
 

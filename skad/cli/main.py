@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from skad.cli.arguments import make_parser
-from skad.common.streams import Forgiving
+from skad.common.bars import Forgiving
 
 # Reported in one line; torch raises a RuntimeError where memory runs out.
 _ERRORS = (ValueError, OSError, ImportError, RuntimeError, MemoryError)

@@ -1,14 +1,31 @@
 """Progress bars on the standard error stream, with warnings above them."""
 
+import io
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from tqdm.auto import tqdm
 
-from skad.common.streams import Forgiving
+class Forgiving:
+    """A text stream that may be absent, full or without a reader."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = io.StringIO() if stream is None else stream
+
+    def write(self, text: str) -> None:
+        """Write if possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush if possible."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager
@@ -19,21 +36,20 @@ def bar(
 
     It appears on terminals; with `anywhere`, in notebooks and log files, too.
     """
+    from tqdm.auto import tqdm  # slow to import
+
     hidden = not shown or (False if anywhere else None)  # None: if no terminal
-    stream = Forgiving(sys.stderr)
+    stream, before = Forgiving(sys.stderr), warnings.showwarning
     with tqdm(
         items, file=stream, disable=hidden, dynamic_ncols=True, **options
     ) as progress:
-        if progress.disable:
-            yield progress
-            return
-        before = warnings.showwarning
 
         def show_above(*args: Any, **named: Any) -> None:
             with tqdm.external_write_mode(file=progress.fp):
                 before(*args, **named)
 
-        warnings.showwarning = show_above
+        if not progress.disable:
+            warnings.showwarning = show_above
         try:
             yield progress
         finally:
@@ -42,4 +58,4 @@ def bar(
 
 def say(text: str, above: Any) -> None:
     """Write a line on the standard error stream, above a bar if that is shown."""
-    tqdm.write(text, file=getattr(above, "fp", Forgiving(sys.stderr)))
+    above.write(text, file=getattr(above, "fp", Forgiving(sys.stderr)))

@@ -130,8 +130,12 @@ def _search(places: list[Path], recursive: bool) -> list[Path]:
 
 def _files_in(folder: Path, recursive: bool) -> list[Path]:
     """List the files of a folder; broken links, too, to be named as unreadable."""
+
+    def fail(error: OSError) -> None:  # os.walk passes over unreadable folders
+        raise error
+
     found: list[Path] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if recursive and not f.startswith(".")]
         found += [Path(here, name) for name in names]
     return sorted(found, key=_parts)

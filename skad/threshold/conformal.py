@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv
 
 from skad.common.checks import as_float
 from skad.common.labels import (
@@ -188,6 +187,8 @@ def _candidate_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _clopper_pearson(k: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
     """Return the exact 1 - alpha confidence interval of a rate, k of n [3]_."""
+    from scipy.special import betaincinv  # slow to import; `skad info` needs none
+
     low = betaincinv(k, n - k + 1, alpha / 2) if k else 0.0
     high = betaincinv(k + 1, n - k, 1 - alpha / 2) if k < n else 1.0
     return float(low), float(high)
