@@ -28,11 +28,11 @@ class WatchedGroupKFold(GroupKFold):
             yield train, test
 
 
-def search(detector, X, y, parts):
+def search(detector, X, y, parts, sizes):
     folds = WatchedGroupKFold(2)
     found = GridSearchCV(
         detector,
-        {"patch_size": [8, 16]},
+        {"patch_size": sizes},
         scoring=SCORERS,
         refit="balanced_accuracy",
         cv=folds,
@@ -43,7 +43,7 @@ def search(detector, X, y, parts):
     return found
 
 
-def main(epochs=20, tile_size=64):
+def main(epochs=20, tile_size=64, sizes=(8, 16)):
     surfaces = load_surfaces("brick", tile_size=tile_size, n_train=40, n_test=20)
     X = np.concatenate([surfaces.train, surfaces.test])
     y = np.concatenate([np.ones(len(surfaces.train), int), surfaces.y_test])
@@ -57,7 +57,7 @@ def main(epochs=20, tile_size=64):
             print(f"metadata routing {'on' if routing else 'off'}:")
             if routing:
                 detector.set_fit_request(groups=True)
-            searches[routing] = search(detector, X, y, parts)
+            searches[routing] = search(detector, X, y, parts, list(sizes))
         try:
             cross_validate(detector, X, y, params={"sample_weight": np.ones(len(X))})
         except TypeError as error:

@@ -8,29 +8,8 @@ from skad.benchmark.evaluation import (
     figures_by_kind,
     figures_of_images,
     figures_of_pixels,
-    fit_and_score,
 )
 from skad.metrics import au_pro_score, image_auroc_score, pixel_auroc_score
-
-
-class Brightness:
-    """Scores an image by its mean, and remembers what it was fitted on."""
-
-    def fit(self, X):
-        self.fitted_on = X
-
-    def score_samples(self, X):
-        return X.mean(axis=(1, 2))
-
-
-def test_fit_and_score_fits_on_the_one_and_scores_the_other():
-    train, test = np.zeros((3, 2, 2)), np.arange(8.0).reshape(2, 2, 2)
-    detector = Brightness()
-    trial = fit_and_score(detector, train, test)
-    assert detector.fitted_on is train
-    assert trial.scores.tolist() == [1.5, 5.5]
-    assert trial.training_seconds > 0
-    assert trial.images_per_second > 0
 
 
 def test_images_are_counted_at_the_threshold():

@@ -38,14 +38,16 @@ def test_an_example_says_what_it_shows_and_how_to_run_it(path):
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
 def test_example_old_script(example, tmp_path, monkeypatch, capsys):
-    write_surfaces = example("old_script").write_surfaces
-    write_surfaces(tmp_path)
+    module = example("old_script")
+    module.write_surfaces(tmp_path)
     for path in [*(tmp_path / "Train").iterdir(), *(tmp_path / "Test").iterdir()]:
         if int(path.stem) > 7:
             path.unlink()
+    new, small = module.AD, {"img_size": (32, 32)}
+    monkeypatch.setattr(module, "AD", lambda n: new(n, **small if n == "AD1" else {}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["old_script.py", ".", "--epochs", "1"])
-    example("old_script").main()
+    module.main()
     assert capsys.readouterr().out.count(", score ") == 8
     assert len(os.listdir("Output")) == 9
     assert os.listdir("Output/hardcore") == ["00.png"]
@@ -67,13 +69,13 @@ def test_example_search_thresholds(example, capsys, trainings, tmp_path):
     files, y = module.labelled_files(tmp_path / "test")
     assert [file.parent.name == "good" for file in files] == (y == 1).tolist()
     search, frozen, found, n_fits, n_trainings = module.main(**TINY, root=tmp_path)
-    assert n_fits == 8 * 3 + 1
-    assert n_trainings == [3 + 1, 1]
-    assert len(trainings) == 3 + 1 + 1
+    assert n_fits == 4 * 2 + 1
+    assert n_trainings == [2 + 1, 1]
+    assert len(trainings) == 2 + 1 + 1
     assert len(set(search.cv_results_["mean_test_score"])) > 1  # thresholds did differ
     assert frozen.best_estimator_.predict(files).shape == (30,)
     assert found.value >= max(frozen.cv_results_["mean_test_score"]) - 1e-9
-    assert "fits by the search: 25, trainings: 4" in capsys.readouterr().out
+    assert "fits by the search: 9, trainings: 3" in capsys.readouterr().out
 
 
 def test_example_roc_curve(example, tmp_path):
@@ -135,7 +137,7 @@ def test_example_parallel_search(example, monkeypatch):
 
 
 def test_example_metadata_routing(example, capsys):
-    searches = example("metadata_routing").main(**TINY)
+    searches = example("metadata_routing").main(**TINY, sizes=(8,))
     off, on = (searches[i].best_estimator_.calibration_scores_ for i in (False, True))
     assert len(on) < len(off)  # one image of each part
     assert not sklearn.get_config()["enable_metadata_routing"]  # left as it was

@@ -314,7 +314,7 @@ def test_info_says_what_a_model_is(model, good, tmp_path, capsys):
 def test_benchmark_writes_results_and_a_table(tmp_path, capsys, monkeypatch):
     def answer(call, path, seed, parameters, model):
         if seed:
-            return {"error": "no", "notes": ["error: no"]}
+            raise ValueError("no")
         return FIGURES | {"defects": {"dot": FIGURES | {"n_defective": 1}}}
 
     monkeypatch.setattr(_runs, "in_a_process", answer)
@@ -333,7 +333,7 @@ def test_benchmark_writes_results_and_a_table(tmp_path, capsys, monkeypatch):
     assert result["parameters"] == {"patch_size": [4, 8], "image_size": 16}
     assert main([*command, "--seeds", "0", "1"]) == 1
     said = capsys.readouterr().err
-    assert "part, seed 1: error: no\nskad: 1 of 2 runs failed\n" in said
+    assert "part, seed 1: error: ValueError: no\nskad: 1 of 2 runs failed\n" in said
 
 
 # --- Errors -----------------------------------------------------------------------

@@ -42,11 +42,8 @@ def write(path, pixels):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in SCRIPTS])
-def test_every_script_can_be_imported_and_names_its_command(name, script):
-    module = script(name)
-    assert callable(module.main)
-    docs = [*Path(__file__).parents[1].glob("docs/*.md")]
-    assert any(f"benchmarks/{name}.py" in page.read_text() for page in docs)
+def test_every_script_can_be_imported(name, script):
+    assert callable(script(name).main)
 
 
 def test_the_ablation_takes_stored_detectors_and_knows_their_parts(

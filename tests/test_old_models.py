@@ -160,7 +160,7 @@ def test_convert_without_good_images_says_what_is_missing(root, capsys):
     assert "--good FOLDER" in said.err
     assert said.out == "model          m.safetensors\n"
     assert main(["info", "m.safetensors"]) == 0
-    assert "learned        elsewhere; taken over at 20" in capsys.readouterr().out
+    assert "learned        fitted_at=20" in capsys.readouterr().out
     assert main(["score", "m.safetensors", "Dataset/Test"]) == 2
     assert "no threshold yet, and so no verdicts" in capsys.readouterr().err
     assert not Path("skad-scores").exists()

@@ -1,9 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,41 +39,12 @@ def calls(monkeypatch):
     """Replaces the processes by prepared figures, and lists the runs asked for."""
     calls = []
 
-    def answer(path, seed, parameters, model):
+    def answer(call, path, seed, parameters, model):
         calls.append((path.name, seed))
         return dict(FIGURES)
 
-    monkeypatch.setattr(_runs, "_run_in_a_process", answer)
+    monkeypatch.setattr(_runs, "in_a_process", answer)
     return calls
-
-
-# --- One run ----------------------------------------------------------------------
-
-
-def test_one_run_measures_everything(root):
-    (root / "disc/ground_truth/square/1_mask.png").rename(root / "mask.png")
-    result = run_one(root / "disc", 0, QUICK)
-    assert result["pixel_auroc"] is None
-    assert result["au_pro"] is None
-    (note,) = result["notes"]
-    assert "1 defective image(s) have no mask" in note
-    assert note.endswith("square/1.png")
-    (root / "mask.png").rename(root / "disc/ground_truth/square/1_mask.png")
-    again = run_one(root / "disc", 0, QUICK)
-    for key in ("image_auroc", "threshold"):
-        assert again[key] == result[key]  # equal seeds
-    assert set(again) == set(FIGURES)
-    assert json.loads(json.dumps(again, allow_nan=False)) == again
-    counted = {key: again[key] for key in ("n_train", "n_good", "n_defective")}
-    assert counted == {"n_train": 10, "n_good": 1, "n_defective": 2}
-    for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate"):
-        assert 0 <= again[key] <= 1
-    assert again["peak_memory_mb"] > 50  # torch alone takes more
-    for key, value in again["defects"]["square"].items():
-        assert value == again[key]  # there is no other kind
-
-
-# --- Processes --------------------------------------------------------------------
 
 
 def test_a_run_has_a_process_of_its_own_and_stores_its_detector(root, tmp_path):
@@ -93,70 +59,42 @@ def test_a_run_has_a_process_of_its_own_and_stores_its_detector(root, tmp_path):
     assert detector.pixel_threshold_ == result["threshold"]
     assert detector.random_state == 5
     assert run(root, parameters=QUICK, **options) == [result]  # not run again
+    # It measures everything, and equal seeds give equal figures.
+    again = run_one(root / "ring", 5, QUICK)
+    assert set(again) == {*FIGURES, "platform", "cpus"}
+    assert json.loads(json.dumps(again, allow_nan=False)) == again
+    counted = {key: again[key] for key in ("n_train", "n_good", "n_defective")}
+    assert counted == {"n_train": 10, "n_good": 1, "n_defective": 2}
+    for key in ("image_auroc", "pixel_auroc", "au_pro", "detection_rate", "threshold"):
+        assert again[key] == result[key]
+    assert again["peak_memory_mb"] > 50  # torch alone takes more
+    for key, value in again["defects"]["square"].items():
+        assert value == again[key]  # there is no other kind
 
 
-def fail(path, seed, parameters, model):
-    if path.name == "ring":
-        os._exit(7)
-    raise ValueError("no good")
+def test_images_of_several_sizes_run_without_masks_too(root):
+    write(root / "disc/test/square/1.png", np.full((30, 20), 100, dtype=np.uint8))
+    (root / "disc/ground_truth/square/1_mask.png").unlink()
+    result = run_one(root / "disc", 0, QUICK | {"image_size": 16})
+    assert result["pixel_auroc"] is None
+    assert result["au_pro"] is None
+    note = result["notes"][-1]
+    assert "1 defective image(s) have no mask" in note
+    assert note.endswith("square/1.png")
 
 
-def test_an_error_or_a_crash_costs_one_run(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_runs, "run_one", fail)
+def test_an_error_costs_one_run(root, tmp_path, monkeypatch, capsys):
+    def answer(call, path, *settings):
+        if path.name == "disc":
+            raise ValueError("no good")
+        return dict(FIGURES)
+
+    monkeypatch.setattr(_runs, "in_a_process", answer)
     output = tmp_path / "results.json"
-    failed, crashed = run(root, seeds=[0], output=output, verbose=1)
+    failed, done = run(root, seeds=[0], output=output, verbose=1)
     assert failed["error"] == "ValueError: no good"
     assert "disc, seed 0: error: ValueError: no good\n" in capsys.readouterr().err
-    assert crashed["error"].startswith("BrokenProcessPool: ")
-    assert not output.exists()  # so that a rerun tries again
-
-
-WAIT_IN_THE_CHILD = """
-import os, sys, time
-from pathlib import Path
-from skad.benchmark import runs as _runs
-
-def wait(path, seed, parameters, model):
-    Path(parameters["told"]).write_text(str(os.getpid()))
-    time.sleep(300)
-
-_runs.run_one = wait
-if __name__ == "__main__":
-    _runs.run(sys.argv[1], seeds=[0], parameters={"told": sys.argv[2]})
-"""
-
-
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def wait_for(condition, seconds=60):
-    """Return what a condition gives as soon as that is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("stop", ["kill", "interrupt"])
-def test_a_stopped_benchmark_leaves_no_process_behind(root, tmp_path, stop):
-    script, told = tmp_path / "script.py", tmp_path / "pid"
-    script.write_text(WAIT_IN_THE_CHILD)
-    command = [sys.executable, str(script), str(root / "disc"), str(told)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
-        pid = wait_for(lambda: told.exists() and told.read_text())
-        parent.kill() if stop == "kill" else parent.send_signal(2)
-    assert wait_for(lambda: not is_running(pid))
-
-
-# --- Many runs --------------------------------------------------------------------
+    assert json.loads(output.read_text()) == [done]  # so that a rerun tries again
 
 
 def test_chosen_categories_run_once_with_each_seed(root, calls):
@@ -180,7 +118,7 @@ def test_what_is_stored_is_not_run_again(root, calls, tmp_path):
 
 def test_an_interrupted_benchmark_goes_on(root, calls, tmp_path, monkeypatch):
     output = tmp_path / "results.json"
-    answer = _runs._run_in_a_process
+    answer = _runs.in_a_process
 
     def stop_at_the_second(*args):
         if calls:
@@ -188,7 +126,7 @@ def test_an_interrupted_benchmark_goes_on(root, calls, tmp_path, monkeypatch):
         return answer(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_runs, "_run_in_a_process", stop_at_the_second)
+        patch.setattr(_runs, "in_a_process", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(root, seeds=[0], output=output)
     assert len(json.loads(output.read_text())) == 1
@@ -218,7 +156,7 @@ def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     assert len(json.loads(output.read_text())) == 1 + added
 
 
-def test_places_are_looked_at_before_the_first_run(root, calls, tmp_path):
+def test_places_and_parameters_are_checked_before_the_first_run(root, calls, tmp_path):
     (tmp_path / "models" / "ring-1.safetensors").mkdir(parents=True)
     with pytest.raises(OSError, match=r"ring-1\.safetensors is a folder"):
         run(root, seeds=[0, 1], models=tmp_path / "models")
@@ -227,4 +165,7 @@ def test_places_are_looked_at_before_the_first_run(root, calls, tmp_path):
     with pytest.raises(ValueError, match=r"does not hold results .*--fresh"):
         run(root, output=output)
     assert output.read_text() == '{"a": 1}'
+    for name, value in (("epochs", 0), ("patch_size", 1), ("image_size", (8, 0))):
+        with pytest.raises(ValueError, match=name):
+            run(root, parameters={name: value})
     assert calls == []

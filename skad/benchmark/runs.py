@@ -7,15 +7,11 @@ costs one run; results are stored after every run.
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import platform
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from itertools import product
@@ -30,6 +26,7 @@ from skad.benchmark.evaluation import (
     fit_and_score,
 )
 from skad.benchmark.mvtec import find_categories, fingerprint, load_category
+from skad.benchmark.process import in_a_process
 from skad.common.bars import bar, say
 from skad.common.checks import check_size
 from skad.common.files import make_room_for, write_atomically
@@ -95,7 +92,11 @@ def run(
             if same and (model is None or same[0].get("model") == _sha256(model)):
                 result = same[0]
             else:
-                outcome = in_a_process(run_one, folder, seed, parameters, model)
+                try:
+                    outcome = in_a_process(run_one, folder, seed, parameters, model)
+                except Exception as error:
+                    said = f"{type(error).__name__}: {error}"
+                    outcome = {"error": said, "notes": [f"error: {said}"]}
                 result = settings | outcome
                 if output is not None and "error" not in result:
                     stored = [r for r in stored if r not in same] + [result]
@@ -205,29 +206,3 @@ def peak_memory_mb() -> float:
         return math.nan
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def in_a_process(call: Callable[..., Result], *args: Any) -> Result:
-    """Call a function in a new process, which ends when this one is stopped."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _end_with_the_parent) as pool:
-        worker = pool.submit(os.getpid).result()
-        try:
-            return pool.submit(call, *args).result()
-        except Exception as error:  # a BrokenProcessPool where the process died
-            said = f"{type(error).__name__}: {error}"
-            return {"error": said, "notes": [f"error: {said}"]}
-        except BaseException:  # this process is told to stop
-            os.kill(worker, signal.SIGTERM)
-            raise
-
-
-def _end_with_the_parent() -> None:
-    """Let this process end when its parent does, also where that one was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()  # type: ignore[union-attr]
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -84,7 +84,9 @@ def _cell(values: Any) -> str:
     mean, deviation = values.mean(), values.std()
     decimals = _DECIMALS.get(values.name, 0)
     text = f"{mean:.{decimals}f}" if mean == mean else "-"
-    return f"{text} ± {deviation:.{decimals}f}" if round(deviation, decimals) > 0 else text
+    return (
+        f"{text} ± {deviation:.{decimals}f}" if round(deviation, decimals) > 0 else text
+    )
 
 
 def _rate(successes: int, n: int) -> str:
