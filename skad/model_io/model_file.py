@@ -21,6 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from skad import __version__
 from skad.common.files import make_room_for, write_atomically
+from skad.common.torch_settings import limit_threads
 from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
@@ -101,6 +102,7 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         raise OSError(error.errno, reason, str(path)) from error
 
 
+@limit_threads()
 def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     """Load a detector that `save` stored.
 
