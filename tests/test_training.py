@@ -8,7 +8,6 @@ from skad.network import model as _model
 from skad.network.preparation import Variation
 from skad.network.training import (
     Optimizer,
-    compute_losses,
     shuffled,
     train,
     warn_of_memory,
@@ -90,18 +89,6 @@ def test_the_loss_is_the_weighted_geometric_mean_of_both(trained):
         assert loss["loss"] == pytest.approx(mean, rel=0.01)
 
 
-def test_a_perfect_reconstruction_leaves_the_gradients_finite():
-    network, black = new_network().train(), torch.zeros(4, 1, 32, 32)
-    for parameter in network.to_image.parameters():
-        torch.nn.init.zeros_(parameter)
-    losses = compute_losses(network, black, black, black)
-    assert losses["reconstruction_loss"] == 0
-    losses["loss"].log().backward()
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    assert gradients
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
 def test_the_network_ends_as_the_average_of_its_last_steps():
     network, steps = new_network(), []
     run(network, discs(8), after=lambda *_: steps.append(weights(network)), n_steps=20)
@@ -130,7 +117,6 @@ def test_few_steps_and_images(n_images, n_steps):
 def test_equal_generators_train_equal_networks_and_nothing_else_changes():
     images = discs()
     before, state = images.clone(), torch.get_rng_state()
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
     found = []
     for seed in (0, 0, 1):
         network = new_network()
@@ -141,8 +127,6 @@ def test_equal_generators_train_equal_networks_and_nothing_else_changes():
     assert not torch.equal(first["down2.0.0.weight"], other["down2.0.0.weight"])
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
-    found = np.random.get_state(legacy=False)  # noqa: NPY002
-    np.testing.assert_equal(found, numpy_state)
 
 
 def test_nothing_is_shown_outside_the_roi():
@@ -157,14 +141,13 @@ def test_nothing_is_shown_outside_the_roi():
         assert x[:, :, roi == 1].any()
 
 
-@pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 2)])
+@pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (3, 8), (1, 2)])
 def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
     order = shuffled([], n_images, batch_size, 0, 20, generator())
     batches = np.concatenate(list(order))
-    assert [len(b) for b in batches] == [batch_size] * 20
-    shown = np.concatenate(batches)
-    passes = [shown[i : i + n_images].tolist() for i in range(0, len(shown), n_images)]
-    *whole, rest = passes
+    assert batches.shape == (20, batch_size)
+    shown = batches.flatten().tolist()
+    *whole, rest = [shown[i : i + n_images] for i in range(0, len(shown), n_images)]
     assert all(sorted(indices) == list(range(n_images)) for indices in whole)
     assert len(set(rest)) == len(rest)
     if n_images > 3:

@@ -64,10 +64,6 @@ class Preparation:
         height, width = self.working_size
         return _pad(x[..., :height, :width].flip(axis))
 
-    def is_symmetric(self, axis: int) -> bool:
-        """Tell whether the roi of an image flipped along this axis is the same."""
-        return self.roi is None or torch.equal(self.roi.flip(axis - 2), self.roi)
-
     def undo(self, images: Tensor) -> Tensor:
         """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
         images = self._resize(images).permute(0, 2, 3, 1).double()
@@ -196,13 +192,15 @@ def measure_variation(
         shading.append(shades(x))
         flipped = [preparation.flipped(x, axis) for axis in _AXES]
         descriptors.append(torch.stack([_describe(view) for view in (x, *flipped)]))
-    flips = filter(preparation.is_symmetric, _good_flips(descriptors))
+    flips, roi = _good_flips(descriptors), preparation.roi
+    if roi is not None:
+        flips = tuple(a for a in flips if torch.equal(roi.flip(a - 2), roi))
     return Variation(
         noise_level=float(torch.stack(noises).median()) + _LEAST_NOISE,
         brightness=float(torch.stack(means).std(correction=0)),
         contrast=float(torch.stack(deviations).std(correction=0)),
         shading=float(torch.cat(shading).std(0, correction=0).mean()),
-        flips=tuple(flips),
+        flips=flips,
     )
 
 

@@ -76,10 +76,7 @@ class _Windows(NamedTuple):
 
 @limit_threads(1)
 def add_anomalies(
-    images: Tensor,
-    patch_sizes: tuple[int, ...],
-    noise_level: float,
-    rng: Generator,
+    images: Tensor, patch_sizes: tuple[int, ...], noise_level: float, rng: Generator
 ) -> tuple[Tensor, Tensor]:
     """Return standardised images (n, C, H, W) with anomalies, and their visibility.
 
@@ -95,8 +92,7 @@ def add_anomalies(
     for sizes, are_lines in _size_ranges(patch_sizes, max(height, width)):
         side = _window_side(float(sizes[1].max()))
         n_rounds = round(2 * _COVERED * height * width / (longest * side))
-        n_rounds = max(_FEWEST_ROUNDS, n_rounds)
-        windows = _place(images, weight, n_rounds, side, sizes, rng)
+        windows = _place(images, weight, max(_FEWEST_ROUNDS, n_rounds), sizes, rng)
         _paste(images, changed, visibility, windows, are_lines, noise_level, rng)
     shape = (n, height, width, -1)
     return changed.view(shape).movedim(3, 1), visibility.view(shape).movedim(3, 1)
@@ -119,8 +115,7 @@ def _size_ranges(
 
 
 def _window_side(size: float) -> int:
-    """Return the side of windows around anomalies of this size and their soft rim."""
-    return math.ceil(1.5 * size) + 4
+    return math.ceil(1.5 * size) + 4  # of the anomaly and its soft rim
 
 
 def foreground_weight(images: Tensor) -> Tensor:
@@ -137,18 +132,14 @@ def foreground_weight(images: Tensor) -> Tensor:
 
 
 def _place(
-    images: Tensor,
-    weight: Tensor,
-    n_rounds: int,
-    side: int,
-    sizes: Tensor,
-    rng: Generator,
+    images: Tensor, weight: Tensor, n_rounds: int, sizes: Tensor, rng: Generator
 ) -> _Windows:
     """Place an anomaly in half of the images each round, and a window around it."""
     n, _, height, width = images.shape
     orders = [randperm(n, rng) for _ in range(n_rounds)]
     image = torch.cat([order[: -(-n // 2)] for order in orders])
     row, column = _draw_places(images, weight, image, rng)
+    side = _window_side(float(sizes[1].max()))
     h, w = min(side, height), min(side, width)
     top = (row - h // 2).clamp(0, height - h)
     left = (column - w // 2).clamp(0, width - w)
@@ -211,8 +202,8 @@ def _paste(
     rng: Generator,
 ) -> None:
     """Paste an anomaly into every window of `changed` and `visibility` (pixels, …)."""
-    shape, shares = (_lines, _LINE_SHARES) if are_lines else (_blobs, _BLOB_SHARES)
-    opacity = shape(windows.size, windows.offsets, rng)[:, None]  # m, 1, h, w
+    shapes, shares = (_lines, _LINE_SHARES) if are_lines else (_blobs, _BLOB_SHARES)
+    opacity = shapes(windows.size, windows.offsets, rng)[:, None]  # m, 1, h, w
     own = _gather(images, windows.pixels)  # m, C, h, w
     content = _content(images, own, opacity, windows, shares, rng)
     # Small blobs stand out as points and lines by their length: they count for more.
@@ -299,8 +290,7 @@ def _content(
     shown[filled] = _fill(own[filled], opacity[filled], size[filled])
     plain, pixels = torch.where(kind == _PLAIN)[0], _pixelwise(images)
     shown[plain] = pixels[randint(len(plain), len(pixels), rng)][:, :, None, None]
-    recoloured = (kind == _SHADED) | bernoulli(m, _EXTRA_SHARE, rng)
-    recoloured = torch.where(recoloured)[0]
+    recoloured = torch.where((kind == _SHADED) | bernoulli(m, _EXTRA_SHARE, rng))[0]
     k, c = len(recoloured), own.shape[1]
     gain = 2.0 ** (_GAIN * normal(k, 1, 1, 1, rng=rng))
     light = _BRIGHTNESS * normal(k, 1, 1, 1, rng=rng)
