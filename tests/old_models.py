@@ -4,6 +4,7 @@ Nothing here is taken from skad: the files and the plain forward pass are the re
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -29,56 +30,40 @@ def named(kind, i):
 
 
 def description(shape=SHAPE):
-    """What model.to_json() gave, initialisers and the like left out."""
+    """What model.to_json() gave of the layers: class, name and settings."""
     height, width, c = shape
     bottom = [height // 8, width // 8, 4]
-    conv = {
-        "kernel_size": [5, 5],
-        "strides": [1, 1],
-        "padding": "same",
-        "data_format": "channels_last",
-        "dilation_rate": [1, 1],
-        "groups": 1,
-        "activation": "linear",
-        "use_bias": True,
-    }
-    dense = {"activation": "linear", "use_bias": True}
+    square = {"kernel_size": [5, 5], "strides": [1, 1], "padding": "same"}
     leaky = ("leaky_re_lu", "LeakyReLU", {"alpha": 0.10000000149011612})
-    pool = {"pool_size": [2, 2], "padding": "same", "strides": [2, 2]}
+    pool = ("max_pooling2d", "MaxPooling2D", {"pool_size": [2, 2], "strides": [2, 2]})
     grow = {"size": [2, 2], "interpolation": "nearest"}
+    grow = ("up_sampling2d", "UpSampling2D", grow)
+
+    def conv(filters, activation="linear"):
+        return "conv2d", "Conv2D", {**square, "filters": filters} | act(activation)
+
+    def act(activation):
+        return {"activation": activation, "use_bias": True}
+
+    def dense(units):
+        return "dense", "Dense", {"units": units} | act("linear")
+
     plan = [("input", "InputLayer", {"batch_input_shape": [None, *shape]})]
-    for filters in (8, 8, 4):
-        plan += [("conv2d", "Conv2D", conv | {"filters": filters}), leaky]
-        plan += [("max_pooling2d", "MaxPooling2D", pool)]
+    plan += [layer for filters in (8, 8, 4) for layer in (conv(filters), leaky, pool)]
     plan += [("flatten", "Flatten", {"data_format": "channels_last"})]
-    for units in (1024, 512, 64, 512, 1024, bottom[0] * bottom[1] * 4):
-        plan += [("dense", "Dense", dense | {"units": units}), leaky]
+    units = (1024, 512, 64, 512, 1024, bottom[0] * bottom[1] * 4)
+    plan += [layer for n in units for layer in (dense(n), leaky)]
     plan += [("reshape", "Reshape", {"target_shape": bottom})]
-    for filters in (4, 8, 8):
-        plan += [("conv2d", "Conv2D", conv | {"filters": filters}), leaky]
-        plan += [("up_sampling2d", "UpSampling2D", grow)]
-    last = conv | {"filters": c, "activation": "sigmoid"}
-    plan += [("conv2d", "Conv2D", last)]
-    layers, counts = [], {}
+    plan += [layer for filters in (4, 8, 8) for layer in (conv(filters), leaky, grow)]
+    plan += [conv(c, "sigmoid")]
+    layers, counts = [], Counter()
     for stem, kind, config in plan:
-        name = named(stem, counts.get(stem, 0))
-        counts[stem] = counts.get(stem, 0) + 1
-        before = [[[layers[-1]["name"], 0, 0, {}]]] if layers else []
-        config = {"name": name, "trainable": True, "dtype": "float32"} | config
-        layer = {"class_name": kind, "config": config, "name": name}
-        layers.append(layer | {"inbound_nodes": before})
-    config = {
-        "name": "model",
-        "layers": layers,
-        "input_layers": [["input", 0, 0]],
-        "output_layers": [[layers[-1]["name"], 0, 0]],
-    }
-    return {
-        "class_name": "Functional",
-        "config": config,
-        "keras_version": "2.9.0",
-        "backend": "tensorflow",
-    }
+        name = named(stem, counts[stem])
+        counts[stem] += 1
+        config = {"name": name, "dtype": "float32"} | config
+        layers.append({"class_name": kind, "config": config, "name": name})
+    config = {"name": "model", "layers": layers}
+    return {"class_name": "Functional", "config": config, "keras_version": "2.9.0"}
 
 
 def random_weights(shape=SHAPE, seed=0):
@@ -96,8 +81,6 @@ def random_weights(shape=SHAPE, seed=0):
 
 def write_weights(group, weights, layers):
     group.attrs["layer_names"] = layers
-    group.attrs["backend"] = "tensorflow"
-    group.attrs["keras_version"] = "2.9.0"
     for layer in layers:
         own = group.create_group(layer)
         names = [f"{layer}/kernel:0", f"{layer}/bias:0"] if layer in weights else []
@@ -115,8 +98,6 @@ def write_model(stem, shape=SHAPE, *, seed=0, whole=False):
     weights = random_weights(shape, seed)
     with h5py.File(f"{stem}.h5", "w") as file:
         if whole:  # as model.save writes it
-            file.attrs["model_config"] = json.dumps(told)
-            file.attrs["training_config"] = json.dumps({"loss": "mse"})
             file.create_group("optimizer_weights").create_dataset("iter:0", data=7)
             write_weights(file.create_group("model_weights"), weights, layers)
         else:

@@ -146,7 +146,7 @@ class DenseAutoencoderDetector(ImageDetector):
         mapper.to(resolve_device(self.device))
         followed = following(self, X, y, int(self.epochs))
         with training_settings(), followed as progress:
-            history = self._train(mapper, data, progress)
+            history = self._train(mapper, data, progress) if self.epochs else []
             scores, means = mapper.score_images(images.subset(data.split.calibration))
             self._finish_fit(X, data, Learned(mapper, scores, means, history))
         return self
