@@ -233,15 +233,22 @@ NOT_FOR_IT = {"channels_4", "channels_7"}  # networks have one channel or three
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
-@pytest.mark.parametrize("channels", [1, 3])
-def test_checks_for_image_detectors_pass(model, colour_model, channels):
-    path = colour_model if channels == 3 else model
-    detector = DenseAutoencoderDetector(path, random_state=0)
-    storage = (skad.save, skad.load)
-    found = dict(image_checks(detector, labels=True, storage=storage))
-    of_colour = {"channels_3", "wrong_fewer_channels"}
-    of_colour |= {name for name in found if "colour" in name}
-    assert of_colour | NOT_FOR_IT <= set(found)
-    for name in found.keys() - NOT_FOR_IT:
-        if (name in of_colour) == (channels == 3):
-            found[name]()
+def test_checks_for_image_detectors_pass(model, colour_model):
+    gray, colour = (
+        dict(
+            image_checks(
+                DenseAutoencoderDetector(path, random_state=0),
+                labels=True,
+                storage=(skad.save, skad.load),
+            )
+        )
+        for path in (model, colour_model)
+    )
+    assert gray.keys() > NOT_FOR_IT
+    for name in gray.keys() - NOT_FOR_IT:
+        try:
+            gray[name]()
+        except AssertionError as error:
+            if "takes images with 1 channel" not in str(error):
+                raise
+            colour[name]()
