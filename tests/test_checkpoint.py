@@ -78,9 +78,8 @@ def assert_same_end(found, expected):
     assert all(torch.equal(tensor, expected[0][k]) for k, tensor in found[0].items())
 
 
-@pytest.mark.parametrize("stops", [(N_STEPS,), (4, 5, 6)])
-def test_it_resumes_to_the_same_end(stops, clock, tmp_path):
-    for stop in stops:
+def test_it_resumes_to_the_same_end(clock, tmp_path):
+    for stop in (4, 5, 6):
         with pytest.raises(Stopped):
             trained(open_(tmp_path / "c"), stop)
     checkpoint = open_(tmp_path / "c")

@@ -103,7 +103,7 @@ def test_the_network_ends_as_the_average_of_its_last_steps():
     assert end[counter] == steps[-1][counter]
 
 
-@pytest.mark.parametrize(("n_images", "n_steps"), [(12, 1), (12, 5), (1, 2)])
+@pytest.mark.parametrize(("n_images", "n_steps"), [(12, 1), (1, 2)])
 def test_few_steps_and_images(n_images, n_steps):
     network = new_network()
     before = weights(network)
@@ -200,7 +200,7 @@ def test_steps_of_kernels_have_about_equal_singular_values():
     assert values[0] > 2 * values[3]
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 40])
+@pytest.mark.parametrize("n_steps", [1, 9, 40])
 def test_every_number_of_steps_has_a_schedule(n_steps):
     """OneCycleLR by itself divides by zero for nine steps."""
     network = torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last)
@@ -210,6 +210,6 @@ def test_every_number_of_steps_has_a_schedule(n_steps):
         before = network.weight.detach().clone()
         optimizer.step(network(torch.ones(2, 1, 5, 5)).square().mean())
         way.append(float((network.weight.detach() - before).norm()))
-    assert all(p.isfinite().all() for p in network.parameters())
+    assert np.isfinite(way).all()
     if n_steps > 10:  # it rises, then falls
         assert way[0] < way[n_steps // 10] > way[-1]
