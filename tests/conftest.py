@@ -30,13 +30,13 @@ def threads_as_before():
 @pytest.fixture
 def trainings(monkeypatch):
     """Where every training that is really run leaves its number of images."""
-    from skad.detectors import learning as _learning
+    from skad.detectors import patch as _patch
 
-    runs, train = [], _learning.train
+    runs, train = [], _patch.train
 
     def counted(network, read, n_images, **options):
         runs.append(n_images)
         return train(network, read, n_images, **options)
 
-    monkeypatch.setattr(_learning, "train", counted)
+    monkeypatch.setattr(_patch, "train", counted)
     return runs

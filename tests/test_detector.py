@@ -19,7 +19,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 
 import skad.detectors.patch
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad.detectors.learning import learn
+from skad.detectors.patch import learn
 from skad.detectors.split import digest
 from skad.metrics import image_auroc_score
 from skad.threshold.conformal import conformal_threshold, labelled_threshold

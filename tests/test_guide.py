@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import skad.detectors.learning
+import skad.detectors.patch
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/scikit_learn.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def small(snippet):
 def ran(tmp_path_factory):
     """Run the snippets in order; return their names and the numbers of trainings."""
     names, trainings = {"__name__": "guide"}, []
-    train = skad.detectors.learning.train
+    train = skad.detectors.patch.train
 
     def counted(*args, **options):
         trainings.append(len(after))
@@ -57,7 +57,7 @@ def ran(tmp_path_factory):
     after: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
-        patch.setattr(skad.detectors.learning, "train", counted)
+        patch.setattr(skad.detectors.patch, "train", counted)
         for snippet in SNIPPETS:
             exec(small(snippet), names)
             after.append(len(trainings))

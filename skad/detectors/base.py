@@ -26,7 +26,6 @@ from skad.detectors.fitted import (
     provenance_now,
 )
 from skad.detectors.inspection import judge, regions_in_frames
-from skad.detectors.learning import Learned
 from skad.detectors.parameters import generator
 from skad.detectors.progress import CallbackSupportMixin
 from skad.detectors.regions import above
@@ -46,6 +45,7 @@ from skad.images.several_sizes import (
     maps_in_given_sizes,
     rebuilt_in_given_sizes,
 )
+from skad.scoring.anomaly_map import Mapper
 from skad.threshold.conformal import (
     check_metric,
     conformal_p_value,
@@ -53,6 +53,16 @@ from skad.threshold.conformal import (
     labelled_threshold,
     promised_fpr,
 )
+
+
+@dataclass
+class Learned:
+    """What training gives."""
+
+    mapper: Mapper
+    calibration_scores: np.ndarray  # (m,), higher = more normal
+    calibration_means: np.ndarray  # (m,), mean values of their maps
+    history: list[dict[str, float]]
 
 
 @dataclass(frozen=True)

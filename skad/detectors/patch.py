@@ -1,15 +1,20 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
+import torch
+from torch import Tensor
 
+from skad import __version__
 from skad.common.checks import check_pickles, check_size, is_whole
-from skad.common.torch_settings import training_settings
-from skad.detectors.base import ImageDetector
-from skad.detectors.fitted import Fitted
-from skad.detectors.learning import Learned, TrainingParameters, TrainingTask, learn
+from skad.common.torch_settings import limit_threads, training_settings
+from skad.detectors.base import ImageDetector, Learned
 from skad.detectors.parameters import (
     CONSTRAINTS,
     image_size,
@@ -19,10 +24,33 @@ from skad.detectors.parameters import (
     resolve_device,
 )
 from skad.detectors.progress import Progress, following, with_callbacks
-from skad.images.inputs import Images
+from skad.images.inputs import Images, batches_of
 from skad.images.roi import roi_for
 from skad.images.several_sizes import as_resized_images, have_several_sizes
-from skad.network.checkpoint import HeldCheckpoint, hold
+from skad.network.checkpoint import Checkpoint, HeldCheckpoint, hold
+from skad.network.model import new_network
+from skad.network.preparation import fit_preparation, measure_variation
+from skad.network.training import diverged, train, warn_of_memory
+from skad.scoring.anomaly_map import NotFiniteError
+from skad.scoring.fitting import fit_mapper
+
+_MAX_SAMPLE = 256  # images from which statistics are estimated
+_PIXELS_FOR_THREADS = 2**17  # of a batch: with fewer, several threads are no quicker
+_EPOCH_FLOOR = 64  # images an epoch, at least …
+_FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """All that decides what a training comes to; joblib can hash it."""
+
+    parameters: dict[str, Any]  # of the detector, resolved for these images
+    images: Images
+    training: np.ndarray  # places of the images to learn from
+    calibration: np.ndarray  # places of those held out
+    roi: np.ndarray | None  # (H, W), bool
+    start: dict[str, np.ndarray] | None  # weights to begin with; None = new ones
+    seed: int  # the only source of randomness
 
 
 class PatchAutoencoderDetector(ImageDetector):
@@ -31,11 +59,8 @@ class PatchAutoencoderDetector(ImageDetector):
     A small convolutional network is trained from scratch: an autoencoder, and a
     segmentation decoder that learns to mark synthetic anomalies in the good images.
     The anomaly map combines the output of that decoder, the distances of the encoder's
-    features from those of good images, and the reconstruction error.
-
-    Images of more than 1216 x 1216 pixels are scored in overlapping tiles: one of
-    4000 x 4000 takes less than 1 GB. Training uses whole images, `batch_size` at a
-    time.
+    features from those of good images, and the reconstruction error. Images of more
+    than 1216 x 1216 pixels are scored in overlapping tiles, in less than 1 GB.
 
     Parameters
     ----------
@@ -43,47 +68,40 @@ class PatchAutoencoderDetector(ImageDetector):
         Size of the largest defect that you expect, in pixels at the working
         resolution. A tuple means defects of several scales.
     image_size : int or (height, width), default=None
-        Working resolution; None = as given. Maps come back at the input's resolution.
-        If it is set, `fit` takes a list of images of several sizes, too; then all
-        methods take images of any size.
+        Working resolution; None = as given. If it is set, all methods take images of
+        several sizes, too. Maps come back at the input's resolution.
     image_shape : (H, W) or (H, W, C), default=None
-        Only for 2-D input: what a row of X is flattened from. None means that a row of
-        p features is an image of 1 x p pixels with one channel.
+        Only for 2-D input: what a row is flattened from; None = (1, p) for p features.
     epochs : int, default=75
-        Passes over the training images. An epoch shows at least 64 images (fewer, if
-        they have less than 16,384 pixels). Images of fewer than 256 pixels, such as
-        rows of a few features, get ``epochs * pixels / 256`` epochs, at least one.
+        Passes over the training images, each of at least 64 images. Images of fewer
+        than 256 pixels get ``epochs * pixels / 256``, at least one.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.01
         Peak of the one-cycle schedule.
     validation_fraction : float in (0, 1), default=0.3
-        Share of the good images, or of their groups, that is held out from training
-        and used for nothing but the threshold.
+        Share of the good images that is held out, for nothing but the threshold.
     contamination : "auto" or float in (0, 0.5], default="auto"
-        "auto": the threshold follows from `target_fpr`. A float: this share of the
-        images given to `fit` is flagged.
+        A float: this share of the images given to `fit` is flagged. "auto": the
+        threshold follows from `target_fpr`.
     target_fpr : float in (0, 1), default=0.05
         Promised false-alarm rate: a new good image is flagged with at most this
         probability, if it is exchangeable with the held-out ones.
     roi : array-like of shape (H, W), or path of an image file, default=None
-        Mask of the region to inspect, at the resolution of the input: bool, or two
-        values such as 0 and 255. Pixels outside are ignored everywhere. For an
-        `ImageFolder` that resizes its files, a mask of their size is resized, too.
+        Mask of the region to inspect, bool or two values, at the resolution of the
+        input or, for an `ImageFolder`, of its files. Pixels outside count nowhere.
     device : str, default="auto"
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … Scores
-        of one detector agree between devices within a relative error of 1e-3.
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", … Scores of one
+        detector agree between devices within a relative error of 1e-3.
     memory : None, path or joblib.Memory, default=None
-        Cache of trainings: `fit` trains once for equal data and equal training
-        parameters, so a search over thresholds does not retrain. Needs an int
-        `random_state`.
+        Cache of trainings: `fit` trains once for equal data and training parameters,
+        so a search over thresholds does not retrain. Needs an int `random_state`.
     warm_start : bool, default=False
         `fit` continues from the fitted network. Images that it was trained on before,
         and those of their groups, do not set the threshold.
     random_state : int, RandomState instance or None, default=None
-        The only source of randomness. On the CPU, an int gives identical detectors if
-        torch uses the same number of threads; with another number, training rounds
-        differently. Scores of one detector agree within a relative error of 1e-5.
+        The only source of randomness. On a CPU, with one number of torch's threads, an
+        int gives identical detectors.
     verbose : int, default=0
         1 = a progress bar with the loss.
 
@@ -96,12 +114,10 @@ class PatchAutoencoderDetector(ImageDetector):
     pixel_threshold_ : float
         ``-offset_``: a pixel is anomalous where the anomaly map is larger.
     calibration_scores_ : ndarray of shape (m,)
-        Sorted scores of the good images that were held out, or passed to `calibrate`.
-        `p_value` compares with them.
+        Sorted scores of the good images held out, or passed to `calibrate`.
     promised_fpr_ : float in (0, 1)
-        The false-alarm rate that the threshold promises: `target_fpr`, or
-        ``1 / (m + 1)`` if that is more. NaN if labels, `contamination` or you set the
-        threshold.
+        `target_fpr`, or ``1 / (m + 1)`` if that is more; NaN if labels,
+        `contamination` or you set the threshold.
     mean_map_ : float
         Mean value of the anomaly maps of these images.
     history_ : list of dict
@@ -112,8 +128,8 @@ class PatchAutoencoderDetector(ImageDetector):
         "fitted_at" (UTC), "n_images", "n_training", "n_calibration", "source" (the
         folder of an `ImageFolder`, else None), "skad_version", "torch_version".
     image_shape_in_ : tuple
-        (H, W) or (H, W, C) of the training images; (p,) of rows. For images of
-        several sizes, what they are resized to.
+        (H, W) or (H, W, C) of the training images, after resizing if they are of
+        several sizes; (p,) of rows.
     n_features_in_ : int
         Number of values in an image.
     feature_names_in_ : ndarray of str of shape (n_features_in_,)
@@ -177,22 +193,17 @@ class PatchAutoencoderDetector(ImageDetector):
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images, channels last. uint8 and uint16 are scaled by their type;
-            other numbers are standardised. A lazy sequence is read in a thread, one
-            batch ahead. With `image_size`, a list of images of several sizes works.
+            other numbers are standardised. A lazy sequence is read in a thread.
         y : array-like of shape (n,), default=None
-            Labels, +1 good and -1 anomalous: images labelled -1 are skipped. A y that
-            cannot be labels, such as a continuous target, is ignored.
+            Labels: images labelled -1 are skipped. A y that cannot be labels, such as
+            a continuous target, is ignored.
         groups : array-like of shape (n,), default=None
-            One label per image: images of one group show one part, as in a burst.
-            Either all images of a group train, or one of them, drawn at random, helps
-            to set the threshold. `target_fpr` then holds for an image drawn from a
-            new group, and m in `promised_fpr_` counts groups. None: near copies form
-            groups.
+            One label per image: images of a group show one part, and all of them train
+            or one of them, drawn at random, helps to set the threshold, whose promise
+            then holds for new groups. None: near copies form groups.
         checkpoint : path, default=None
-            File that stores the unfinished training every half minute. After a stop,
-            the same call resumes from it, gives the same result and deletes it. The
-            version before it, "….previous", replaces a damaged file. Needs an int
-            `random_state`.
+            File that stores the unfinished training every half minute: after a stop,
+            the same call resumes from it. Needs an int `random_state`.
 
         Returns
         -------
@@ -204,38 +215,34 @@ class PatchAutoencoderDetector(ImageDetector):
             If `checkpoint` cannot be read or written when training begins;
             BlockingIOError if another fit is writing to it.
         ValueError
-            If a parameter is out of range; if images, labels or groups are invalid; if
-            there are fewer than 2 good images or, with `warm_start`, no new one; if a
-            lazy sequence cannot be pickled, with `memory` or `checkpoint`; if the
-            `checkpoint` is of another training; if training diverges.
+            If a parameter, images, labels or groups are invalid; if there are fewer
+            than 2 good images or, with `warm_start`, no new one; if a lazy sequence
+            cannot be pickled, with `memory` or `checkpoint`; if the `checkpoint` is of
+            another training; if training diverges.
 
         Warns
         -----
         UserWarning
-            If y looks like labels but is ignored, such as 0 and 1; if there are too
-            few held-out images to promise `target_fpr`; if some images are copies or
-            near copies; if some channels are much fainter than others; if training may
-            need more memory than there is; if `checkpoint` cannot be written any more.
+            If y looks like labels but is ignored; if `target_fpr` cannot be promised;
+            if images are copies or near copies; if some channels are much fainter than
+            others; if memory may run out; if `checkpoint` cannot be written any more.
         """
         keeping = nullcontext() if checkpoint is None else hold(checkpoint)
         with keeping as held:
             self._validate_params()
             images = self._images_to_fit(X)
             parameters = self._training_parameters(images)
-            self._check_kept(images, held)
+            if held is not None or self.memory is not None:
+                self._check_kept(images, held)
             roi = None if self.roi is None else roi_for(images, self.roi)
-            start = self._start(images)
-            data = self._split(images, y, groups, parameters.validation_fraction, roi)
-            task = TrainingTask(
-                parameters,
-                images,
-                data.split.training,
-                data.split.calibration,
-                roi,
-                start,
-                data.seed,
-            )
-            followed = following(self, X, y, parameters.epochs)
+            share = parameters["validation_fraction"]
+            data = self._split(images, y, groups, share, roi)
+            start = None if data.before is None else _weights(data.before, images)
+            places = data.split.training, data.split.calibration
+            task = TrainingTask(parameters, images, *places, roi, start, data.seed)
+            followed: Any = nullcontext()
+            if self.verbose or hasattr(self, "_skl_callbacks"):
+                followed = following(self, X, y, parameters["epochs"])
             with training_settings(), followed as progress:
                 learned = self._train(task, progress, held)
                 self._finish_fit(X, data, learned)
@@ -246,56 +253,120 @@ class PatchAutoencoderDetector(ImageDetector):
             return super()._images_to_fit(X)
         return as_resized_images(X, check_size("image_size", self.image_size))
 
-    def _training_parameters(self, images: Images) -> TrainingParameters:
+    def _training_parameters(self, images: Images) -> dict[str, Any]:
+        """Return what decides a training; torch does not take NumPy's numbers."""
         size = image_size(self.image_size, images.format.image_shape[:2])
         seed = self.random_state
-        return TrainingParameters(  # of Python's numbers: NumPy's are not torch's
-            patch_size=patch_sizes(self.patch_size),
-            image_size=size,
-            epochs=n_epochs(self.epochs, size),
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate),
-            validation_fraction=float(self.validation_fraction),
-            device=resolve_device(self.device),
-            random_state=int(seed) if is_whole(seed) else None,
-        )
+        return {
+            "patch_size": patch_sizes(self.patch_size),
+            "image_size": size,
+            "epochs": n_epochs(self.epochs, size),
+            "batch_size": int(self.batch_size),
+            "learning_rate": float(self.learning_rate),
+            "validation_fraction": float(self.validation_fraction),
+            "device": resolve_device(self.device),
+            "random_state": int(seed) if is_whole(seed) else None,
+            "skad_version": __version__,
+        }
 
     def _check_kept(self, images: Images, checkpoint: HeldCheckpoint | None) -> None:
         """Raise a ValueError where a kept training could not be told from others."""
         if checkpoint is not None and not is_whole(self.random_state):
             raise ValueError(
-                "checkpoint needs a random_state that is an int, for instance 0: else "
-                "no second training is the same, and none could go on; got "
-                f"{self.random_state!r}."
+                "checkpoint needs a random_state that is an int, for instance 0, to "
+                f"resume the same training; got {self.random_state!r}."
             )
-        if images.is_lazy and not (checkpoint is None and self.memory is None):
+        if images.is_lazy:
             check_pickles(images.source)
 
-    def _start(self, images: Images) -> dict[str, np.ndarray] | None:
-        """Return the weights that a warm start goes on from."""
-        if not (self.warm_start and hasattr(self, "_fitted")):
-            return None
-        before: Fitted = self._fitted
-        found, right = images.format.image_shape[2], before.format.image_shape[2]
-        if found != right:
-            raise ValueError(
-                f"warm_start=True goes on with a network for {right} channels; X has "
-                f"{found}. Set warm_start=False to start anew."
-            )
-        state = before.mapper.network.state_dict()
-        return {name: tensor.numpy(force=True) for name, tensor in state.items()}
-
     def _train(
-        self, task: TrainingTask, progress: Progress, held: HeldCheckpoint | None
+        self, task: TrainingTask, progress: Progress | None, held: HeldCheckpoint | None
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
-        checkpoint = None if held is None else task.checkpoint(held.path)
+        checkpoint = None if held is None else _checkpoint(task, held)
         if checkpoint is not None and checkpoint.found_at is not None and self.verbose:
             print(f"resuming from  {checkpoint.found_at}")
         run: Any = learn
-        if task.start is None:  # what goes on from another training is not kept
-            memory = open_memory(self.memory)
-            run = memory.cache(learn, ignore=["progress", "checkpoint"])
+        if self.memory is not None and task.start is None:  # a warm start is not kept
+            run = open_memory(self.memory).cache(
+                learn, ignore=["progress", "checkpoint"]
+            )
         learned = run(task, progress=progress, checkpoint=checkpoint)
-        learned.mapper.to(task.parameters.device)  # what was kept is on the CPU
+        learned.mapper.to(task.parameters["device"])  # what was kept is on the CPU
         return learned
+
+
+def _weights(before: Any, images: Images) -> dict[str, np.ndarray]:
+    """Return the weights that a warm start continues from."""
+    found, right = images.format.image_shape[2], before.format.image_shape[2]
+    if found != right:
+        raise ValueError(
+            f"warm_start=True goes on with a network for {right} channels; X has "
+            f"{found}. Set warm_start=False to start anew."
+        )
+    state = before.mapper.network.state_dict()
+    return {name: tensor.numpy(force=True) for name, tensor in state.items()}
+
+
+def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
+    """Open the checkpoint of this training; raise where it is of another."""
+    sizes = task.parameters["patch_size"]
+    size = sizes[0] if len(sizes) == 1 else sizes
+    named = {"patch_size": size, "n_images": len(task.images)}
+    digests = {
+        "images": joblib.hash(task.images),
+        "roi": joblib.hash(task.roi),
+        "weights to begin with": joblib.hash(task.start),
+        "labels or groups": joblib.hash([task.training, task.calibration]),
+    }
+    return Checkpoint(held.path, task.parameters | named, digests)
+
+
+def learn(
+    task: TrainingTask, progress: Progress | None, checkpoint: Checkpoint | None
+) -> Learned:
+    """Train a network, fit what scores with it, and score the calibration images."""
+    images, roi, p = task.images, task.roi, task.parameters
+    device = torch.device(p["device"])
+    first_weights = torch.Generator().manual_seed(task.seed)
+    network = new_network(images.format.image_shape[2], first_weights).to(device)
+    if task.start is not None:
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in task.start.items()})
+    rng = np.random.RandomState(task.seed)
+    sample = rng.permutation(task.training)[:_MAX_SAMPLE]
+    preparation = fit_preparation(images, sample, p["image_size"], roi)
+    variation = measure_variation(images, sample, preparation, device)
+
+    def read(places: np.ndarray) -> Iterator[Tensor]:
+        with closing(batches_of(images, task.training[places])) as batches:
+            for batch in batches:
+                yield preparation(batch, device)
+
+    pixels = math.prod(p["image_size"])
+    n_images = max(len(task.training), min(_EPOCH_FLOOR, pixels // _FLOOR_PIXELS))
+    # Batch normalisation needs two images.
+    batch_size = max(2, min(p["batch_size"], n_images))
+    warn_of_memory(batch_size, p["image_size"], device)
+    is_small = batch_size * pixels < _PIXELS_FOR_THREADS
+    with limit_threads(1 if is_small else None):
+        history = train(
+            network,
+            read,
+            len(task.training),
+            epochs=p["epochs"],
+            epoch_steps=-(-n_images // batch_size),
+            batch_size=batch_size,
+            learning_rate=p["learning_rate"],
+            patch_sizes=p["patch_size"],
+            variation=variation,
+            roi=None if roi is None else preparation.inside(1).float().to(device),
+            generator=torch.Generator(device).manual_seed(task.seed),
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+    try:
+        mapper = fit_mapper(network, preparation, images, sample)
+        scores, means = mapper.score_images(images.subset(task.calibration))
+    except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
+        raise diverged(p["learning_rate"]) from error
+    return Learned(mapper, scores, means, history)
