@@ -52,7 +52,7 @@ def test_groups_of_images_that_were_trained_on_do_not_calibrate():
     known = np.array([digest(X[4 * i][..., None]) for i in range(8)], np.uint64)
     found = split(X, groups, known, share=0.9)
     assert groups[found.calibration].tolist() == [8, 9]
-    with pytest.raises(ValueError, match="Images of a group that it was trained on"):
+    with pytest.raises(ValueError, match="good image of a new group"):
         split(X[:32], groups[:32], known)
     images, rng = as_images(X, None), np.random.RandomState(0)
     with pytest.warns(UserWarning, match="trained on 8 of these 40 images.* than targ"):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from skad import read_images
 from skad.benchmark.mvtec import find_categories
-from skad.detectors.near_copies import describe, group_near_copies
+from skad.detectors.split import describe, group_near_copies
 
 LARGEST = 256  # of a side, in pixels, where the images of a category differ in size
 

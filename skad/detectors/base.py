@@ -80,12 +80,7 @@ class FitImages:
 class ImageDetector(
     FittedAttributes, CallbackSupportMixin, OutlierMixin, BaseEstimator
 ):
-    """Scores, maps and one threshold, from a network that turns images into maps.
-
-    A subclass has the parameters `contamination`, `target_fpr`, `device`,
-    `image_shape`, `random_state` and `warm_start`, and a `fit` that ends with
-    `_finish_fit`.
-    """
+    """Scores, maps and one threshold; `fit` of a subclass ends with `_finish_fit`."""
 
     def __sklearn_tags__(self):
         """Tell scikit-learn what X may be."""
@@ -96,9 +91,8 @@ class ImageDetector(
     def score_samples(self, X):
         """Return minus the maxima of the anomaly maps, (n,) float64, <= 0.
 
-        Higher = more normal. X is what `fit` takes, here as in the other methods. They
-        warn if most images differ from the good ones that set the threshold, for
-        instance in bit depth, channel order or light.
+        Higher = more normal. This and other methods take what `fit` takes. They warn if
+        most images differ from the good ones in light, bit depth or channel order.
         """
         return _scores(*self._check_images(X))
 
@@ -119,7 +113,7 @@ class ImageDetector(
         """Return the balanced accuracy of `predict`, in [0, 1].
 
         y is (n,), +1 good and -1 anomalous; other numbers give NaN with a warning. If
-        all labels are the same, as in a fold of a search, it is the accuracy.
+        all labels are the same, it is the accuracy.
         """
         known = are_labels(y)
         predicted = self.predict(X)
@@ -141,9 +135,8 @@ class ImageDetector(
     def anomaly_map(self, X):
         """Return the anomaly score of every pixel, (n, H, W) float32, >= 0.
 
-        Higher = more anomalous, on one absolute scale for all images. For images of
-        several sizes, this method, `predict_mask` and `reconstruct` return lists of n
-        arrays.
+        Higher = more anomalous, on one scale for all images. For images of several
+        sizes, this, `predict_mask` and `reconstruct` return lists of n arrays.
         """
         return joined(list(_maps(*self._check_images(X))))
 
@@ -156,23 +149,16 @@ class ImageDetector(
     def anomaly_regions(self, X):
         """Return the connected anomalous regions of each image, highest peak first.
 
-        Returns
-        -------
-        regions : list of n lists of Region
-            In pixels of the images as given; for an `ImageFolder`, of its files.
+        n lists of `Region`, in pixels of the images as given; for an `ImageFolder`, of
+        its files.
         """
         found = [(r.regions, r.anomaly_map.shape) for r in self._judged(X)]
         return regions_in_frames(X, *zip(*found, strict=True))
 
     def inspect(self, X):
-        """Return score, verdict, regions and map of each image.
+        """Return score, verdict, regions and map of each image: n `InspectionResult`.
 
-        Returns
-        -------
-        results : list of n InspectionResult
-            Each with ``score``, ``decision``, ``p_value``, ``verdict`` ("good" or
-            "anomalous"), ``regions``, as from `anomaly_regions`, and ``anomaly_map``
-            (H, W), at the resolution of X.
+        ``regions`` are those of `anomaly_regions`; ``anomaly_map`` has X's resolution.
         """
         results = list(self._judged(X))
         sizes = [result.anomaly_map.shape for result in results]
@@ -208,14 +194,14 @@ class ImageDetector(
 
         Parameters
         ----------
-        X : array-like or lazy sequence of n images, as in `fit`
+        X : as in `fit`
             Images that the network was not trained on.
         y : array-like of shape (n,), default=None
-            None: all images are good, and the threshold promises `target_fpr`.
-            Labels +1 (good) and -1 (anomalous): the threshold optimises `metric`.
+            None: all images are good, and the threshold promises `target_fpr`. Labels
+            +1 and -1: it optimises `metric`, and `labelled_threshold_` has the rates.
         groups : array-like of shape (n,), default=None
-            One label per image: one image of each group counts, drawn at random; with
-            y, a good and an anomalous one. None: without y, near copies form groups.
+            One image of each group counts, drawn at random; with y, one of each label.
+            None: without y, near copies form groups.
         metric : {"balanced_accuracy", "f1", "cost"}, default="balanced_accuracy"
         cost_miss, cost_false_alarm : float, default=1
             For ``metric="cost"``; >= 0, and not both 0.
@@ -223,14 +209,12 @@ class ImageDetector(
         Returns
         -------
         self
-            With labels, `labelled_threshold_` has the rates and their confidence
-            intervals.
 
         Raises
         ------
         ValueError
-            If images have another format than those of `fit`; if labels are not +1
-            and -1, or all the same; if groups, metric or costs are invalid.
+            If images are unlike those of `fit`; if labels are not +1 and -1, or all the
+            same; if groups, metric or costs are invalid.
         """
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
@@ -259,10 +243,7 @@ class ImageDetector(
         return self
 
     def retarget(self, target_fpr):
-        """Set `target_fpr`, and a threshold from the same calibration images.
-
-        Returns self.
-        """
+        """Set `target_fpr` and its threshold, from the same calibration images."""
         fitted = self.fitted
         old = self._threshold
         self.set_params(contamination="auto", target_fpr=target_fpr)

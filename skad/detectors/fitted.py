@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from html import escape
 from operator import attrgetter
 from typing import Any
 
@@ -17,12 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 from skad import __version__
 from skad.common.warnings import warn
 from skad.detectors.drift import Statistics
-from skad.detectors.html import fitted_html
 from skad.detectors.parameters import device_at_hand
 from skad.detectors.split import Digests
 from skad.images.inputs import Format
 from skad.scoring.anomaly_map import Mapper
-from skad.threshold.conformal import LabelledThreshold
+from skad.threshold.conformal import LabelledThreshold, promise_in_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,9 @@ def no_threshold() -> NotFittedError:
 
 
 class FittedAttributes(BaseEstimator):
-    """The fitted attributes, all of them views of one object.
+    """The fitted attributes, all of them views of one object, which methods read once.
 
-    A method reads `fitted` once: whatever another thread replaces meanwhile, what
-    belongs together stays together.
+    Whatever another thread replaces meanwhile, what belongs together stays together.
     """
 
     device: str
@@ -127,8 +126,22 @@ class FittedAttributes(BaseEstimator):
         return math.prod(self.fitted.format.image_shape)
 
     def _repr_html_inner(self):
-        fitted = fitted_html(self) if hasattr(self, "offset_") else ""
-        return estimator_html_repr(self) + fitted
+        if not hasattr(self, "offset_"):
+            return estimator_html_repr(self)
+        rows = {
+            "threshold": f"{self.pixel_threshold_:.6g}",
+            "promise": promise_in_words(self),
+            "calibration images": len(self.calibration_scores_),
+            "images": " x ".join(map(str, self.image_shape_in_)),
+            "device": self.fitted.mapper.device,
+        }
+        style = "style='text-align:left'"
+        cells = "".join(
+            f"<tr><th {style}>{name}</th><td {style}>{escape(str(value))}</td></tr>"
+            for name, value in rows.items()
+        )
+        table = f"<table class='skad-fitted'>{cells}</table>"
+        return estimator_html_repr(self) + table
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -146,9 +159,8 @@ class FittedAttributes(BaseEstimator):
         version = state.pop("_skad_version", "an earlier version")
         if version != __version__:
             warn(
-                f"This pickle was written by skad {version}; this is {__version__}. It "
-                "may fail or give other results. Install that version, fit again, or "
-                "store detectors by skad.save, whose files last."
+                f"This pickle was written by skad {version}; this is {__version__}, "
+                "and results may differ. Files of skad.save last; or fit again."
             )
         super().__setstate__(state)
         if "_fitted" in state:

@@ -16,21 +16,10 @@ from skad.threshold.conformal import conformal_p_value
 class InspectionResult:
     """What a detector says about one image.
 
-    Attributes
-    ----------
-    score : float
-        Minus the largest value of the anomaly map: higher = more normal.
-    decision : float
-        The score minus the detector's `offset_`: below 0 = anomalous.
-    p_value : float
-        Conformal p-value, in (0, 1].
-    verdict : str
-        "good" or "anomalous".
-    regions : list of Region
-        The connected anomalous regions, highest peak first. In pixels of the image as
-        given; for an `ImageFolder`, of the file.
-    anomaly_map : ndarray of shape (H, W), float32
-        Anomaly score of every pixel, at the resolution of the image as given.
+    `score` is minus the largest value of the `anomaly_map` (H, W) float32; `decision`,
+    the score minus `offset_`, is below 0 if the `verdict` is "anomalous", else "good";
+    `p_value` is conformal, in (0, 1]. `regions` are connected and anomalous, highest
+    peak first, in pixels of the image as given; for an `ImageFolder`, of the file.
     """
 
     score: float
@@ -69,11 +58,7 @@ def judge(
 def regions_in_frames(
     X: Any, regions: Sequence[list[Region]], sizes: Sequence[Size]
 ) -> list[list[Region]]:
-    """Bring regions in maps of these sizes to the pixels of the frames, if X has any.
-
-    A lazy sequence that resizes what it reads may have `frame_sizes`, the (height,
-    width) of each image before, as `ImageFolder` has.
-    """
+    """Bring regions in maps of these sizes to pixels before resizing, `frame_sizes`."""
     frames = getattr(X, "frame_sizes", None) if is_lazy(X) else None
     if frames is None:
         return list(regions)

@@ -41,8 +41,8 @@ def patch_sizes(patch_size: Any) -> tuple[int, ...]:
     sizes = whole_numbers(patch_size, alone=1)
     if not sizes or min(sizes) < 2 or max(sizes) > MOST:
         raise ValueError(
-            "patch_size must be an int or a tuple of one or more ints, each from 2 to "
-            f"{MOST}; got {patch_size!r}."
+            f"patch_size must be one or more ints, each from 2 to {MOST}; got "
+            f"{patch_size!r}."
         )
     return sizes
 
@@ -53,10 +53,7 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 
 
 def n_epochs(epochs: int, size: tuple[int, int]) -> int:
-    """Return the epochs for images of a working resolution: fewer for few pixels.
-
-    Rows of a few features hold little to learn: more steps find no more outliers.
-    """
+    """Return the epochs for a working resolution; few pixels hold little to learn."""
     pixels = min(size[0] * size[1], _FEW_PIXELS)
     return max(1, int(epochs) * pixels // _FEW_PIXELS)
 

@@ -15,16 +15,9 @@ Box = tuple[int, int, int, int]  # row_min, col_min, row_max, col_max; half-open
 class Region(NamedTuple):
     """A connected anomalous region of an image.
 
-    Attributes
-    ----------
-    bbox : (row_min, col_min, row_max, col_max)
-        Bounding box in whole pixels, half-open: the last row is row_max - 1.
-    area : int
-        In pixels.
-    peak : float
-        Largest value of the anomaly map in the region.
-    centroid : (row, column)
-        Floats; integers are the centres of pixels.
+    `bbox` is (row_min, col_min, row_max, col_max) in whole pixels, half-open, `area` a
+    number of pixels, `peak` the largest value of the anomaly map, and `centroid` (row,
+    column), where integers are the centres of pixels.
     """
 
     bbox: Box
@@ -35,11 +28,9 @@ class Region(NamedTuple):
     def scaled(self, from_size: Size, to_size: Size) -> "Region":
         """Return the region in pixels of the same image at another size.
 
-        Sizes are (height, width). The box grows to whole pixels; the area is rounded
-        and at least 1. Raises a ValueError if the box does not lie in `from_size`.
+        Sizes are (height, width). The box grows to whole pixels; the area is at least
+        1. Raises a ValueError if the box does not lie in `from_size`.
 
-        Examples
-        --------
         >>> region = Region((10, 20, 12, 25), area=8, peak=3.0, centroid=(10.5, 22.0))
         >>> region.scaled((256, 256), (1024, 512))
         Region(bbox=(40, 40, 48, 50), area=64, peak=3.0, centroid=(43.5, 44.5))
@@ -49,8 +40,8 @@ class Region(NamedTuple):
         box = self.bbox
         if not (0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]):
             raise ValueError(
-                f"from_size must be the (height, width) of the image that the region "
-                f"was found in; the box {box} does not lie in {old}."
+                "from_size must be the (height, width) of the region's image; the box "
+                f"{box} does not lie in {old}."
             )
         down, right = new[0] / old[0], new[1] / old[1]
         row, column = self.centroid
@@ -85,10 +76,7 @@ def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
     """List the 8-connected regions of a mask (H, W), the highest peak first."""
     found = [
         Region(
-            bbox=(p.bbox[0], p.bbox[1], p.bbox[2], p.bbox[3]),
-            area=int(p.area),
-            peak=float(p.intensity_max),
-            centroid=(float(p.centroid[0]), float(p.centroid[1])),
+            p.bbox, int(p.area), float(p.intensity_max), tuple(map(float, p.centroid))
         )
         for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
     ]
