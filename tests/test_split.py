@@ -73,7 +73,7 @@ def test_copies_are_left_out_with_a_warning():
     ("groups", "words"),
     [
         ([1, 2], "one label an image, 40 in all; got 2"),
-        ("part", "got str"),
+        ("part", "40 in all; got 4"),
         ([*range(39), float("nan")], "that of image 39 is nan"),
         ([None, *range(39)], "that of image 0 is None"),
         ([pd.NA, *range(39)], "that of image 0 is <NA>"),

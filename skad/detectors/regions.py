@@ -75,10 +75,9 @@ def above(maps: np.ndarray, threshold: float) -> np.ndarray:
 def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
     """List the 8-connected regions of a mask (H, W), the highest peak first."""
     found = [
-        Region(
-            p.bbox, int(p.area), float(p.intensity_max), tuple(map(float, p.centroid))
-        )
+        Region(p.bbox, int(p.area), float(p.intensity_max), (row, column))
         for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
+        for row, column in [map(float, p.centroid)]
     ]
     return sorted(found, key=lambda region: -region.peak)
 
