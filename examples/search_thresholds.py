@@ -70,7 +70,7 @@ def search_thresholds(files, y, detector):
     pipeline = Pipeline([("read", ImageReader(gray=True)), ("detect", detector)])
     search = GridSearchCV(
         pipeline,
-        {"detect__target_fpr": [0.05, 0.1, 0.2, 0.4]},
+        {"detect__target_fpr": [0.1, 0.2, 0.3, 0.4]},
         scoring=balanced_accuracy_scorer,
         # Folds for detectors are not stratified unless one says so.
         cv=StratifiedKFold(2, shuffle=True, random_state=0),

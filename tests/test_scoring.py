@@ -122,6 +122,19 @@ def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, shape, capsys
     assert [float(row["score"]) for row in (a, b, d)] == pytest.approx([-0.2] * 3)
 
 
+def test_only_the_image_that_is_refused_is_unreadable(parts, tmp_path, capsys):
+    class RefusesSpots(Darkness):
+        def inspect(self, X):
+            if (X == 0).any():
+                raise ValueError("got spots")
+            return super().inspect(X)
+
+    write(parts / "d.png", 204)
+    verdicts = score_files(RefusesSpots(), [parts], tmp_path / "out")
+    assert verdicts == {"good": 2, "unreadable": 2}
+    assert "b.png: got spots" in capsys.readouterr().err
+
+
 def test_a_damaged_network_is_no_fault_of_the_files(parts, tmp_path):
     class Damaged(Darkness):
         def inspect(self, X):

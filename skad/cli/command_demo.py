@@ -7,8 +7,6 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 from sklearn.utils import Bunch
 
@@ -25,14 +23,11 @@ from skad.datasets import load_surfaces
 from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.displays import ScoreDisplay
-from skad.overlays import encode, heat_map_image, to_rgb_uint8
+from skad.overlays import heat_map_image, to_rgb_uint8
 
 _N_TRAIN = 80
 _N_CALIBRATION = 40  # enough to promise 5 % of false alarms
 _N_GOOD_SHOWN = 2
-_SCALE = 2  # pixels of the picture a pixel of a tile
-_MARGIN = 12  # pixels of the picture, between tiles
-_CAPTION = 30  # pixels of the picture, height of a line of text
 _SKY_BLUE = (86, 180, 233)  # the truth, as in AnomalyMapDisplay
 _VERDICTS = {  # by label and answer
     (1, False): "passed",
@@ -68,9 +63,17 @@ def run(args: argparse.Namespace) -> int:
         results = detector.inspect(surfaces.test)
         demo = Demo(args.surface, surfaces, detector, trial, results)
         write_atomically(scores, scores_csv(demo))
-        write_atomically(picture, encode(draw(demo, _histogram(demo))))
+        drawn = io.BytesIO()
+        try:
+            draw(demo).savefig(drawn, format="png", dpi=150)
+            write_atomically(picture, drawn.getvalue())
+        except ImportError:
+            wanted = "no picture without matplotlib: pip install matplotlib"
+            print(f"skad: warning: {wanted}", file=sys.stderr)
     print(report(demo))  # when all is written: who reads this may not wait
-    print(f"picture        {picture}\nscores         {scores}")
+    print(f"scores         {scores}")
+    if drawn.getvalue():
+        print(f"picture        {picture}")
     return 0
 
 
@@ -109,56 +112,27 @@ def scores_csv(demo: Demo) -> str:
     return text.getvalue()
 
 
-def draw(demo: Demo, histogram: Image.Image | None = None) -> NDArray[np.uint8]:
+def draw(demo: Demo) -> Any:
     """Draw some test tiles with the truth and with heat, and the scores below them."""
-    kinds = list(demo.surfaces.kinds)
+    from matplotlib.figure import Figure
+
+    surfaces, threshold = demo.surfaces, float(demo.detector.pixel_threshold_)
+    kinds = list(surfaces.kinds)
     good = [i for i, kind in enumerate(kinds) if kind == "good"][:_N_GOOD_SHOWN]
     chosen = good + [kinds.index(kind) for kind in sorted(set(kinds) - {"good"})]
-    sheet = np.concatenate([_column(demo, i) for i in chosen], axis=1)
-    if histogram is None:
-        return sheet
-    width = sheet.shape[1]
-    below = histogram.resize((width, round(histogram.height * width / histogram.width)))
-    return np.concatenate([sheet, np.asarray(below)])
-
-
-def _column(demo: Demo, i: int) -> NDArray[np.uint8]:
-    """Draw one tile twice, with captions: with the truth outlined, and with heat."""
-    tile, result = demo.surfaces.test[i], demo.results[i]
-    truth = _enlarged(to_rgb_uint8(tile))
-    mask = _enlarged(demo.surfaces.masks[i])
-    truth[find_boundaries(mask, mode="thick")] = _SKY_BLUE
-    threshold = float(demo.detector.pixel_threshold_)
-    heat = _enlarged(heat_map_image(tile, result.anomaly_map, threshold))
-    verdict = _VERDICTS[demo.surfaces.y_test[i], result.is_anomaly]
-
-    side = len(truth)
-    column = Image.new(
-        "RGB", (side + _MARGIN, 2 * (side + _CAPTION + _MARGIN)), "white"
-    )
-    pen, font = ImageDraw.Draw(column), ImageFont.load_default(0.7 * _CAPTION)
-    left, top = _MARGIN // 2, _MARGIN + _CAPTION
-    pen.text((left, _MARGIN), str(demo.surfaces.kinds[i]), "black", font)
-    column.paste(Image.fromarray(truth), (left, top))
-    column.paste(Image.fromarray(heat), (left, top + side + _MARGIN))
-    pen.text((left, top + 2 * side + _MARGIN), verdict, "black", font)
-    return np.asarray(column)
-
-
-def _enlarged(pixels: NDArray) -> NDArray:
-    return pixels.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
-
-
-def _histogram(demo: Demo) -> Image.Image | None:
-    """Draw the scores; None without matplotlib."""
-    y, scores = demo.surfaces.y_test, demo.trial.scores
-    try:
-        display = ScoreDisplay.from_predictions(y, scores, demo.detector.offset_)
-    except ImportError as error:
-        print(f"skad: warning: no histogram in the picture: {error}", file=sys.stderr)
-        return None
-    figure: Any = display.figure_
-    figure.set_size_inches(9, 3)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=200)
-    return Image.open(png).convert("RGB")
+    figure = Figure(figsize=(2 * len(chosen), 8), layout="constrained")
+    figures: Any = figure.subfigures(2, height_ratios=(5, 3))
+    above, below = figures
+    no_ticks: dict[str, Any] = {"xticks": [], "yticks": []}
+    axes = above.subplots(2, len(chosen), squeeze=False, subplot_kw=no_ticks)
+    for i, (upper, lower) in zip(chosen, axes.T, strict=True):
+        tile, result = surfaces.test[i], demo.results[i]
+        truth = to_rgb_uint8(tile)
+        truth[find_boundaries(surfaces.masks[i], mode="outer")] = _SKY_BLUE
+        upper.imshow(truth)
+        upper.set_title(kinds[i])
+        lower.imshow(heat_map_image(tile, result.anomaly_map, threshold))
+        lower.set_title(_VERDICTS[surfaces.y_test[i], result.is_anomaly])
+    scores, offset = demo.trial.scores, demo.detector.offset_
+    ScoreDisplay.from_predictions(surfaces.y_test, scores, offset, ax=below.subplots())
+    return figure
