@@ -89,7 +89,7 @@ def search_frozen(pipeline, test, y_test):
         AtThreshold(FrozenEstimator(pipeline)),
         {"offset": offsets},
         scoring=balanced_accuracy_scorer,
-        cv=StratifiedKFold(2, shuffle=True, random_state=0),
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
         error_score="raise",
     ).fit(test, y_test)
     print(f"frozen: best {search.best_params_['offset']:.2f}, ", end="")
