@@ -10,7 +10,6 @@ from skad.network.model import FEATURE_STRIDES, new_network
 from skad.network.preparation import Preparation
 from skad.scoring.anomaly_map import around, branches, piecewise_linear
 from skad.scoring.fitting import (
-    _groups,
     fit_context,
     fit_mapper,
     fit_scale,
@@ -94,13 +93,3 @@ def test_fitting_leaves_the_network_and_the_generators_alone():
     assert torch.equal(torch.get_rng_state(), state)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-@pytest.mark.parametrize(
-    ("n", "side", "n_groups"), [(200, 16, 13), (20, 64, 20), (7, 16, 4), (2, 16, 2)]
-)
-def test_only_small_images_are_computed_together(n, side, n_groups):
-    places = np.random.default_rng(0).permutation(n)
-    groups = _groups(places, side**2)
-    assert len(groups) == n_groups
-    np.testing.assert_array_equal(np.concatenate(groups), places)
