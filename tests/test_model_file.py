@@ -110,10 +110,15 @@ def test_a_file_of_version_8_loads_and_asks_for_calibration(fitted, path):
     save(fitted, path)
     header, arrays = opened(path.read_bytes())
     for name in ("weight", "bias"):
-        arrays[f"expectation.{name}"] = arrays.pop(f"context.{name}")
-    arrays["expectation.most"] = np.ones(5, np.float32)
-    arrays["view_lines"] = np.tile(np.arange(7, dtype=np.float32)[:, None], (2, 1, 2))
-    arrays["view_lines"][0, :, 1] *= arrays.pop("scale")
+        array = arrays.pop(f"context.{name}")
+        arrays[f"expectation.{name}"] = np.concatenate([array[:2], array])
+    tails = arrays["tails"]
+    arrays["tails"] = np.concatenate([tails[:1], tails[:2], tails[1:]])
+    arrays["gaussians2.mean"] = np.zeros(3, np.float32)
+    tails = arrays["tails"]
+    arrays["tails"] = np.concatenate([tails[:1], tails[:2], tails[1:]])
+    for name in ("gaussians2.mean", "expectation.most", "view_lines"):
+        arrays[name] = np.zeros(3, np.float32)
     write(path, header | {"format_version": 8}, arrays)
     with pytest.warns(UserWarning, match="calibrate"):
         loaded = load(path)

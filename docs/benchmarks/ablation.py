@@ -9,7 +9,7 @@ over sets, without the set that gains most.
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from skad.benchmark.evaluation import figures_of_pixels
 from skad.benchmark.mvtec import find_categories, load_category
 from skad.detectors import learning as _learning
 from skad.metrics import image_auroc_score
-from skad.network.model import FEATURE_STRIDES, fold
+from skad.network.model import fold
 from skad.scoring import anomaly_map as _anomaly_map
 from skad.scoring import fitting as _fitting
 from skad.scoring import gaussians as _gaussians
@@ -32,7 +32,7 @@ from skad.scoring import gaussians as _gaussians
 METHOD = "the method"
 BRANCHES = (
     "segmentation decoder",
-    *(f"Gaussians at stride {stride}" for stride in FEATURE_STRIDES),
+    *(f"Gaussians at stride {stride}" for stride in _anomaly_map.STRIDES),
     "reconstruction error",
 )
 
@@ -64,24 +64,19 @@ def without_branch(i: int) -> AbstractContextManager:
     """Leave a branch out."""
     weights = list(_anomaly_map.WEIGHTS)
     weights[i] = 0.0
-    stack = ExitStack()
-    stack.enter_context(patch.object(_anomaly_map, "WEIGHTS", tuple(weights)))
-    if i == 0:
-        stack.enter_context(without_decoder_alone())
-    return stack
+    return patch.object(_anomaly_map, "WEIGHTS", tuple(weights))
 
 
-def without_decoder_alone() -> AbstractContextManager:
-    """Leave the second combination out."""
-    return patch.object(_fitting, "fit_scale", lambda peaks: peaks.new_tensor(0.0))
+def _no_context(pairs: Iterable[Any]) -> None:
+    for _ in pairs:  # threads that compute them end
+        pass
 
 
 # What switches off one part.
 PARTS: dict[str, Callable[[], AbstractContextManager]] = {
     METHOD: ExitStack,
     **{name: lambda i=i: without_branch(i) for i, name in enumerate(BRANCHES)},
-    "segmentation decoder alone": without_decoder_alone,
-    "context": lambda: patch.object(_fitting, "_SHARE", 0.0),
+    "context": lambda: patch.object(_fitting, "fit_context", _no_context),
     "a Gaussian per position": lambda: patch.object(_gaussians, "_SHRINKAGE", 1.0),
     "tails of held-out images": lambda: patch.object(
         _fitting, "fit_gaussians", _of_all_images
@@ -102,10 +97,10 @@ def arguments_of_fit(detector: Any, train: np.ndarray) -> tuple:
     """Return what `fit_mapper` is given when a stored detector is fitted."""
     given: list[tuple] = []
 
-    def take(network: nn.Module, *_: object, **__: object) -> list[dict]:
+    def take(network: nn.Module, *_: object, **__: object) -> Iterator[dict]:
         network.load_state_dict(detector.network_.state_dict())
         network.eval()
-        return []
+        return iter(())
 
     def capture(*args: Any) -> None:
         given.append(args)

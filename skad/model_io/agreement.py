@@ -7,7 +7,7 @@ import numpy as np
 from skad.detectors.parameters import image_size, patch_sizes
 from skad.images.inputs import Format, format_of
 from skad.model_io.header import DETECTORS, Header
-from skad.model_io.version_8 import shapes_in_8
+from skad.model_io.version_8 import GONE, shapes_in_8
 from skad.scoring.anomaly_map import AnomalyMapper
 from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import conformal_rank
@@ -62,6 +62,7 @@ def check_layout(header: Header, layout: dict[str, tuple[list[int], str]]) -> No
         shapes = AnomalyMapper.array_shapes(n_channels, header["working_size"])
         if header["format_version"] == 8:
             shapes = shapes_in_8(shapes)
+            layout = {k: v for k, v in layout.items() if not k.startswith(GONE)}
         shapes |= {"roi": (height, width)} if "roi" in layout else {}
     lengths = {name: (*shape, 0)[0] for name, (shape, _) in layout.items()}
     for name in ("calibration_scores", "trained_on"):  # of any length
@@ -84,8 +85,6 @@ def check_numbers(header: Header, arrays: Arrays) -> None:
             raise ValueError(f"the array {name} has values that are not finite")
     if "tails" in arrays and (np.diff(arrays["tails"], axis=1) <= 0).any():
         raise ValueError("the array tails has values that do not rise")
-    if "scale" in arrays and arrays["scale"] <= 0:
-        raise ValueError("the array scale is not positive")
     roi = arrays.get("roi", np.ones(1))
     if not (np.isin(roi, (0, 1)).all() and roi.any()):
         raise ValueError("the array roi has other values than 0 and 1, or no 1")

@@ -158,7 +158,7 @@ def _read(path: Path) -> tuple[Header, Arrays]:
         arrays = {name: file.get_tensor(name) for name in parts}
     if header.get("checksum") != checksum(header, arrays):
         raise ValueError("its checksum is another, so it was changed or damaged")
-    if "view_lines" in arrays:
+    if "expectation.weight" in arrays:
         arrays = from_8(arrays)
     check_numbers(header, arrays)
     return header, arrays

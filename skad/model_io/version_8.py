@@ -7,20 +7,25 @@ WARNING = (
     "threshold does not fit them. Call calibrate with good images that training has "
     "not seen, or fit it again."
 )
+# Arrays that are not read any more.
+GONE = ("gaussians2.", "gaussians4.", "expectation.most", "view_lines")
+_ROWS = [0, 3, 4, 5]  # of six branches, those that are left
 
 
 def shapes_in_8(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of arrays as they were, from what they are now."""
-    before = {name.replace("context.", "expectation."): s for name, s in shapes.items()}
-    del before["scale"]
-    before["expectation.most"] = before["expectation.bias"]
-    before["view_lines"] = (2, 7, 2)
-    return before
+    shapes = dict(shapes)
+    del shapes["context.bias"]
+    _, c = shapes.pop("context.weight")
+    _, *knots = shapes["tails"]
+    old = {"expectation.weight": (5, c), "expectation.bias": (5,)}
+    return shapes | old | {"tails": (6, *knots)}
 
 
 def from_8(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return arrays as they are now; those of steps that are gone are left out."""
-    arrays = {k.replace("expectation.", "context."): v for k, v in arrays.items()}
-    del arrays["context.most"]
-    decoder, joined = arrays.pop("view_lines")[0, -2]  # usual peaks
-    return arrays | {"scale": np.array(joined / decoder, np.float32)}
+    arrays = {k: v for k, v in arrays.items() if not k.startswith(GONE)}
+    for name in ("weight", "bias"):  # of all branches but the first
+        old = arrays.pop(f"expectation.{name}")
+        arrays[f"context.{name}"] = old[np.array(_ROWS[1:]) - 1]
+    return arrays | {"tails": arrays["tails"][_ROWS]}

@@ -1,10 +1,9 @@
-"""Images in, anomaly maps out: branches, calibrated, combined.
+"""Images in, anomaly maps out: branches, calibrated, joined.
 
-The network gives six branches of evidence at each pixel. From all but that of the
-segmentation decoder, 0.75 x the value predicted from context is subtracted. On good
-images, a value has a tail probability p, the share of pixels that reach it; -log p is
-its calibrated score. The anomaly map is the pixelwise maximum of two combinations: all
-branches joined, and the segmentation decoder alone.
+The network gives four branches of evidence at each pixel. From all but that of the
+segmentation decoder, the value predicted from context is subtracted. On good images, a
+value has a tail probability p, the share of pixels that reach it; -log p is its
+calibrated score. The anomaly map is a weighted mean of these scores over the branches.
 """
 
 import math
@@ -25,9 +24,10 @@ from skad.network.preparation import Preparation
 from skad.scoring.gaussians import Gaussians
 from skad.scoring.tiles import MARGIN, TILE, in_tiles
 
+STRIDES = FEATURE_STRIDES[2:]  # 8 and 16: distances of finer features add nothing
 # Of the branches: the segmentation decoder, which alone was trained to find anomalies,
-# feature distances at strides 2, 4, 8 and 16, and the reconstruction error.
-WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 1.0)
+# the distances of the features at these strides, and the reconstruction error.
+WEIGHTS = (4.0, 1.0, 1.0, 1.0)
 N_KNOTS = 10  # of the calibration of a branch
 PIXELS = {  # in a batch, small enough for the cache, and in all batches at a time
     "cpu": (256 * 256, 16 * 256 * 256),
@@ -105,7 +105,6 @@ class AnomalyMapper(Mapper):
     """The network and all that was fitted to good images."""
 
     tails: Tensor  # (branches, N_KNOTS, 2): knots, from values to calibrated scores
-    scale: Tensor  # (): of the decoder's scores, to reach as far as all on good images
 
     def __init__(
         self,
@@ -114,16 +113,14 @@ class AnomalyMapper(Mapper):
         gaussians: Iterable[Gaussians],
         context: nn.Linear,
         tails: Tensor,
-        scale: Tensor,
     ) -> None:
         super().__init__()
         self.network = network
         self.preparation = preparation
-        for stride, level in zip(FEATURE_STRIDES, gaussians, strict=True):
+        for stride, level in zip(STRIDES, gaussians, strict=True):
             self.add_module(f"gaussians{stride}", level)
         self.context = context
         self.register_buffer("tails", tails)
-        self.register_buffer("scale", scale)
         self.network_size = preparation.padded_size
         if preparation.roi is not None:
             self.roi = preparation.roi.numpy(force=True) > 0
@@ -142,9 +139,7 @@ class AnomalyMapper(Mapper):
         values = branches(
             self.folded, x, self.gaussians, self.context, corner, whole
         )  # branches, n, h/2, w/2
-        scores = piecewise_linear(values, self.tails)
-        # Where parts lie in any pose, only the decoder finds what it has learned.
-        return torch.maximum(join(scores), self.scale * scores[0])
+        return join(piecewise_linear(values, self.tails))
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
@@ -168,7 +163,7 @@ class AnomalyMapper(Mapper):
     @property
     def gaussians(self) -> list[Gaussians]:
         """Those of the features at every stride."""
-        return [getattr(self, f"gaussians{stride}") for stride in FEATURE_STRIDES]
+        return [getattr(self, f"gaussians{stride}") for stride in STRIDES]
 
     @cached_property  # which is no part of the state
     def folded(self) -> PatchAutoencoder:
@@ -215,13 +210,13 @@ class AnomalyMapper(Mapper):
         with torch.device("meta"):
             network = PatchAutoencoder(len(preparation.mean))
             gaussians = []
-            for stride in FEATURE_STRIDES:
+            for stride in STRIDES:
                 c = getattr(network, f"down{stride}")[0][0].out_channels
                 size = [side // stride for side in preparation.padded_size]
                 gaussians.append(Gaussians.empty(c, size))
-            context = nn.Linear(c, len(FEATURE_STRIDES) + 1)
-            tails = torch.empty(context.out_features + 1, N_KNOTS, 2)
-            return cls(network, preparation, gaussians, context, tails, torch.empty(()))
+            context = nn.Linear(c, len(WEIGHTS) - 1)
+            tails = torch.empty(len(WEIGHTS), N_KNOTS, 2)
+            return cls(network, preparation, gaussians, context, tails)
 
 
 def branches(
@@ -242,7 +237,8 @@ def branches(
     reconstruction, logits, features = network(x)
     whole = whole or x.shape[2:]
     found = [logits[:, None]]  # n, 1, h', w' each
-    for stride, level, f in zip(FEATURE_STRIDES, gaussians, features, strict=True):
+    coarse = features[-len(STRIDES) :]
+    for stride, level, f in zip(STRIDES, gaussians, coarse, strict=True):
         place, size = ([side // stride for side in pair] for pair in (corner, whole))
         found.append(level.distance(f, place, size)[:, None].log1p_())
     found.append(_cell_means((x - reconstruction).abs_()).log1p_())
@@ -290,7 +286,7 @@ def piecewise_linear(values: Tensor, knots: Tensor) -> Tensor:
 
 
 def join(scores: Tensor) -> Tensor:
-    """Join calibrated scores (branches, …), >= 0, to one.
+    """Join calibrated scores (branches, …) to one, >= 0.
 
     The weighted geometric mean of 1 + score, minus 1: branches that agree count for
     more than a single loud one.

@@ -15,25 +15,21 @@ from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.anomaly_map import (
-    N_KNOTS,
     PIXELS,
+    STRIDES,
     AnomalyMapper,
     around,
     branches,
-    join,
-    piecewise_linear,
 )
 from skad.scoring.gaussians import N_FOLDS, fit_gaussians, sum_moments
 
 T = TypeVar("T")
 _MOST_SAMPLES = 2**21  # pixels that quantiles are estimated from
 _PIXELS_TOGETHER = 64 * 64  # of small images, which are computed in groups
-_TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # probabilities of good pixels
-_PEAKS = (0.5, 0.9)  # quantiles of the largest value of a good image
-_SHARE = 0.75  # of what the context predicts: an anomaly changes its context, too
+_TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)  # probabilities
 _RIDGE = 1e-3  # of the mean square
 _LEAST_STEP = 1e-5  # to the next knot, of the largest value: more than float32 rounds
-_LEAST_SPREAD = 0.05  # of the peaks, where good images are all alike
+_LEAST_SPREAD = 0.05  # of the last knots, where good images are all alike
 
 
 @inference()
@@ -43,7 +39,7 @@ def fit_mapper(
     images: Any,
     places: np.ndarray,
 ) -> AnomalyMapper:
-    """Fit Gaussians, context, tails and scale to the good images at these places.
+    """Fit Gaussians, context and tails to the good images at these places.
 
     All but the Gaussians come from Gaussians that were fitted without the image in
     question.
@@ -64,7 +60,7 @@ def fit_mapper(
         with closing(batches_of(images, groups)) as batches:
             yield from side_by_side(prepare_and_compute, enumerate(batches), at_a_time)
 
-    folds = sum_moments(each(lambda _, x: folded.encode(x)))
+    folds = sum_moments(each(lambda _, x: folded.encode(x)[-len(STRIDES) :]))
     levels = [fit_gaussians(moments) for moments in folds]
     gaussians = [level for level, _ in levels]
     held_out = list(zip(*(without for _, without in levels), strict=True))
@@ -76,22 +72,14 @@ def fit_mapper(
         each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))
     )
     inside = preparation.inside(MAP_STRIDE).to(device)
-    n_pixels = int(inside.sum())
-    every = -(-n_pixels * len(places) // _MOST_SAMPLES)
+    every = -(-int(inside.sum()) * len(places) // _MOST_SAMPLES)
 
-    def sampled(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        found = values(i, x, context)[..., inside]  # branches, n, n_pixels
-        return found[..., i % every :: every].flatten(1), found.amax(2)
+    def sampled(i: int, x: Tensor) -> Tensor:
+        found = values(i, x, context)[..., inside]  # branches, n, pixels
+        return found[..., i % every :: every].flatten(1)
 
-    some, peaks = (torch.cat(t, 1) for t in zip(*each(sampled), strict=True))
-    tails = fit_tails(some, peaks, n_pixels)
-
-    def highest(i: int, x: Tensor) -> Tensor:
-        scores = piecewise_linear(values(i, x, context)[..., inside], tails)
-        return torch.stack([join(scores), scores[0]]).amax(2)  # 2, n
-
-    scale = fit_scale(torch.cat(list(each(highest)), 1))
-    return AnomalyMapper(network, preparation, gaussians, context, tails, scale)
+    tails = fit_tails(torch.cat(list(each(sampled)), 1))
+    return AnomalyMapper(network, preparation, gaussians, context, tails)
 
 
 def _groups(places: np.ndarray, pixels: int) -> list[np.ndarray]:
@@ -109,7 +97,7 @@ def fit_context(images: Iterable[tuple[Tensor, Tensor]]) -> nn.Linear:
     c = moments.shape[1] - 1
     square, product = moments[: c + 1], moments[c + 1 :]
     square.diagonal().add_(_RIDGE * square.diagonal().mean())
-    weights = _SHARE * torch.linalg.solve(square, product.T).T.float()
+    weights = torch.linalg.solve(square, product.T).T.float()
     with torch.device("meta"):  # draws no weights
         context = nn.Linear(c, len(weights))
     state = {
@@ -129,34 +117,17 @@ def _context_moments(coarsest: Tensor, values: Tensor) -> Tensor:
     return xy.T @ xy[:, : x.shape[1]]
 
 
-def fit_tails(pixels: Tensor, peaks: Tensor, n_pixels: int) -> Tensor:
-    """Fit calibrations, -log tail probability, by quantiles of good images.
+def fit_tails(values: Tensor) -> Tensor:
+    """Fit the calibration: knots (branches, N_KNOTS, 2) for `piecewise_linear`.
 
-    Takes values (branches, m) of good pixels, and the largest values (branches, n) of
-    good images of `n_pixels` pixels. If the largest of so many reaches a value in a
-    share q of the images, one pixel reaches it with a probability of about
-    -log(1 - q) / n_pixels. Returns knots (branches, k, 2) for `piecewise_linear`.
+    From values (branches, m) of good pixels to -log tail probability, by quantiles.
     """
     tails = torch.tensor(_TAILS, dtype=torch.float64)
-    heights = torch.tensor(_PEAKS, dtype=torch.float64)
-    scores = torch.cat([-tails.log(), -(-heights.log() / n_pixels).log()])
-    ranks = ((1 - tails) * (pixels.shape[1] - 1)).round().long()
-    reached = pixels.sort(1).values[:, ranks.to(pixels.device)].double().cpu()
-    highest = peaks.double().cpu().quantile(heights, dim=1).T
-    values = torch.cat([reached, highest], 1).cummax(1).values  # branches, k
+    ranks = ((1 - tails) * (values.shape[1] - 1)).round().long()
+    knots = values.sort(1).values.cpu()[:, ranks].double()  # branches, k
     # Strictly rising, also where good images are all alike.
-    values[:, -1] = values[:, -1].maximum(values[:, -2] + _LEAST_SPREAD)
-    steps = torch.arange(N_KNOTS) * _LEAST_STEP
-    values += steps * values.abs().amax(1, keepdim=True).clamp(min=1.0)
-    scores = scores.cummax(0).values + steps
-    knots = torch.stack([values, scores.expand(len(values), -1)], 2)
-    return knots.float().to(pixels.device)
-
-
-def fit_scale(peaks: Tensor) -> Tensor:
-    """Fit a factor that brings the second of two usual peaks, of (2, n), to the first.
-
-    A peak below 1 counts as 1: what is silent on good images is not blown up.
-    """
-    first, second = peaks.double().cpu().quantile(0.5, dim=1).clamp(min=1.0)
-    return (first / second).float().to(peaks.device)
+    knots[:, -1] = knots[:, -1].maximum(knots[:, -2] + _LEAST_SPREAD)
+    steps = torch.arange(len(tails)) * _LEAST_STEP
+    knots += steps * knots.abs().amax(1, keepdim=True).clamp(min=1.0)
+    scores = -tails.log().expand(len(values), -1)
+    return torch.stack([knots, scores], 2).float().to(values.device)
