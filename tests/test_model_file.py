@@ -114,9 +114,6 @@ def test_a_file_of_version_8_loads_and_asks_for_calibration(fitted, path):
         arrays[f"expectation.{name}"] = np.concatenate([array[:2], array])
     tails = arrays["tails"]
     arrays["tails"] = np.concatenate([tails[:1], tails[:2], tails[1:]])
-    arrays["gaussians2.mean"] = np.zeros(3, np.float32)
-    tails = arrays["tails"]
-    arrays["tails"] = np.concatenate([tails[:1], tails[:2], tails[1:]])
     for name in ("gaussians2.mean", "expectation.most", "view_lines"):
         arrays[name] = np.zeros(3, np.float32)
     write(path, header | {"format_version": 8}, arrays)
