@@ -175,14 +175,10 @@ def gravel_maps(gravel):
     )
 
 
-def test_images_are_told_apart_by_the_decoder_and_held_out_tails(gravel, gravel_maps):
-    """At most 0.72 without the decoder, its own combination, or held-out images."""
-    assert image_auroc_score(gravel.y_test, -gravel_maps.max((1, 2))) > 0.73
-
-
-def test_pixels_are_told_apart_by_the_decoder(gravel, gravel_maps):
-    """0.47 without the decoder."""
-    assert au_pro_score(gravel.masks, gravel_maps) > 0.55
+def test_images_and_pixels_are_told_apart_by_the_decoder(gravel, gravel_maps):
+    """0.61 and 0.38 without it."""
+    assert image_auroc_score(gravel.y_test, -gravel_maps.max((1, 2))) > 0.7
+    assert au_pro_score(gravel.masks, gravel_maps) > 0.53
 
 
 def test_every_position_has_its_own_gaussian():
