@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from skad.threshold.conformal import (
+    check_metric,
     conformal_p_value,
     conformal_threshold,
     labelled_threshold,
@@ -64,13 +65,7 @@ def test_p_values_are_counted_by_their_definition_and_agree_with_thresholds():
         np.testing.assert_array_equal(flagged, p <= target_fpr)
 
 
-def test_bad_scores_and_targets_are_named():
-    with pytest.raises(ValueError, match=r"calibration_scores .* got shape \(0,\)"):
-        conformal_threshold([], 0.05)
-    with pytest.raises(ValueError, match=r"calibration_scores\[1\] is nan"):
-        conformal_p_value([0.0], [0.0, np.nan])
-    with pytest.raises(ValueError, match=r"shape \(n,\).*\(2, 2\)"):
-        conformal_p_value(np.zeros((2, 2)), [0.0])
+def test_bad_targets_are_named():
     for target_fpr in (0, 1, np.nan):
         with pytest.raises(ValueError, match="target_fpr must be above 0 and below 1"):
             conformal_threshold(np.arange(30.0), target_fpr)
@@ -133,17 +128,15 @@ def test_flagging_all_or_nothing_is_among_the_candidates(size):
 
 
 def test_what_cannot_set_a_threshold_is_refused():
-    with pytest.raises(ValueError, match=r"\[0, 1\].*np\.where\(bad, -1, 1\)"):
-        labelled_threshold([0.0, 1.0], [0, 1])
-    with pytest.raises(ValueError, match=r"both labels.*got only \+1.*target_fpr"):
+    with pytest.raises(ValueError, match=r"both labels.*got only \+1.*without y"):
         labelled_threshold([0.0, 1.0], [1, 1])
     with pytest.raises(ValueError, match=r"metric must be one of .* got 'accuracy'"):
-        labelled_threshold([0.0, 1.0], [-1, 1], "accuracy")
+        check_metric("accuracy", 1, 1)
     for cost in (-1.0, np.inf, np.nan, None):
         with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0"):
-            labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_miss=cost)
+            check_metric("cost", cost, 1)
     with pytest.raises(ValueError, match="cost_miss or cost_false_alarm must be above"):
-        labelled_threshold([0.0, 1.0], [-1, 1], "cost", cost_miss=0, cost_false_alarm=0)
+        check_metric("cost", 0, 0)
 
 
 def test_a_promise_in_words():

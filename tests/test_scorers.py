@@ -160,7 +160,7 @@ def test_other_arguments_are_an_error_at_once():
     with pytest.raises(ValueError, match=r"scores\[1\] is inf"):
         image_auroc_score([1, -1], [0.0, np.inf])
     for max_fpr in (-0.1, 1, float("nan"), None):
-        with pytest.raises(ValueError, match=r"max_fpr must be from 0 to below 1; got"):
+        with pytest.raises(ValueError, match="max_fpr must be from 0 to below 1"):
             make_detection_rate_at_fpr_scorer(max_fpr)
     with pytest.raises(ValueError, match="cost_miss must be a finite number >= 0; got"):
         make_cost_scorer(cost_miss=-1, cost_false_alarm=1)

@@ -87,11 +87,6 @@ def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
         raise ValueError("cost_miss or cost_false_alarm must be above 0; both are 0.")
 
 
-def floor_of_decimals(product: float) -> int:
-    """Return the integer part of a product of decimals: 0.29 * 100 gives 29, not 28."""
-    return math.floor(product + 1e-9)
-
-
 def _one_per_image(y: Any, name: str) -> NDArray:
     """Return y as an array; a table of one column is that column."""
     refuse_mask(y, name)

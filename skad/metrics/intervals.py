@@ -12,20 +12,9 @@ from skad.common.warnings import warn
 def wilson_interval(
     successes: int, n: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Confidence interval of a rate by Wilson's score method [1]_.
+    """Confidence interval of a rate, `successes` of `n`, by Wilson's score method [1]_.
 
-    Parameters
-    ----------
-    successes, n : int
-        Number of successes, and of trials, >= `successes`.
-    confidence : float, default=0.95
-        Confidence level, in (0, 1).
-
-    Returns
-    -------
-    low, high : float
-        Ends of the interval, in [0, 1]. NaN with an `UndefinedMetricWarning` if `n` is
-        0.
+    Returns its ends, in [0, 1]; NaN with an `UndefinedMetricWarning` if `n` is 0.
 
     References
     ----------

@@ -28,10 +28,9 @@ def pro_curve(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
     """Per-region overlap against the false-positive rate of pixels.
 
-    At a threshold `t` a pixel is flagged where `map >= t`. The per-region overlap (PRO)
-    is the flagged share of an anomalous region, an 8-connected component of a mask,
-    averaged over all regions of all images [1]_. The false-positive rate (FPR) is the
-    flagged share of all good pixels of all images.
+    At a threshold `t`, pixels are flagged where `map >= t`. The per-region overlap is
+    the flagged share of an anomalous region, an 8-connected component of a mask,
+    averaged over all regions [1]_; the false-positive rate that of all good pixels.
 
     Parameters
     ----------
@@ -90,19 +89,10 @@ def au_pro_score(
 ) -> float:
     """Area under the per-region overlap curve, up to a false-positive rate.
 
-    Parameters
-    ----------
-    masks, maps
-        As in :func:`pro_curve`, which raises the same errors.
-    integration_limit : float, default=0.3
-        Largest false-positive rate of pixels that counts, in (0, 1]. The area up to it
-        is divided by it. The default is that of [1]_.
-
-    Returns
-    -------
-    score : float
-        From 0 to 1; 1 = all regions are flagged before any good pixel. NaN with an
-        `UndefinedMetricWarning` if no pixel is anomalous or none is good.
+    The area up to `integration_limit`, in (0, 1], is divided by it; the default is that
+    of [1]_. 1 = all regions are flagged before any good pixel. NaN with an
+    `UndefinedMetricWarning` if no pixel is anomalous or none is good. `masks` and
+    `maps` are as in :func:`pro_curve`.
     """
     if not 0 < as_float(integration_limit) <= 1:
         raise ValueError(
@@ -123,10 +113,7 @@ def au_pro_score(
 def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     """Area under the ROC curve over all pixels of all images.
 
-    That is the probability that an anomalous pixel has a higher value than a good one;
-    ties count one half.
-
-    Parameters, errors and warnings are those of :func:`au_pro_score`.
+    Arguments, errors and warnings are as in :func:`au_pro_score`.
 
     >>> masks = np.array([[[0, 0, 1, 1]]])
     >>> pixel_auroc_score(masks, np.array([[[0.0, 0.3, 0.2, 0.9]]]))
@@ -185,8 +172,8 @@ def _checked_pairs(
         if mask.ndim != 2 or mask.shape != values.shape:
             raise ValueError(
                 f"A mask and its map must have one shape (H, W); masks[{i}] has "
-                f"{mask.shape} and maps[{i}] {values.shape}. Resize one of them, and "
-                "for one image pass masks[np.newaxis] and maps[np.newaxis]."
+                f"{mask.shape} and maps[{i}] {values.shape}. Resize one of them; pass "
+                "masks[np.newaxis] and maps[np.newaxis] for one image."
             )
         if values.dtype.kind != "f":
             values = values.astype(np.float64)

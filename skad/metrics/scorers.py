@@ -19,12 +19,7 @@ from sklearn.metrics import (
 )
 
 from skad.common.checks import as_float
-from skad.common.labels import (
-    check_costs,
-    check_labels,
-    check_scores,
-    floor_of_decimals,
-)
+from skad.common.labels import check_costs, check_labels, check_scores
 from skad.metrics.localization import is_undefined
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
@@ -33,26 +28,12 @@ _SCORES = ("score_samples", "decision_function")  # the first that an estimator 
 
 
 def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve over images.
+    """Area under the ROC curve over images: 1 = good ones above all anomalous ones.
 
-    Raises a ValueError for labels other than +1 and -1 and for scores that are not
-    finite, as all metrics over images do.
+    y (n,) holds labels, +1 good and -1 anomalous; `scores` (n,) are finite, higher =
+    more normal. NaN with an `UndefinedMetricWarning` if only one label occurs; a
+    ValueError for other labels or scores.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Labels: +1 good, -1 anomalous.
-    scores : array-like of shape (n,)
-        Finite scores, higher = more normal, as from `score_samples`.
-
-    Returns
-    -------
-    score : float
-        From 0 to 1; 1 = every good image scores higher than every anomalous one. NaN
-        with an `UndefinedMetricWarning` if only one of the labels occurs.
-
-    Examples
-    --------
     >>> image_auroc_score([1, 1, -1, -1], [-0.1, -0.3, -0.2, -0.9])
     0.75
     """
@@ -66,28 +47,17 @@ def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
 def detection_rate_at_fpr(
     y: ArrayLike, scores: ArrayLike, max_fpr: float = 0.05
 ) -> float:
-    """Share of the anomalous images that are found at a false-positive rate.
+    """Share of the anomalous images found where few good ones are flagged.
 
-    That is the highest true-positive rate on the ROC curve up to `max_fpr`.
-
-    Parameters
-    ----------
-    y, scores : array-like of shape (n,)
-        As in `image_auroc_score`.
-    max_fpr : float, default=0.05
-        Largest share of the good images that may be flagged, in [0, 1).
-
-    Returns
-    -------
-    rate : float
-        From 0 to 1; NaN as in `image_auroc_score`.
+    The highest true-positive rate on the ROC curve up to a false-positive rate of
+    `max_fpr`, in [0, 1). y and `scores` are as in `image_auroc_score`.
     """
     _check_max_fpr(max_fpr)
     labels, values = check_labels_and_scores(y, scores)
     good, bad = values[labels == 1], values[labels == -1]
     if is_undefined(good, bad, "The detection rate", "image"):
         return math.nan
-    n_flagged = floor_of_decimals(max_fpr * len(good))
+    n_flagged = math.floor(max_fpr * len(good) + 1e-9)  # 0.29 * 100 is below 29
     # Flagged is what lies below: these n_flagged good images, or fewer if some tie.
     return float(np.mean(bad < np.sort(good)[n_flagged]))
 
@@ -99,22 +69,10 @@ def mean_cost(
     cost_miss: float = 1.0,
     cost_false_alarm: float = 1.0,
 ) -> float:
-    """Mean cost per image, of missed anomalies and of false alarms.
+    """Mean cost of an image, ``(cost_miss misses + cost_false_alarm alarms) / n``.
 
-    ``(cost_miss * misses + cost_false_alarm * false alarms) / n``, as minimised by
-    ``calibrate(X, y, metric="cost")``.
-
-    Parameters
-    ----------
-    y, predicted : array-like of shape (n,)
-        Labels, and what `predict` returns: +1 good, -1 anomalous.
-    cost_miss, cost_false_alarm : float, default=1.0
-        Cost of a missed anomaly and of a false alarm, >= 0, not both 0.
-
-    Returns
-    -------
-    cost : float
-        From 0 to the larger of the two costs; lower = better.
+    y and `predicted` (n,) hold +1 (good) and -1 (anomalous). Costs are >= 0 and not
+    both 0. ``calibrate(X, y, metric="cost")`` minimises it.
     """
     check_costs(cost_miss, cost_false_alarm)
     labels, answers = _check_labels_and_predictions(y, predicted)
@@ -124,19 +82,13 @@ def mean_cost(
 
 
 def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
-    """Make a scorer from `detection_rate_at_fpr`; it ignores the detector's threshold.
-
-    ``scorer(estimator, X, y)`` is from 0 to 1. The scorer can be pickled.
-    """
+    """Make a scorer from `detection_rate_at_fpr`; it ignores the threshold."""
     _check_max_fpr(max_fpr)
     return make_scorer(detection_rate_at_fpr, response_method=_SCORES, max_fpr=max_fpr)
 
 
 def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
-    """Make a scorer from `mean_cost`: minus the mean cost per image.
-
-    ``scorer(estimator, X, y)`` is at most 0. The scorer can be pickled.
-    """
+    """Make a scorer from `mean_cost`: minus the mean cost of an image."""
     check_costs(cost_miss, cost_false_alarm)
     return make_scorer(
         mean_cost,
@@ -183,8 +135,7 @@ def _check_labels_and_predictions(
 def _check_max_fpr(max_fpr: float) -> None:
     if not 0 <= as_float(max_fpr) < 1:
         raise ValueError(
-            f"max_fpr must be from 0 to below 1; got {max_fpr!r}. "
-            "0.05 allows 5 false alarms in 100 good images."
+            f"max_fpr must be from 0 to below 1, as 0.05; got {max_fpr!r}."
         )
 
 

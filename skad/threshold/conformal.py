@@ -21,12 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad.common.checks import as_float
-from skad.common.labels import (
-    check_costs,
-    check_labels,
-    check_scores,
-    floor_of_decimals,
-)
+from skad.common.labels import check_costs
 from skad.common.warnings import warn
 
 METRICS = ("balanced_accuracy", "f1", "cost")
@@ -35,17 +30,14 @@ METRICS = ("balanced_accuracy", "f1", "cost")
 def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> float:
     """Return the offset that flags a new good image with at most this probability.
 
-    Of m scores (m,) of held-out good images, sorted upwards, it is the k-th, where
-    ``k = floor(target_fpr (m + 1))``: a new score that is exchangeable with them is
-    strictly below it with probability at most k / (m + 1) [1]_. If k = 0, it is the
-    lowest, with a warning.
+    Of m sorted scores of held-out good images, the k-th, ``k = floor(target_fpr (m +
+    1))``: a new score that is exchangeable with them is below it with probability at
+    most k / (m + 1) [1]_. If k = 0, it is the lowest, with a warning.
     """
-    scores = np.sort(check_scores(calibration_scores, "calibration_scores"))
-    rate = as_float(target_fpr)
+    scores, rate = np.sort(np.asarray(calibration_scores)), as_float(target_fpr)
     if not 0 < rate < 1:
         raise ValueError(
-            f"target_fpr must be above 0 and below 1; got {target_fpr!r}. "
-            "0.05 promises at most 5 false alarms in 100 good images."
+            f"target_fpr must be above 0 and below 1, as 0.05; got {target_fpr!r}."
         )
     m = len(scores)
     k = conformal_rank(m, rate)
@@ -53,15 +45,15 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
         needed = math.ceil(min(1 / rate, 1e9) - 1e-9) - 1  # no overflow, as of 5e-324
         warn(
             f"target_fpr={rate:g} cannot be promised: {_good_images(m)} can promise "
-            f"{100 / (m + 1):.3g} % at best, and that is used. Calibrate with at least "
-            f"{needed} good images that training has not seen, or raise target_fpr."
+            f"{100 / (m + 1):.3g} % at best. Calibrate with at least {needed} good "
+            "images that were not trained on, or raise target_fpr."
         )
     return float(scores[max(k, 1) - 1])
 
 
 def conformal_rank(m: int, target_fpr: float) -> int:
     """Return which of m sorted scores, counted from 1, promises `target_fpr`, or 0."""
-    return min(floor_of_decimals(target_fpr * (m + 1)), m)
+    return min(math.floor(target_fpr * (m + 1) + 1e-9), m)  # 0.29 * 100 is below 29
 
 
 def promised_fpr(m: int, target_fpr: float) -> float:
@@ -96,11 +88,10 @@ def conformal_p_value(
 ) -> NDArray[np.float64]:
     """Return conformal p-values of scores, (n,), in [1 / (m + 1), 1].
 
-    ``p(s) = (1 + #{i : s_i <= s}) / (m + 1)`` with m scores s_i of held-out good
-    images, Eq. 2 of [2]_. A good image has p <= a with probability at most a.
+    ``p(s) = (1 + #{i : s_i <= s}) / (m + 1)`` with m scores s_i, Eq. 2 of [2]_.
     """
-    calibration = np.sort(check_scores(calibration_scores, "calibration_scores"))
-    n_not_above = np.searchsorted(calibration, check_scores(scores), side="right")
+    calibration = np.sort(np.asarray(calibration_scores))
+    n_not_above = np.searchsorted(calibration, np.asarray(scores), side="right")
     return (1.0 + n_not_above) / (len(calibration) + 1)
 
 
@@ -124,19 +115,13 @@ def labelled_threshold(
     cost_miss: float = 1.0,
     cost_false_alarm: float = 1.0,
 ) -> LabelledThreshold:
-    """Return the threshold that does best by a metric on images labelled +1 and -1.
-
-    Of equally good offsets the lowest is taken, which has the fewest false alarms.
-    """
-    check_metric(metric, cost_miss, cost_false_alarm)
-    values = check_scores(scores)
-    anomalous = check_labels(y, len(values)) == -1
+    """Return the threshold that does best by a metric on images labelled +1 and -1."""
+    values, anomalous = np.asarray(scores), np.asarray(y) == -1
     n_bad, n_good = int(anomalous.sum()), int((~anomalous).sum())
     if not (n_bad and n_good):
         raise ValueError(
-            "y must hold both labels, +1 (good) and -1 (anomalous); got only "
-            f"{'+1' if n_good else '-1'}. Add images of the other label, or calibrate "
-            "on good images alone with target_fpr."
+            f"y must hold both labels, +1 (good) and -1 (anomalous); got only "
+            f"{'+1' if n_good else '-1'}. Add the others, or calibrate without y."
         )
     offsets = _candidate_offsets(values)
     hits = np.searchsorted(np.sort(values[anomalous]), offsets, side="left")
