@@ -9,19 +9,20 @@ from typing import Any
 
 
 class Forgiving:
-    """A text stream that may be absent, full or without a reader."""
+    """A text stream that may be absent, closed, full or without a reader."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = io.StringIO() if stream is None else stream
+        closed = stream is None or getattr(stream, "closed", False)
+        self._stream = io.StringIO() if closed else stream
 
     def write(self, text: str) -> None:
         """Write if possible."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: it was closed
             self._stream.write(text)
 
     def flush(self) -> None:
         """Flush if possible."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
