@@ -25,8 +25,8 @@ import multiprocessing, os, sys, time
 from pathlib import Path
 from skad.benchmark.process import in_a_process
 
-def wait(told):
-    Path(told).write_text(str(os.getpid()))
+def wait(told, other):
+    Path(told).write_text(f"{os.getpid()} {other}")
     time.sleep(300)
 
 if __name__ == "__main__":
@@ -34,7 +34,7 @@ if __name__ == "__main__":
     other = context.Process(target=time.sleep, args=(300,), daemon=True)
     other.start()
     try:
-        in_a_process(wait, sys.argv[1])
+        in_a_process(wait, sys.argv[1], other.pid)
     except KeyboardInterrupt:
         print("other is running:", other.is_alive())
 """
@@ -64,9 +64,15 @@ def test_a_stop_ends_this_process_and_no_other(tmp_path, stop):
     script, told = tmp_path / "script.py", tmp_path / "pid"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(told)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        pid = wait_for(lambda: told.exists() and told.read_text())
-        parent.kill() if stop == "kill" else parent.send_signal(2)
-        said = parent.communicate()[0]
-    assert wait_for(lambda: not is_running(pid))
-    assert ("other is running: True" in said) == (stop == "interrupt")
+    with (tmp_path / "said").open("w") as said:  # a pipe would wait for the other
+        parent = subprocess.Popen(command, stdout=said)
+    worker, other = wait_for(lambda: told.exists() and told.read_text().split())
+    parent.kill() if stop == "kill" else parent.send_signal(2)
+    try:
+        parent.wait(60)
+        assert wait_for(lambda: not is_running(worker))
+        if stop == "interrupt":
+            assert (tmp_path / "said").read_text() == "other is running: True\n"
+    finally:
+        if is_running(other):
+            os.kill(int(other), 9)
