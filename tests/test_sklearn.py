@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import (
 
 from skad import PatchAutoencoderDetector
 
-DETECTOR = PatchAutoencoderDetector(random_state=0)
+DETECTOR = PatchAutoencoderDetector(epochs=1, random_state=0)
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
