@@ -172,9 +172,11 @@ class AnomalyMapper(Mapper):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move everything to a device, in place."""
-        if "folded" in self.__dict__:
-            self.folded.to(*args, **kwargs)
-        return super().to(*args, **kwargs)
+        before = self.device
+        super().to(*args, **kwargs)
+        if self.device != before:
+            self.__dict__.pop("folded", None)
+        return self
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
