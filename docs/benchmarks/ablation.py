@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import skad
 from skad.benchmark.evaluation import figures_of_pixels
 from skad.benchmark.mvtec import find_categories, load_category
-from skad.detectors import learning as _learning
+from skad.detectors import patch as _patch
 from skad.metrics import image_auroc_score
 from skad.network.model import fold
 from skad.scoring import anomaly_map as _anomaly_map
@@ -107,8 +107,8 @@ def arguments_of_fit(detector: Any, train: np.ndarray) -> tuple:
         raise _CapturedError
 
     with (
-        patch.object(_learning, "train", take),
-        patch.object(_learning, "fit_mapper", capture),
+        patch.object(_patch, "train", take),
+        patch.object(_patch, "fit_mapper", capture),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", UserWarning)  # thresholds play no part here
