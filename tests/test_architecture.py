@@ -12,7 +12,8 @@ sys.path.append(str(Path(__file__).parents[1] / "docs/benchmarks"))
 import walk
 
 PACKAGE = Path(skad.__file__).parent
-MAX_LINES = 400
+MAX_LINES = 349  # of a file
+MAX_BODY = 49  # lines of a function, without its docstring
 
 # A room imports from those that stand in a line above its own.
 FLOORS = [
@@ -97,3 +98,14 @@ def test_a_call_is_short_to_follow():
 def test_no_file_is_long():
     n_lines = {name: len(p.read_text().splitlines()) for name, p in SOURCES.items()}
     assert {name: n for name, n in n_lines.items() if n > MAX_LINES} == {}
+
+
+def test_no_function_is_long():
+    long = []
+    for name, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                if body and body[-1].end_lineno - body[0].lineno >= MAX_BODY:
+                    long.append(f"{name}: {node.name}")
+    assert long == []

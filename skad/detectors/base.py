@@ -21,6 +21,7 @@ from skad.detectors.drift import (
 from skad.detectors.fitted import (
     Fitted,
     FittedAttributes,
+    Learned,
     Threshold,
     no_threshold,
     provenance_now,
@@ -45,7 +46,6 @@ from skad.images.several_sizes import (
     maps_in_given_sizes,
     rebuilt_in_given_sizes,
 )
-from skad.scoring.anomaly_map import Mapper
 from skad.threshold.conformal import (
     check_metric,
     conformal_p_value,
@@ -53,16 +53,6 @@ from skad.threshold.conformal import (
     labelled_threshold,
     promised_fpr,
 )
-
-
-@dataclass
-class Learned:
-    """What training gives."""
-
-    mapper: Mapper
-    calibration_scores: np.ndarray  # (m,), higher = more normal
-    calibration_means: np.ndarray  # (m,), mean values of their maps
-    history: list[dict[str, float]]
 
 
 @dataclass(frozen=True)

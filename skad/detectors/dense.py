@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skad.common.torch_settings import training_settings
-from skad.detectors.base import ImageDetector, Learned
-from skad.detectors.fitted import Fitted, provenance_now
+from skad.detectors.base import ImageDetector
+from skad.detectors.fitted import Fitted, Learned, provenance_now
 from skad.detectors.parameters import CONSTRAINTS, MOST, resolve_device
 from skad.detectors.progress import Progress, following, with_callbacks
 from skad.detectors.split import NONE

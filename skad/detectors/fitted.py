@@ -25,6 +25,16 @@ from skad.scoring.anomaly_map import Mapper
 from skad.threshold.conformal import LabelledThreshold, promise_in_words
 
 
+@dataclass
+class Learned:
+    """What training gives."""
+
+    mapper: Mapper
+    calibration_scores: np.ndarray  # (m,), higher = more normal
+    calibration_means: np.ndarray  # (m,), mean values of their maps
+    history: list[dict[str, float]]
+
+
 @dataclass(frozen=True, eq=False)
 class Threshold:
     """A threshold, and the good images that it comes from."""

@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
-from skad.common.checks import check_size, whole_numbers
+from skad import __version__
+from skad.common.checks import check_size, is_whole, whole_numbers
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
@@ -34,6 +35,22 @@ CONSTRAINTS: dict[str, list] = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+
+def training_parameters(detector: Any, shape: tuple[int, int]) -> dict[str, Any]:
+    """Return what decides a training on images (H, W); torch takes no NumPy numbers."""
+    size, seed = image_size(detector.image_size, shape), detector.random_state
+    return {
+        "patch_size": patch_sizes(detector.patch_size),
+        "image_size": size,
+        "epochs": n_epochs(detector.epochs, size),
+        "batch_size": int(detector.batch_size),
+        "learning_rate": float(detector.learning_rate),
+        "validation_fraction": float(detector.validation_fraction),
+        "device": resolve_device(detector.device),
+        "random_state": int(seed) if is_whole(seed) else None,
+        "skad_version": __version__,
+    }
 
 
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:

@@ -11,18 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skad import __version__
 from skad.common.checks import check_pickles, check_size, is_whole
 from skad.common.torch_settings import limit_threads, training_settings
-from skad.detectors.base import ImageDetector, Learned
-from skad.detectors.parameters import (
-    CONSTRAINTS,
-    image_size,
-    n_epochs,
-    open_memory,
-    patch_sizes,
-    resolve_device,
-)
+from skad.detectors.base import ImageDetector
+from skad.detectors.fitted import Learned
+from skad.detectors.parameters import CONSTRAINTS, open_memory, training_parameters
 from skad.detectors.progress import Progress, following, with_callbacks
 from skad.images.inputs import Images, batches_of
 from skad.images.roi import roi_for
@@ -231,7 +224,7 @@ class PatchAutoencoderDetector(ImageDetector):
         with keeping as held:
             self._validate_params()
             images = self._images_to_fit(X)
-            parameters = self._training_parameters(images)
+            parameters = training_parameters(self, images.format.image_shape[:2])
             if held is not None or self.memory is not None:
                 self._check_kept(images, held)
             roi = None if self.roi is None else roi_for(images, self.roi)
@@ -252,22 +245,6 @@ class PatchAutoencoderDetector(ImageDetector):
         if self.image_size is None or not have_several_sizes(X):
             return super()._images_to_fit(X)
         return as_resized_images(X, check_size("image_size", self.image_size))
-
-    def _training_parameters(self, images: Images) -> dict[str, Any]:
-        """Return what decides a training; torch does not take NumPy's numbers."""
-        size = image_size(self.image_size, images.format.image_shape[:2])
-        seed = self.random_state
-        return {
-            "patch_size": patch_sizes(self.patch_size),
-            "image_size": size,
-            "epochs": n_epochs(self.epochs, size),
-            "batch_size": int(self.batch_size),
-            "learning_rate": float(self.learning_rate),
-            "validation_fraction": float(self.validation_fraction),
-            "device": resolve_device(self.device),
-            "random_state": int(seed) if is_whole(seed) else None,
-            "skad_version": __version__,
-        }
 
     def _check_kept(self, images: Images, checkpoint: HeldCheckpoint | None) -> None:
         """Raise a ValueError where a kept training could not be told from others."""
