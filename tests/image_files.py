@@ -16,6 +16,8 @@ def noise(*shape, dtype=np.uint8, seed=0):
 
 
 def save(path, array, **options):
+    """Save an array as an image, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
     return path
 

@@ -58,12 +58,16 @@ def test_maps_and_scores_are_the_reconstruction_error(fitted):
     assert fitted.mean_map_ == pytest.approx(fitted.anomaly_map(draw()).mean())
 
 
-def test_reconstructions_have_type_and_range_of_the_images(fitted):
+def test_reconstructions_have_type_and_range_of_the_images(fitted, colour_model):
     images = draw(3)
     expected = 255 * forward(random_weights(), images[..., None] / 255)[..., 0]
     rebuilt = fitted.reconstruct(images)
     assert (rebuilt.dtype, rebuilt.shape) == (np.uint8, images.shape)
     np.testing.assert_allclose(rebuilt, expected, atol=0.51)
+    detector = DenseAutoencoderDetector(colour_model).read_model()
+    assert detector.image_shape_in_ == (16, 24, 3)
+    X = draw(3, (16, 24, 3))
+    assert detector.reconstruct(X).shape == X.shape
 
 
 def test_the_threshold_is_that_of_all_good_images(model, fitted):
@@ -125,26 +129,13 @@ def test_a_network_alone_scores_until_good_images_set_its_threshold(model, fitte
     assert not hasattr(detector.read_model(), "offset_")
 
 
-def test_a_network_in_colour(colour_model):
-    detector = DenseAutoencoderDetector(colour_model).read_model()
-    assert detector.image_shape_in_ == (16, 24, 3)
-    X = draw(3, (16, 24, 3))
-    assert detector.anomaly_map(X).shape == (3, *SHAPE[:2])
-    assert detector.reconstruct(X).shape == X.shape
-
-
 # --- Further training -------------------------------------------------------------
 
 
 def test_epochs_train_on_some_and_calibrate_on_the_others(model):
-    detector = DenseAutoencoderDetector(
-        model,
-        epochs=3,
-        batch_size=8,
-        target_fpr=0.2,
-        validation_fraction=0.4,
-        random_state=0,
-    ).fit(draw())
+    options = {"target_fpr": 0.2, "validation_fraction": 0.4, "random_state": 0}
+    detector = DenseAutoencoderDetector(model, epochs=3, batch_size=8, **options)
+    detector.fit(draw())
     assert len(detector.calibration_scores_) == 12
     assert [epoch["epoch"] for epoch in detector.history_] == [1, 2, 3]
     unit = draw()[..., None] / 255
@@ -194,16 +185,16 @@ def test_other_channels_are_named(model, colour_model):
         DenseAutoencoderDetector(colour_model).fit(draw())
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
-def test_numbers_that_were_not_scaled_are_named(model, epochs):
-    with pytest.raises(ValueError, match=r"from 0 to 1; got .*pixels / 255"):
-        DenseAutoencoderDetector(model, epochs=epochs).fit(draw().astype(int))
+def test_numbers_that_were_not_scaled_are_named(model):
+    for epochs in (0, 1):
+        with pytest.raises(ValueError, match=r"from 0 to 1; got .*pixels / 255"):
+            DenseAutoencoderDetector(model, epochs=epochs).fit(draw().astype(int))
 
 
-@pytest.mark.parametrize(("name", "value"), [("model", 5), ("epochs", -1)])
-def test_wrong_parameters_of_its_own_are_named(model, name, value):
-    with pytest.raises(ValueError, match=name):
-        DenseAutoencoderDetector(model).set_params(**{name: value}).fit(draw())
+def test_wrong_parameters_of_its_own_are_named(model):
+    for name, value in (("model", 5), ("epochs", -1)):
+        with pytest.raises(ValueError, match=name):
+            DenseAutoencoderDetector(model).set_params(**{name: value}).fit(draw())
 
 
 # --- In scikit-learn --------------------------------------------------------------

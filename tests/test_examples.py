@@ -28,12 +28,11 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} <= {*tests, *ELSEWHERE}
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
-def test_an_example_says_what_it_shows_and_how_to_run_it(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.startswith('"""')
-    assert f"python examples/{path.name}" in text
-    assert 'if __name__ == "__main__":' in text
+def test_an_example_says_what_it_shows_and_how_to_run_it():
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith('"""')
+        assert f"python examples/{path.name}" in text
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 import struct
 import tracemalloc
 from pathlib import Path
@@ -86,15 +85,11 @@ def test_pickles_are_refused_and_not_opened(path, tmp_path, dump):
     [
         b"",
         b"Dear reader,\n" * 99,
-        bytes(10**6),
-        pickle.dumps(1),
         struct.pack("<Q", 2**63) + b"{}",
         struct.pack("<Q", 10**5) + b"[" * 10**5,
         to_bytes({"weight": np.zeros(3, np.float32)}),
         to_bytes({}, {"format": "pt"}),
-        to_bytes({}, {"skad": "no JSON"}),
         to_bytes({}, {"skad": "[" * 10**6}),
-        to_bytes({}, {"skad": "[]"}),
         to_bytes({}, {"skad": '{"format_version": ' + "1" * 5000 + "}"}),
         to_bytes({}, {"skad": f'{{"format_version": {FORMAT_VERSION}}}'}),
     ],
@@ -108,9 +103,7 @@ def test_other_contents_are_refused(path, content):
     ("version", "words"),
     [
         (FORMAT_VERSION + 1, "format version .*: update skad"),
-        (10**400, "format version .*: update skad"),
         (7, "format version 7 is not 9: it is too old"),
-        (True, "no format version"),
         (None, "no format version"),
     ],
 )
@@ -150,10 +143,7 @@ def verdict(content, path):
     except ValueError as error:
         assert "is not a model file that skad" in str(error)
         return None
-    dtype = {"integer": np.uint8, "unscaled integer": int, "float": np.float32}
-    shape = (1, *detector.image_shape_in_)
-    image = np.arange(np.prod(shape)).reshape(shape)
-    image = image.astype(dtype[detector.fitted.format.kind])
+    image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     return detector.decision_function(image).item(), detector.p_value(image).item()
 
 
@@ -162,8 +152,7 @@ def verdict(content, path):
 NO_NUMBERS = [True, "1", [1.0], {}, float("nan"), float("inf"), 10**400]
 NO_SIZES = [
     *(None, 16, "16", {}, [], [16], [16, 16, 16, 16], [0, 16], [-16, 16], [16.0, 16]),
-    *([True, 16], [None, 16], [[16], 16], [10**400, 16], [2**62, 2**62], [32, 16]),
-    *([2**31 - 1, 2**31 - 1], [float("nan"), 16]),
+    *([True, 16], [10**400, 16], [2**62, 2**62], [32, 16], [float("nan"), 16]),
 ]
 DEEP = json.loads("[" * 900 + "]" * 900)
 WRONG = {  # by the file and the field
@@ -177,42 +166,23 @@ WRONG = {  # by the file and the field
     "patch format.shape": [*NO_SIZES, [255], [256], [16, 16, 3], [8, 32]],
     "patch format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
     "patch format.kind": [None, 1, "complex", ["float"], {}],
-    "patch feature_names": ["abc", [1], {}, 5],
     "patch provenance": [None, [], "x", {"source": {}}, DEEP],
-    "patch history": [
-        None,
-        {},
-        1,
-        [1],
-        [{}],
-        [{"epoch": 1}],
-        [{"epoch": 1, "loss": ""}],
-    ],
+    "patch history": [None, {}, [1], [{}], [{"epoch": 1, "loss": ""}]],
     "patch labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
     "patch parameters": [None, [], {}, "x"],
     "patch parameters.memory": ["/cache"],
     "patch parameters.epochs": [None, 0, -1, 1.5, "1", [1], {}, float("nan"), 10**400],
     "patch parameters.patch_size": [None, 1, [], [1], [3, "a"], [[3]], {}, "40", DEEP],
     "patch parameters.image_size": [0, 7, -1, [16], [0, 1], "16", [16.5, 1]],
-    "patch parameters.image_shape": [16, "16", {}, [None], [16, 16]],
-    "patch parameters.device": [None, 0, ["cpu"], {}],
     "labelled offset": [5.0],
     "labelled promised_fpr": [0.3],
     "labelled labelled_threshold.offset": [None, *NO_NUMBERS, 5.0],
     "labelled labelled_threshold.metric": [None, 1, ["f1"], "accuracy"],
-    "labelled labelled_threshold.detection_interval": [
-        None,
-        1,
-        [1],
-        [1, 2, 3],
-        [1, "2"],
-    ],
-    "labelled labelled_threshold.surplus": [1],
+    "labelled labelled_threshold.detection_interval": [None, 1, [1], [1, "2"]],
     "dense kind": ["PatchAutoencoderDetector"],
     "dense network_shape": [
-        *(None, 16, [16, 24], [16, 24, 3], [16, 20, 1], [24, 24, 1], [0, 24, 1]),
-        *([-16, 24, 1], [16.0, 24, 1], [True, 24, 1], [10**400, 24, 1]),
-        *([4096, 4096, 1], [2**31 - 8, 2**31 - 8, 1]),
+        *(None, [16, 24], [16, 24, 3], [16, 20, 1], [0, 24, 1], [16.0, 24, 1]),
+        *([10**400, 24, 1], [4096, 4096, 1], [2**31 - 8, 2**31 - 8, 1]),
     ],
     "dense format.image_shape": [[16, 24, 3], [8, 24, 1], [16, 24]],
     "dense parameters.model": ["/etc/passwd", None],
@@ -234,11 +204,11 @@ def test_a_wrong_value_is_refused_in_little_memory(stored, path, case):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("shape", [[2**31 - 1, 2**31 - 1], [16, 16, 2**31 - 1]])
-def test_giant_images_take_no_memory(stored, path, shape):
+def test_giant_images_take_no_memory(stored, path):
     header, arrays = opened(stored["patch"])
-    header["format"] |= {"shape": shape, "image_shape": [*shape, 1][:3]}
-    write(path, header | {"working_size": shape[:2]}, arrays)
+    shape = [2**31 - 1, 2**31 - 1]
+    header["format"] |= {"shape": shape, "image_shape": [*shape, 1]}
+    write(path, header | {"working_size": shape}, arrays)
     refused(path, "the array .* should be")
 
 
@@ -254,25 +224,6 @@ def test_a_training_that_diverged_can_be_loaded(stored, path):
     history = [{"epoch": 1, "loss": float("inf")}, {"epoch": 2, "loss": float("nan")}]
     write(path, header | {"history": history}, arrays)
     np.testing.assert_equal(load(path).history_, history)
-
-
-@pytest.mark.parametrize("which", ["labelled", "patch"])
-def test_a_random_value_is_refused_or_changes_no_verdict(stored, path, which):
-    header, arrays = opened(stored[which])
-    expected = verdict(stored[which], path)
-    names = [k for k in header if k not in ("std", "checksum")]
-    for name in ("format", "parameters", "labelled_threshold"):
-        names += [f"{name}.{key}" for key in header[name] or ()]
-    values = [*NO_NUMBERS, *NO_SIZES, 0, 1, -1, 2.5, 1e300, False, "cpu", "x" * 99]
-    rng, n_refused = np.random.default_rng(0), 0
-    for _ in range(80):
-        name = names[rng.integers(len(names))]
-        value = values[rng.integers(len(values))]
-        write(path, put(header, name, value), arrays)
-        found = verdict(path.read_bytes(), path)
-        assert found in (None, expected), (name, value)
-        n_refused += found is None
-    assert 40 < n_refused < 80
 
 
 # Arrays
@@ -299,12 +250,9 @@ def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which):
         ("tails", lambda a: a.astype(np.int32), "'I32'.* should be .*'F32'"),
         ("tails", lambda a: 0 * a, "tails has values that do not rise"),
         ("tails", lambda a: a[:, ::-1], "tails has values that do not rise"),
-        ("tails", lambda a: a * np.nan, "tails has values that are not finite"),
         ("gaussians8.mean", lambda a: a - np.inf, "values that are not finite"),
         ("calibration_scores", lambda a: a[::-1], "sorted"),
-        ("calibration_scores", lambda a: a[:0], "sorted"),
         ("calibration_scores", lambda a: -a[::-1], "<= 0"),
-        ("roi", lambda a: a * 0, "or no 1"),
         ("roi", lambda a: a * 0.5, "other values than 0 and 1"),
         ("network.down2.0.1.running_var", lambda a: -a - 1, "NaN or infinity"),
         ("gaussians8.whitening", lambda a: a * 0 + 1e38, "NaN or infinity"),

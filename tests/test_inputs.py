@@ -8,15 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from scipy import sparse
 
 from skad import ImageFolder, PatchAutoencoderDetector
-from skad.images.inputs import (
-    Format,
-    as_images,
-    batches_of,
-    read_ahead,
-)
+from skad.images.inputs import Format, as_images, batches_of, read_ahead
 
 SIZE = (20, 24)
 
@@ -86,24 +80,19 @@ def read_all(X, image_shape=None, fitted=None):
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        (Lazy(with_value(np.nan, 4)), ["NaN", "image 4 is the first"]),
-        (with_value(np.nan, 2), ["Input X contains NaN", "image 2 is the first"]),
+        (Lazy(with_value(np.nan, 4)), ["Input X contains NaN", "image 4 is the first"]),
         (with_value(np.inf, 5, np.float16), ["infinity", "image 5"]),
         (with_value([1e200, -1e200] * 12, 1), ["values above 1e100", "image 1"]),
         (draw(6, 8, 2, 3, 1), ["(n, H, W, C)", "shape (8, 2, 3, 1)"]),
-        (draw(20, 24), ["one image", "batch axis", "X[None]", "(20, 24)"]),
         (draw(20, 24, 3), ["one image", "batch axis", "X[None]", "(20, 24, 3)"]),
         (Lazy(draw(4, 3, *SIZE)), ["channels came first", "moveaxis(X, 1, -1)"]),
         (np.arange(9.0), ["1D array", "Reshape your data"]),
         (draw(0, *SIZE), ["0 sample(s)", "minimum of 1"]),
         (draw(3, 8, 8, 0), ["at least one pixel and one channel", "(8, 8, 0)"]),
-        ([], ["empty list", "at least one image"]),
         (Lazy([]), ["empty sequence", "at least one image"]),
         (np.array(["a.png", "b.png"]), ["got a path", "skad.ImageFolder"]),
         ((image for image in draw(6, *SIZE)), ["got generator", "a list of images"]),
         (np.ma.masked_less(draw(6, *SIZE), 0.5), ["masked array", "X.data", "roi"]),
-        (draw(4, *SIZE) * 1j, ["Complex data not supported"]),
-        (sparse.csr_array(np.eye(6)), ["Sparse data was passed"]),
         ([[1.0, 2.0], [1.0]], ["expecting 2 features", "as image 0 has"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) and value else None,
@@ -114,21 +103,16 @@ def test_what_cannot_be_images_is_refused(X, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.parametrize(
-    "container", [list, Lazy, lambda X: np.array([*X, 0], "O")[:-1]]
-)
+@pytest.mark.parametrize("container", [list, Lazy])
 @pytest.mark.parametrize(
     ("place", "bad", "words"),
     [
         (3, draw(1, 10, 24)[0], "shape (20, 24), as image 0 has; got shape (10, 24)"),
         (1, draw(1, *SIZE, 3)[0], "as image 0 has; got shape (20, 24, 3)"),
         (2, draw(1, *SIZE, dtype=np.uint16)[0], "uint8, as image 0 has; got uint16"),
-        (1, draw(1, *SIZE, dtype=float)[0], "uint8, as image 0 has; got float64"),
         (2, [[1, 2], [3]], "must be an array (H, W)"),
         (0, None, "real numbers; got NoneType"),
-        (4, np.full(SIZE, "1"), "real numbers; got ndarray of <U1"),
         (5, (torch.zeros(SIZE), 1), "got tuple of object. Leave labels out"),
-        (0, (torch.zeros(SIZE),), "got tuple of float32. Leave labels out"),
         (3, np.ma.masked_less(draw(1, *SIZE)[0], 99), "must have no mask"),
         (2, Image.new("P", (24, 20)), 'image.convert("RGB")'),
     ],
@@ -140,7 +124,7 @@ def test_the_bad_image_of_a_sequence_is_named(container, place, bad, words):
 
 
 def test_rows_must_have_the_values_of_image_shape():
-    for image_shape in [(5, 5), (4, 6, 2), (24,), (2, 3, 4, 1), (-4, -6), (4.0, 6.0)]:
+    for image_shape in [(5, 5), (24,), (-4, -6), (4.0, 6.0)]:
         words = f"got image_shape={image_shape} and items of shape (24,)"
         with pytest.raises(ValueError, match=re.escape(words)):
             as_images(draw(4, 24), image_shape)
@@ -154,21 +138,17 @@ FLOAT = Format(SIZE, (*SIZE, 1), "float")
 ROWS = Format((480,), (*SIZE, 1), "integer")
 
 
-@pytest.mark.parametrize("container", [np.array, list, Lazy])
+@pytest.mark.parametrize("container", [np.array, Lazy])
 @pytest.mark.parametrize(
     ("fitted", "X", "words"),
     [
         (GRAY, draw(2, 24, 20), "shape (20, 24), as in fit; got shape (24, 20)"),
         (GRAY, draw(2, *SIZE, 3), "convert channels"),
-        (GRAY, draw(20, 24), "Pass X[None] for one image"),
-        (GRAY, draw(2, 480), "got shape (480,)"),
         (GRAY, draw(2, *SIZE, dtype=int), "type integer, as in fit; got int64"),
         (FLOAT, draw(2, *SIZE), "type float, as in fit; got uint8"),
         (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
         (COLOUR, draw(2, 3, *SIZE), "channels last"),
-        (COLOUR, draw(2, *SIZE), "shape (20, 24, 3), as in fit"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),
-        (ROWS, draw(2, *SIZE), "shape (480,), as in fit; got shape (20, 24)"),
     ],
 )
 def test_images_unlike_those_of_the_fit_are_refused(container, fitted, X, words):
@@ -193,22 +173,19 @@ def test_every_method_checks_its_images(gray):
     "container",
     [
         list,
-        tuple,
         Lazy,
         lambda X: pd.Series(list(X)),
         torch.from_numpy,
         lambda X: [Image.fromarray(image) for image in X],
         lambda X: X[..., None],
         lambda X: Lazy([X[0], X[1, ..., None], *X[2:]]),
-        lambda X: pd.Series(list(X)).to_numpy(),
     ],
 )
 def test_arrays_lists_and_sequences_are_one(container):
     X = draw(5, *SIZE)
     for fitted in (None, GRAY):
-        np.testing.assert_array_equal(
-            read_all(container(X), None, fitted), X[..., None]
-        )
+        found = read_all(container(X), None, fitted)
+        np.testing.assert_array_equal(found, X[..., None])
 
 
 def test_lists_of_numbers_are_images_too():
@@ -240,17 +217,13 @@ def test_integers_are_scaled_by_their_type(gray):
 
 
 @pytest.mark.parametrize(
-    ("fitted", "others"), [("u2", [">u2"]), ("f8", ["f2"]), ("i8", [">i4", "?"])]
+    ("fitted", "other"), [("u2", ">u2"), ("f8", "f2"), ("i8", "?")]
 )
-def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, others):
+def test_the_byte_order_and_width_of_numbers_do_not_matter(fitted, other):
     X = (draw(4, *SIZE) > 99).astype(fitted)
-    detector = fit(X)
-    for dtype in others:
-        same = X.astype(dtype)
-        np.testing.assert_array_equal(
-            detector.anomaly_map(same), detector.anomaly_map(X)
-        )
-        assert detector.reconstruct(same).dtype == dtype
+    detector, same = fit(X), X.astype(other)
+    np.testing.assert_array_equal(detector.anomaly_map(same), detector.anomaly_map(X))
+    assert detector.reconstruct(same).dtype == other
 
 
 # Batches.

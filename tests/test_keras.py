@@ -1,7 +1,6 @@
 """The old script's files are read to the last bit, or refused with the reason."""
 
 import json
-import os
 import shutil
 import sys
 
@@ -74,30 +73,27 @@ def test_nothing_there_is_no_pair(tmp_path):
         read_network(tmp_path / "model")
 
 
-@pytest.mark.parametrize("half", [".json", ".h5"])
-def test_a_half_alone_names_the_other(stem, half):
-    os.remove(f"{stem}{half}")
+def test_a_half_alone_names_the_other(stem):
+    stem.with_suffix(".h5").unlink()
     for name in ("model", "model.json", "model.h5"):
-        with pytest.raises(ValueError, match=f"model{half} is missing"):
+        with pytest.raises(ValueError, match=r"model\.h5 is missing"):
             find_pair(stem.with_name(name))
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_files_of_keras_3_are_named_as_such(tmp_path, stored, suffix):
-    path = tmp_path / f"model{suffix}"
-    path.touch()
-    for name in (path, tmp_path / "model"):
+def test_files_of_keras_3_are_named_as_such(stem):
+    stem.with_suffix(".keras").touch()
+    assert find_pair(stem) is not None  # a pair comes first
+    stem.with_suffix(".json").unlink()
+    stem.with_suffix(".h5").unlink()
+    for name in (stem, stem.with_suffix(".keras")):
         with pytest.raises(ValueError, match=r"is a file of Keras 3.*TF_USE_LEGACY"):
             find_pair(name)
-    for half in (".json", ".h5"):  # but a pair comes first
-        shutil.copy(f"{stored}{half}", tmp_path / f"model{half}")
-    assert find_pair(tmp_path / "model") is not None
 
 
 # --- Other networks, and damage ---------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "\xff", "[" * 10**5, "[]", '{"a": 1}'])
+@pytest.mark.parametrize("text", ["\xff", "[" * 10**5, "[]", '{"a": 1}'])
 def test_what_describes_no_network(stem, text):
     stem.with_suffix(".json").write_text(text, encoding="latin-1")
     refused(stem, "damaged")
@@ -120,8 +116,6 @@ def layer(i, **config):
         (layer(-1, activation="linear"), "in place of 'sigmoid'"),
         (lambda layers: layers[3].update(class_name="Lambda"), "LeakyReLU, Lambda"),
         (lambda layers: layers.pop(), "its layers are InputLayer, Conv2D"),
-        (lambda layers: layers.clear(), "damaged"),
-        (layer(0, batch_input_shape=[None, 16, None, 1]), "damaged"),
         (layer(0, batch_input_shape=[None, 16, 20, 1]), r"of shape \(16, 20, 1\)"),
         (layer(0, batch_input_shape=[None, 2**40, 2**40, 1]), "of shape"),
         (layer(0, batch_input_shape=[None, 24, 24, 1]), r"has shape .*, not \(36, 10"),
@@ -147,11 +141,9 @@ def with_kernel(kernel):
 
 
 def with_kernel_elsewhere(file):
-    shape, outside = file[KERNEL].shape, f"{file.filename}.bin"
     del file[KERNEL]
-    file.create_dataset(
-        KERNEL, shape, "f4", external=[(outside, 0, h5py.h5f.UNLIMITED)]
-    )
+    external = [(f"{file.filename}.bin", 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset(KERNEL, (1024, 512), "f4", external=external)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +152,7 @@ def with_kernel_elsewhere(file):
         (with_kernel(None), "kernel:0"),
         (with_kernel(np.zeros((512, 1024))), r"shape \(512, 1024\), not \(1024, 512\)"),
         (with_kernel(np.full((1024, 512), b"text")), "could not convert"),
-        (
-            with_kernel(h5py.ExternalLink("other.h5", KERNEL)),
-            "kernel:0 lies in another",
-        ),
+        (with_kernel(h5py.ExternalLink("other.h5", KERNEL)), "lies in another file"),
         (with_kernel_elsewhere, "kernel:0 lies in another file"),
         (lambda file: file.clear(), "conv2d"),
     ],

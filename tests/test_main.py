@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_figures import FIGURES
-from PIL import Image
+from image_files import save as write
 
 import skad
 from skad.benchmark import runs as _runs
@@ -22,11 +22,6 @@ from skad.cli import main as command_line
 from skad.cli.main import main
 
 QUICK = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
-
-
-def write(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 def noise(seed, shape=(24, 24)):
@@ -104,11 +99,7 @@ def test_help_tells_the_defaults_of_the_detector(capsys):
     ("arguments", "words"),
     [
         ([], "arguments are required: COMMAND"),
-        (["fit", "f", "--model", "m", "--epochs", "x"], "--epochs: invalid int value"),
-        (
-            ["fit", "f", *QUICK, "--contamination", "0.1"],
-            "--contamination: not allowed with argument --target-fpr",
-        ),
+        (["fit", "f", *QUICK, "--contamination", "0.1"], "--contamination: not"),
     ],
 )
 def test_wrong_arguments_end_with_2_and_the_usage(arguments, words, capsys):
@@ -266,7 +257,6 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, tmp_path, capsys):
     ("table", "words"),
     [
         ("a,b\n1,2\n", "must have a column path or name, and a column label; it has a"),
-        (None, "labels.csv: No such file or directory\n"),
         ("name,label\n0.png,ok\n", "line 2: a label must be +1 or good, -1 or"),
         ("path,label\nno.png,good\n", "line 2: 'no.png' must be one image in "),
         ("path,label\n0.png,1\n0.png,-1\n", "line 3: 0.png has another label above"),
@@ -276,21 +266,11 @@ def test_a_table_that_is_none_of_labels_is_told(
     model, good, tmp_path, capsys, table, words
 ):
     labels, new = tmp_path / "labels.csv", tmp_path / "m"
-    if table is not None:
-        labels.write_text(table)
+    labels.write_text(table)
     options = ["--labels", str(labels), "--output", str(new)]
     assert main(["calibrate", str(model), str(good), *options]) == 2
     assert words in capsys.readouterr().err
     assert not new.exists()
-
-
-def test_options_of_calibrate_that_would_be_ignored_are_refused(capsys):
-    for options, words in (
-        (["--metric", "f1"], "--metric needs labels"),
-        (["--cost-miss", "3"], "need --metric cost"),
-    ):
-        assert main(["calibrate", "absent", "absent", *options]) == 2
-        assert words in capsys.readouterr().err
 
 
 def test_info_says_what_a_model_is(model, good, tmp_path, capsys):
@@ -348,11 +328,11 @@ def test_benchmark_writes_results_and_a_table(tmp_path, capsys, monkeypatch):
         (["score", "absent", "."], "absent"),
         (["benchmark", "absent"], "no such folder: absent"),
         (["benchmark", ".", "--output", "a", "--table", "a"], "a is one of the files"),
-        (["benchmark", ".", "--epochs", "0"], "(option --epochs)"),
         (["benchmark", ".", "--seeds", "-1"], "'random_state' parameter"),
         (["benchmark", ".", "--patch-size", "1"], "(option --patch-size)"),
-        (["benchmark", ".", "--device", "no"], "(option --device)"),
         (["fit", "a.png", "--model", "m", "--epochs", "0"], "(option --epochs)"),
+        (["calibrate", "absent", ".", "--metric", "f1"], "--metric needs labels"),
+        (["calibrate", "absent", ".", "--cost-miss", "3"], "need --metric cost"),
     ],
 )
 def test_an_error_is_one_line_and_ends_with_2(
@@ -368,32 +348,26 @@ def test_an_error_is_one_line_and_ends_with_2(
     assert said.err.count("\n") == 1
 
 
-def run_demo_as(monkeypatch, run):
-    monkeypatch.setattr(_command_demo, "run", run)
-    return main(["demo"])
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RuntimeError("no memory:\n  9 bytes"), 2, "error: no memory: 9 bytes\n"),
+        (MemoryError("no memory"), 2, "error: no memory\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said):
+    def fail(args):
+        raise error
 
-
-@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
-def test_no_memory_is_an_error_of_one_line(kind, monkeypatch, capsys):
-    def allocate(args):
-        raise kind("not enough memory:\n  you tried to allocate 9 bytes")
-
-    assert run_demo_as(monkeypatch, allocate) == 2
-    said = "skad: error: not enough memory: you tried to allocate 9 bytes\n"
-    assert capsys.readouterr().err == said
+    monkeypatch.setattr(_command_demo, "run", fail)
+    assert main(["demo"]) == code
+    assert capsys.readouterr().err == f"skad: {said}"
 
 
 def test_debug_shows_where_an_error_comes_from():
     with pytest.raises(FileNotFoundError):
         main(["fit", "absent", "--model", "m", "--debug"])
-
-
-def test_a_stop_from_the_keyboard_ends_with_130(monkeypatch, capsys):
-    def stop(args):
-        raise KeyboardInterrupt
-
-    assert run_demo_as(monkeypatch, stop) == 130
-    assert capsys.readouterr().err == "skad: stopped\n"
 
 
 def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):
@@ -403,7 +377,8 @@ def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsy
         return 0
 
     before = warnings.showwarning
-    assert run_demo_as(monkeypatch, warn) == 0
+    monkeypatch.setattr(_command_demo, "run", warn)
+    assert main(["demo"]) == 0
     assert capsys.readouterr().err == "skad: warning: first second\n"
     assert warnings.showwarning is before
 

@@ -106,13 +106,12 @@ def test_what_lies_outside_of_the_roi_does_not_count():
     assert not inside[:, 16:].any()
 
 
-@pytest.mark.parametrize("stride", [1, MAP_STRIDE, *FEATURE_STRIDES])
-def test_inside_is_where_the_image_is(stride):
-    inside = Preparation(np.zeros(1), 1.0, (20, 40), (20, 40)).inside(stride)
-    assert inside.shape == (32 // stride, 48 // stride)
-    rows, columns = -(-20 // stride), -(-40 // stride)
-    assert inside[:rows, :columns].all()
-    assert inside.sum() == rows * columns
+def test_inside_is_where_the_image_is():
+    preparation = Preparation(np.zeros(1), 1.0, (20, 40), (20, 40))
+    for stride in (1, MAP_STRIDE, *FEATURE_STRIDES):
+        expected = np.zeros((32 // stride, 48 // stride), bool)
+        expected[: -(-20 // stride), : -(-40 // stride)] = True
+        np.testing.assert_array_equal(preparation.inside(stride), expected)
 
 
 # --- Augmentation ------------------------------------------------------------------
@@ -125,11 +124,11 @@ def augmented(images, seed=0, **variation):
     return augment(images, STILL._replace(**variation), generator)
 
 
-def discs(n, n_channels=1):
+def discs(n):
     """Good images: a bright disc in the middle."""
     at = torch.arange(32.0) - 15.5
     disc = torch.hypot(at[:, None], at[None, :]) < 9
-    return (2.0 * disc - 0.5).expand(n, n_channels, 32, 32).contiguous()
+    return (2.0 * disc - 0.5).expand(n, 1, 32, 32).contiguous()
 
 
 def slope(axis, size=(40, 56), n=12, seed=0):
@@ -161,7 +160,7 @@ def test_images_may_be_flipped_along_axes_without_a_direction():
     assert flips(noise, roi) == (2,)  # the roi stays in its place
 
 
-@pytest.mark.parametrize("flips", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("flips", [(2,), (2, 3)])
 def test_images_are_mirrored_along_the_allowed_axes_only(flips):
     rows, columns = torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 48)
     images = (rows[:, None] + columns).expand(64, 2, 16, 48)
@@ -171,20 +170,14 @@ def test_images_are_mirrored_along_the_allowed_axes_only(flips):
         assert set(up.tolist()) == ({True, False} if axis in flips else {True})
 
 
-def test_images_vary_within_narrow_bounds():
-    images = discs(40, 3)
-    varied, again, other = (augmented(images, seed) for seed in (0, 0, 1))
-    assert varied.shape == images.shape
-    assert torch.equal(varied, again)
-    assert not torch.equal(varied, other)
-    assert 0.9 < varied.std() / images.std() < 1.1
-    assert abs(varied.mean() - images.mean()) < 0.1
-
-
 def test_light_and_contrast_vary_as_good_images_do():
     images = discs(200)
-    plain, bright = augmented(images), augmented(images, brightness=2.0)
-    rich = augmented(images, contrast=1.0)
+    plain, again, other = (augmented(images, seed) for seed in (0, 0, 1))
+    assert torch.equal(plain, again)
+    assert not torch.equal(plain, other)
+    assert 0.9 < plain.std() / images.std() < 1.1
+    assert abs(plain.mean() - images.mean()) < 0.1
+    bright, rich = augmented(images, brightness=2.0), augmented(images, contrast=1.0)
     assert bright.mean((1, 2, 3)).std() > 3 * plain.mean((1, 2, 3)).std()
     assert rich.std((1, 2, 3)).std() > 3 * plain.std((1, 2, 3)).std()
 

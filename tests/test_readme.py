@@ -75,13 +75,10 @@ def test_on_a_line(parts):
 
 @UNLIKE
 def test_the_old_scripts_calls(parts):
-    exec(small(SNIPPETS[2]), {})
+    (snippet,) = SNIPPETS[2:]
+    exec(small(snippet), {})
     assert (parts / "Models/model.safetensors").exists()
     assert (parts / "Output/red.jpg").exists()
-
-
-def test_every_snippet_is_run():
-    assert len(SNIPPETS) == 3
 
 
 def test_the_test_command_is_the_one_of_the_gate():
@@ -91,6 +88,6 @@ def test_the_test_command_is_the_one_of_the_gate():
     assert "python -m pytest" in gate
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
-def test_links_lead_somewhere(link):
-    assert (ROOT / link).exists()
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []

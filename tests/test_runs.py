@@ -3,18 +3,13 @@ import json
 import numpy as np
 import pytest
 from benchmark_figures import FIGURES
-from PIL import Image
+from image_files import save as write
 
 import skad
 from skad.benchmark import runs as _runs
 from skad.benchmark.runs import run, run_one
 
 QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
-
-
-def write(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
@@ -83,13 +78,15 @@ def test_images_of_several_sizes_run_without_masks_too(root):
     assert note.endswith("square/1.png")
 
 
-def test_an_error_costs_one_run(root, tmp_path, monkeypatch, capsys):
-    def answer(call, path, *settings):
+def test_an_error_costs_one_run(root, calls, tmp_path, monkeypatch, capsys):
+    answer = _runs.in_a_process
+
+    def fail_once(call, path, *settings):
         if path.name == "disc":
             raise ValueError("no good")
-        return dict(FIGURES)
+        return answer(call, path, *settings)
 
-    monkeypatch.setattr(_runs, "in_a_process", answer)
+    monkeypatch.setattr(_runs, "in_a_process", fail_once)
     output = tmp_path / "results.json"
     failed, done = run(root, seeds=[0], output=output, verbose=1)
     assert failed["error"] == "ValueError: no good"
@@ -106,54 +103,38 @@ def test_chosen_categories_run_once_with_each_seed(root, calls):
     assert calls == [*expected, ("ring", 4)]
 
 
-def test_what_is_stored_is_not_run_again(root, calls, tmp_path):
-    output = tmp_path / "results.json"
-    tuples = {"patch_size": (8, 20)}  # lists in JSON
-    first = run(root, seeds=[0], output=output, parameters=tuples)
-    again = run(root, seeds=[0, 1], output=output, parameters=tuples)
-    assert calls == [("disc", 0), ("ring", 0), ("disc", 1), ("ring", 1)]
-    assert [result for result in again if result["seed"] == 0] == first
-    assert len(json.loads(output.read_text())) == 4
-
-
-def test_an_interrupted_benchmark_goes_on(root, calls, tmp_path, monkeypatch):
-    output = tmp_path / "results.json"
-    answer = _runs.in_a_process
+def test_what_is_stored_is_not_run_again(root, calls, tmp_path, monkeypatch):
+    output, answer = tmp_path / "results.json", _runs.in_a_process
+    options = {"output": output, "parameters": {"patch_size": (8, 20)}}  # lists in JSON
 
     def stop_at_the_second(*args):
         if calls:
             raise KeyboardInterrupt
         return answer(*args)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(_runs, "in_a_process", stop_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            run(root, seeds=[0], output=output)
-    assert len(json.loads(output.read_text())) == 1
-    run(root, seeds=[0], output=output)
-    assert calls == [("disc", 0), ("ring", 0)]
+        run(root, seeds=[0], **options)
+    (first,) = json.loads(output.read_text())
+    again = run(root, seeds=[0, 1], **options)
+    assert calls == [("disc", 0), ("ring", 0), ("disc", 1), ("ring", 1)]
+    assert first in again
+    assert len(json.loads(output.read_text())) == 4
 
 
-@pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh", "models"])
+@pytest.mark.parametrize("change", ["parameters", "version", "data", "fresh"])
 def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     output = tmp_path / "results.json"
     options = {"categories": ["disc"], "seeds": [0], "output": output}
     run(root, **options)
-    if change == "parameters":
-        options["parameters"] = {"epochs": 2}
-    elif change == "version":
+    if change == "version":
         monkeypatch.setattr(_runs, "__version__", "99")
     elif change == "data":
         (root / "disc/train/good/9.png").unlink()
-    elif change == "fresh":
-        options["fresh"] = True
-    else:
-        (tmp_path / "disc-0.safetensors").touch()  # a file, and not its detector
-        options["models"] = tmp_path
-    run(root, **options)
+    changed = {"parameters": {"parameters": {"epochs": 2}}, "fresh": {"fresh": True}}
+    run(root, **options, **changed.get(change, {}))
     assert calls == [("disc", 0)] * 2
-    added = change in ("parameters", "version", "data")
-    assert len(json.loads(output.read_text())) == 1 + added
+    assert len(json.loads(output.read_text())) == (1 if change == "fresh" else 2)
 
 
 def test_places_and_parameters_are_checked_before_the_first_run(root, calls, tmp_path):

@@ -98,17 +98,6 @@ def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path):
         assert not changed[:12].any() and not changed[:, :14].any()
 
 
-def test_a_file_that_is_gone_before_it_is_drawn_is_unreadable(parts, tmp_path):
-    class Fleeting(Darkness):
-        def inspect(self, X):
-            (parts / "b.png").unlink()
-            return super().inspect(X)
-
-    verdicts = score_files(Fleeting(), [parts], tmp_path / "out")
-    assert verdicts == {"good": 1, "unreadable": 2}
-    assert (tmp_path / "out/heat_maps/a.png").exists()
-
-
 @pytest.mark.parametrize("shape", [(4, 5), (8, 10, 3)])
 def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, shape, capsys):
     write(tmp_path / "a.png", 204, shape=(8, 10, 3))
@@ -122,17 +111,21 @@ def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, shape, capsys
     assert [float(row["score"]) for row in (a, b, d)] == pytest.approx([-0.2] * 3)
 
 
-def test_only_the_image_that_is_refused_is_unreadable(parts, tmp_path, capsys):
+def test_only_files_that_are_refused_or_gone_are_unreadable(parts, tmp_path, capsys):
     class RefusesSpots(Darkness):
         def inspect(self, X):
+            (parts / "d.png").unlink(missing_ok=True)  # before it is drawn
             if (X == 0).any():
                 raise ValueError("got spots")
             return super().inspect(X)
 
     write(parts / "d.png", 204)
+    write(parts / 'e, "f"\nü.png', 204)
     verdicts = score_files(RefusesSpots(), [parts], tmp_path / "out")
-    assert verdicts == {"good": 2, "unreadable": 2}
+    assert verdicts == {"good": 2, "unreadable": 3}
     assert "b.png: got spots" in capsys.readouterr().err
+    assert rows_of(tmp_path / "out")[-1]["path"] == str(parts / 'e, "f"\nü.png')
+    assert resume(tmp_path)["unreadable"] == 1  # of the rest, what is no image
 
 
 def test_a_damaged_network_is_no_fault_of_the_files(parts, tmp_path):
@@ -248,24 +241,18 @@ def test_starting_over_leaves_no_heat_map_of_before(parts, tmp_path):
     assert (tmp_path / "other.png").exists()
 
 
-def test_heat_maps_that_are_scored_themselves_stay(parts, tmp_path):
+def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
     score_files(Darkness(), [parts], tmp_path)
     before = rows_of(tmp_path)
     with pytest.raises(ValueError, match="would replace the image"):
         score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path)
-    assert rows_of(tmp_path) == before
-    score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path, heat_maps=False)
-    assert [row["verdict"] for row in rows_of(tmp_path)] == ["good", "anomalous"]
-
-
-def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
-    out = tmp_path / "out"
-    score_files(Darkness(), [parts], out, heat_maps=False)
-    before = (out / "scores.csv").read_bytes()
-    (out / "heat_maps").touch()
+    (tmp_path / "heat_maps").rename(tmp_path / "maps")
+    (tmp_path / "heat_maps").touch()
     with pytest.raises(OSError, match=r"heat_maps.*png cannot be written"):
-        score_files(Darkness(), [parts], out)
-    assert (out / "scores.csv").read_bytes() == before
+        score_files(Darkness(), [parts], tmp_path)
+    assert rows_of(tmp_path) == before
+    score_files(Darkness(), [tmp_path / "maps"], tmp_path, heat_maps=False)
+    assert [row["verdict"] for row in rows_of(tmp_path)] == ["good", "anomalous"]
 
 
 def test_heat_maps_keep_folders_and_equal_stems_get_numbers(tmp_path):
@@ -276,12 +263,3 @@ def test_heat_maps_keep_folders_and_equal_stems_get_numbers(tmp_path):
     paths = [tmp_path / name for name in ("a.jpg", "a.png", "A.bmp", "a-2.png")]
     found = [path.name for path in heat_map_files(paths, out, {}).values()]
     assert found == ["a.png", "a-2.png", "A-3.png", "a-2-2.png"]
-
-
-def test_any_file_name_survives_the_table(tmp_path):
-    path = tmp_path / "parts" / 'a, "b"\nc ü.png'
-    write(path, 204)
-    resume(tmp_path)
-    resume(tmp_path)
-    (row,) = rows_of(tmp_path / "out")
-    assert row["path"] == str(path)

@@ -60,17 +60,14 @@ def test_lazy_sequences_files_and_pickles_give_the_same(detector, tmp_path):
 
     X = draw(14, seed=1)
     skad.save(detector, tmp_path / "model")
+    expected = detector.anomaly_map(X)
     for copy in (skad.load(tmp_path / "model"), pickle.loads(pickle.dumps(detector))):
-        for one, other in zip(
-            copy.anomaly_map(Lazy()), detector.anomaly_map(X), strict=True
-        ):
+        for one, other in zip(copy.anomaly_map(Lazy()), expected, strict=True):
             np.testing.assert_array_equal(one, other)
         assert copy.calibrate(X, np.repeat([1, -1], 7)).labelled_threshold_
 
 
-@pytest.mark.parametrize(
-    ("channels", "dtype"), [((3,), np.uint16), ((), np.int64), ((5,), np.float64)]
-)
+@pytest.mark.parametrize(("channels", "dtype"), [((3,), np.uint16), ((), np.int64)])
 def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype):
     detector = make(epochs=2).fit(draw(14, channels, dtype))
     X = draw(3, channels, dtype, seed=1) + with_square(draw(4, channels, dtype, seed=2))
@@ -101,7 +98,6 @@ def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype)
         ([*draw(3), draw(1, (3,))[0]], {}, "image 3 .* channels"),
         ([*draw(3), draw(1, (), np.uint16)[0]], {}, "image 3 .* number type"),
         ([*draw(3, (), float), np.full(SIZE, np.nan)], {}, "image 3"),
-        ([np.moveaxis(i, -1, 0) for i in draw(3, (3,))], {}, "channels came first"),
     ],
 )
 def test_fit_refuses(X, parameters, words):
@@ -115,9 +111,7 @@ def test_fit_refuses(X, parameters, words):
         (draw(1, (3,))[0], "without a batch axis"),
         (draw(3, (3,)), "channel"),
         (draw(3, (), np.float32), "number type"),
-        ([image.ravel() for image in draw(2)], "features"),
         ([np.zeros((0, 20), np.uint8), *draw(2)], "shape"),
-        (["photo.png"], "got a path"),
     ],
 )
 def test_a_fitted_detector_refuses(detector, X, words):

@@ -6,12 +6,7 @@ import torch
 
 from skad.network import model as _model
 from skad.network.preparation import Variation
-from skad.network.training import (
-    Optimizer,
-    shuffled,
-    train,
-    warn_of_memory,
-)
+from skad.network.training import Optimizer, shuffled, train, warn_of_memory
 
 STILL = Variation(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
@@ -68,6 +63,10 @@ def test_losses_fall_on_an_easy_problem(trained):
         values = [loss[name] for loss in losses]
         assert np.isfinite(values).all()
         assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10]), name
+    for loss in losses:  # their weighted geometric mean
+        rebuilt, segmented = loss["reconstruction_loss"], loss["anomaly_loss"]
+        mean = (rebuilt * segmented**2) ** (1 / 3)
+        assert loss["loss"] == pytest.approx(mean, rel=0.01)
 
 
 def test_a_trained_network_segments_what_does_not_belong(trained):
@@ -80,13 +79,6 @@ def test_a_trained_network_segments_what_does_not_belong(trained):
     outside = torch.ones(16, 16, dtype=torch.bool)
     outside[8:15, :7] = False
     assert logits[:, 10:13, 2:5].mean() > logits[:, outside].mean() + 1
-
-
-def test_the_loss_is_the_weighted_geometric_mean_of_both(trained):
-    for loss in trained[1]:
-        rebuilt, segmented = loss["reconstruction_loss"], loss["anomaly_loss"]
-        mean = (rebuilt * segmented**2) ** (1 / 3)
-        assert loss["loss"] == pytest.approx(mean, rel=0.01)
 
 
 def test_the_network_ends_as_the_average_of_its_last_steps():
@@ -103,12 +95,10 @@ def test_the_network_ends_as_the_average_of_its_last_steps():
     assert end[counter] == steps[-1][counter]
 
 
-@pytest.mark.parametrize(("n_images", "n_steps"), [(12, 1), (1, 2)])
-def test_few_steps_and_images(n_images, n_steps):
+def test_one_image_is_enough():
     network = new_network()
     before = weights(network)
-    images = discs(n_images, size=(16, 16))
-    assert len(run(network, images, n_steps=n_steps, batch_size=2)) == n_steps
+    assert len(run(network, discs(1, size=(16, 16)), n_steps=2, batch_size=2)) == 2
     after = weights(network)
     assert not torch.equal(before["down2.0.0.weight"], after["down2.0.0.weight"])
     assert all(value.isfinite().all() for value in after.values())
@@ -141,7 +131,7 @@ def test_nothing_is_shown_outside_the_roi():
         assert x[:, :, roi == 1].any()
 
 
-@pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (3, 8), (1, 2)])
+@pytest.mark.parametrize(("n_images", "batch_size"), [(10, 4), (3, 8)])
 def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
     order = shuffled([], n_images, batch_size, 0, 20, generator())
     batches = np.concatenate(list(order))
@@ -160,7 +150,7 @@ def test_an_order_resumes_where_it_was():
         return (batch.tolist() for group in order for batch in group)
 
     whole = list(batches([], 0, generator()))
-    for n in range(9):  # of a group that is drawn ahead, some are lost
+    for n in (0, 1, 4, 8):  # of a group that is drawn ahead, some are lost
         drawn, rng = [], generator()
         given = batches(drawn, 0, rng)
         first = [next(given) for _ in range(n)]
