@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import skad.detectors.patch
+import skad.testing
 from skad import metrics
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,10 @@ def small(snippet):
     return snippet
 
 
+def names_of_checks(detector):
+    return [name for name, _ in skad.testing.image_checks(detector)]
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Run the snippets in order; return their names and the numbers of trainings."""
@@ -38,6 +43,8 @@ def ran(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
         patch.setattr(skad.detectors.patch, "train", counted)
+        # Those that it names are run in the tests of skad.testing.
+        patch.setattr(skad.testing, "check_image_detector", names_of_checks)
         for snippet in SNIPPETS:
             exec(small(snippet), names)
             after.append(len(trainings))

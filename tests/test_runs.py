@@ -117,7 +117,7 @@ def test_what_is_stored_is_not_run_again(root, calls, tmp_path, monkeypatch):
         run(root, seeds=[0], **options)
     (first,) = json.loads(output.read_text())
     again = run(root, seeds=[0, 1], **options)
-    assert calls == [("disc", 0), ("ring", 0), ("disc", 1), ("ring", 1)]
+    assert calls == [("disc", 0), ("disc", 1), ("ring", 0), ("ring", 1)]
     assert first in again
     assert len(json.loads(output.read_text())) == 4
 

@@ -95,7 +95,7 @@ def test_a_thread_that_starts_late_changes_nothing_afterwards(
 def test_verdicts_do_not_depend_on_the_number_of_threads(tmp_path, threads_as_before):
     """Trainings with as many threads are equal to the bit, scores but for rounding."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (9, 128, 128), dtype=np.uint8)
+    images = rng.integers(0, 255, (9, 64, 64), dtype=np.uint8)
     settings = {"epochs": 1, "batch_size": 16, "target_fpr": 0.5, "random_state": 0}
     torch.set_num_threads(2)
     detector, other = (
