@@ -22,6 +22,7 @@ _MODULE_OF = {
     "save": "model_io.model_file",
 }
 _SUBMODULES = (
+    "benchmark",
     "datasets",
     "displays",
     "images",

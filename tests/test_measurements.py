@@ -1,5 +1,6 @@
 """The scripts behind the figures in docs: all can be imported, some are run small."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import skad
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "docs" / "benchmarks").glob("*.py"))
 
@@ -39,6 +42,49 @@ def root(tmp_path):
 def write(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+PUBLIC = {"skad", *(f"skad.{name}" for name in skad._SUBMODULES)}
+LOOK_INSIDE = {"ablation", "near_copies"}  # what they measure is not public
+
+
+def private_imports(source):
+    """Return what a source imports from skad, wherever in it, that is not public."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.startswith("skad.") and not is_public(name)]
+
+
+def is_public(name):
+    """Tell whether a name is a public module of skad, or one exports it."""
+    module, _, last = name.rpartition(".")
+    exports = importlib.import_module(module).__all__ if module in PUBLIC else ()
+    return name in PUBLIC or last in exports
+
+
+def test_scripts_import_only_public_names():
+    found = {path.stem: private_imports(path.read_text()) for path in SCRIPTS}
+    assert {name for name, private in found.items() if private} == LOOK_INSIDE
+
+
+@pytest.mark.parametrize(
+    ("source", "private"),
+    [
+        ("import skad.metrics\nfrom skad import load, images", []),
+        ("import skad.network.model", ["skad.network.model"]),
+        ("from skad import scoring", ["skad.scoring"]),
+        (
+            "def f():\n    from skad.benchmark.runs import run",
+            ["skad.benchmark.runs.run"],
+        ),
+    ],
+)
+def test_a_private_import_is_found(source, private):
+    assert private_imports(source) == private
 
 
 @pytest.mark.parametrize("name", [path.stem for path in SCRIPTS])

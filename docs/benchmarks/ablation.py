@@ -20,8 +20,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 import skad
-from skad.benchmark.evaluation import figures_of_pixels
-from skad.benchmark.mvtec import find_categories, load_category
+from skad.benchmark import figures_of_pixels, find_categories, load_category
 from skad.detectors import patch as _patch
 from skad.metrics import image_auroc_score
 from skad.network.model import fold

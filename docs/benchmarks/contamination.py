@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from skad import PatchAutoencoderDetector
-from skad.benchmark.evaluation import figures_of_images, figures_of_pixels
-from skad.benchmark.mvtec import Category, find_categories, load_category
-from skad.threshold.conformal import conformal_threshold
+from skad.benchmark import (
+    Category,
+    figures_of_images,
+    figures_of_pixels,
+    find_categories,
+    load_category,
+)
 
 SHARES = (0.0, 0.01, 0.02, 0.05)  # of the training images
 COLUMNS = (
@@ -37,15 +41,13 @@ def trial(category: Category, share: float, seed: int) -> list[float]:
     order = np.random.default_rng(seed).permutation(np.flatnonzero(category.y == -1))
     train = np.concatenate([category.train, category.test[order[:n]]])
     tested = np.setdiff1d(np.arange(len(category.y)), order[:most])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # few images for the promise
-        detector = PatchAutoencoderDetector(random_state=seed).fit(train)
+    detector = PatchAutoencoderDetector(random_state=seed).fit(train)
     maps = detector.anomaly_map(category.test[tested])
     scores = -maps.max(axis=(1, 2)).astype(float)
     masks = [category.masks[i] for i in tested]
     rates = []
     for target in (detector.target_fpr, detector.target_fpr + share):
-        offset = conformal_threshold(detector.calibration_scores_, target)
+        offset = detector.retarget(target).offset_
         images = figures_of_images(category.y[tested], scores, offset)
         rates += [images["false_alarm_rate"], images["detection_rate"]]
     return [images["image_auroc"], figures_of_pixels(masks, maps)["au_pro"], *rates]
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--categories", nargs="+", metavar="NAME")
     args = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)  # few images for the promise
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---:|" * (len(COLUMNS) - 1))
     for folder in find_categories(args.root, args.categories):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import skad
-from skad.benchmark.mvtec import find_categories, load_category
+from skad.benchmark import find_categories, load_category
 
 
 def empty_image(images: np.ndarray) -> np.ndarray:

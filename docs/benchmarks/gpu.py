@@ -7,22 +7,20 @@ with its maps on the CPU.
 """
 
 import argparse
-import copy
 import statistics
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
-from speed import LOOK, detector_for, operations, seconds
+from speed import operations, random_input, seconds
 
+import skad
 from skad import PatchAutoencoderDetector
 from skad.datasets import load_surfaces
-from skad.network.model import new_network
-from skad.network.preparation import Preparation
-from skad.network.training import train
 
-STEPS = 40  # of training, that are timed after as many others
+EPOCHS = 10  # of training, timed after another
 
 
 def duration(what: Callable[[], object], device: torch.device, rounds: int) -> float:
@@ -43,46 +41,32 @@ def peak(device: torch.device, rounds: int, side: int) -> float:
     return operations(lambda: a @ a) / duration(lambda: a @ a, device, rounds)
 
 
-def seconds_of_training(
-    images: np.ndarray,
-    preparation: Preparation,
-    batch_size: int,
-    device: torch.device,
-    steps: int,
-) -> float:
-    """Return the seconds of a whole step, from reading to the moved weights."""
-    ends: list[float] = []
-    train(
-        new_network(3, torch.Generator().manual_seed(0)).to(device),
-        lambda batches: (preparation(images[k], device) for k in batches),
-        len(images),
-        epochs=2,
-        epoch_steps=steps,
-        batch_size=batch_size,
-        learning_rate=0.01,
-        patch_sizes=(40,),
-        variation=LOOK,
-        roi=None,
-        generator=torch.Generator(device).manual_seed(0),
-        progress=lambda *_: ends.append(time.perf_counter()),
-    )
-    return (ends[-1] - ends[steps - 1]) / steps
+def seconds_of_an_epoch(images: np.ndarray, batch_size: int, device: str) -> float:
+    """Return the seconds by which `fit` takes longer for one more epoch."""
+
+    def fit(epochs: int) -> None:
+        PatchAutoencoderDetector(
+            epochs=epochs, batch_size=batch_size, random_state=0, device=device
+        ).fit(images)
+
+    fit(1)
+    return (seconds(lambda: fit(1 + EPOCHS)) - seconds(lambda: fit(1))) / EPOCHS
 
 
 def compare_with_cpu(device: str, epochs: int) -> None:
     """Print how far the maps of one detector are apart on the two devices."""
     tiles = load_surfaces("brick", random_state=0)
-    detector = PatchAutoencoderDetector(epochs=epochs, random_state=0, device=device)
-    time = seconds(lambda: detector.fit(tiles.train))
-    there = detector.fitted.mapper
-    here = copy.deepcopy(there).to("cpu")
-    images = tiles.test[..., np.newaxis]
-    expected = here(images)
+    there = PatchAutoencoderDetector(epochs=epochs, random_state=0, device=device)
+    time = seconds(lambda: there.fit(tiles.train))
+    with tempfile.TemporaryDirectory() as folder:
+        skad.save(there, Path(folder, "model.safetensors"))
+        here = skad.load(Path(folder, "model.safetensors"), device="cpu")
+    expected = here.anomaly_map(tiles.test)
     peaks = expected.max((1, 2))
     print(f"\nTraining on {len(tiles.train)} tiles: {time:.1f} s")
     for allowed in (True, False):
         torch.backends.cudnn.allow_tf32 = allowed
-        maps = there(images)
+        maps = there.anomaly_map(tiles.test)
         of_scores = np.abs(maps.max((1, 2)) / peaks - 1).max()
         of_maps = np.abs(maps - expected).max() / np.median(peaks)
         print(
@@ -99,18 +83,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=75)
-    parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
     rate = peak(device, args.rounds, 8192 if on_gpu else 512)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (args.images, 256, 256, 3), np.uint8)
-    detector = detector_for(images[:8])
-    mapper = detector.fitted.mapper.to(args.device)
-    x = mapper.preparation(images[:64], device)
+    detector = PatchAutoencoderDetector(epochs=1, random_state=0, device=args.device)
+    network, x = detector.fit(images).network_, random_input(64).to(device)
+    n_training = detector.provenance_["n_training"]
     with torch.inference_mode():
-        of_an_image = operations(lambda: mapper.network(x[:1]))  # forward
+        of_an_image = operations(lambda: network(x[:1]))  # forward
     name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
     print(f"{name}, torch {torch.__version__}: {rate / 1e12:.3g} TFLOP/s in bfloat16\n")
     print("| what | images a second | share of the peak |\n|---|---:|---:|")
@@ -119,7 +102,7 @@ def main() -> None:
         share = n * factor * of_an_image / time / rate
         print(f"| {what} | {n / time:.0f} | {share:.2%} |", flush=True)
 
-    forward = torch.inference_mode()(lambda: mapper.network(x))
+    forward = torch.inference_mode()(lambda: network(x))
     row(f"forward pass of {len(x)}", len(x), duration(forward, device, args.rounds))
     for n in (len(images), 1):
         time = duration(
@@ -129,8 +112,8 @@ def main() -> None:
     time = duration(lambda: detector.anomaly_map(images), device, args.rounds)
     row(f"anomaly_map of {len(images)}", len(images), time)
     for n in (16, 64):
-        time = seconds_of_training(images, mapper.preparation, n, device, args.steps)
-        row(f"training, batches of {n}", n, time, factor=3)  # backward: twice forward
+        time = seconds_of_an_epoch(images, n, args.device)
+        row(f"fit, batches of {n}", n_training, time, factor=3)  # backward: 2 x forward
     compare_with_cpu(args.device, args.epochs)
 
 

@@ -2,7 +2,7 @@
 
 Groups the good training images of every category under ROOT (MVTec AD layout): first
 unchanged, then together with a slightly changed copy of each, for one kind of change
-after the other. Nothing is trained.
+after the other. Nothing is trained: the grouping is imported from inside skad.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from skad import read_images
-from skad.benchmark.mvtec import find_categories
+from skad.benchmark import find_categories
 from skad.detectors.split import describe, group_near_copies
 
 LARGEST = 256  # of a side, in pixels, where the images of a category differ in size

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
-from skad.benchmark.evaluation import figures_of_pixels
-from skad.benchmark.mvtec import Category, load_category
+from skad.benchmark import Category, figures_of_pixels, load_category
 from skad.metrics import image_auroc_score
 
 

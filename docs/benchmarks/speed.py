@@ -24,14 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skad
 from skad import PatchAutoencoderDetector
-from skad.network.dense import DenseAutoencoder
-from skad.network.model import new_network
-from skad.network.preparation import Variation, augment
-from skad.network.synthetic_anomalies import add_anomalies
-from skad.network.training import Optimizer, compute_losses
-
-BATCH = 16
-LOOK = Variation(noise_level=0.2, brightness=0.1, contrast=0.1, shading=0.1, flips=(3,))
 
 
 class Ratio(NamedTuple):
@@ -102,12 +94,16 @@ def detector_for(images: np.ndarray) -> PatchAutoencoderDetector:
     return PatchAutoencoderDetector(**settings).fit(images)
 
 
-def ratios_of_scoring(seed: int) -> list[Ratio]:
-    """Scoring against the network's bare forward pass, and against backbones."""
-    images = np.random.default_rng(seed).integers(0, 256, (64, 256, 256, 3), np.uint8)
-    detector = detector_for(images[:8])
-    network = detector.network_
-    x = detector.fitted.mapper.preparation(images, torch.device("cpu"))
+def random_input(n: int) -> Tensor:
+    """Return what a network takes for n colour images, (n, 3, 256, 256)."""
+    return torch.randn(n, 3, 256, 256).contiguous(memory_format=torch.channels_last)
+
+
+def ratios_of_scoring(
+    detector: PatchAutoencoderDetector, images: np.ndarray
+) -> list[Ratio]:
+    """Scoring of 64 images against the network's forward pass, and backbones."""
+    network, x = detector.network_, random_input(len(images))
     wide, narrow = wide_resnet_50(), resnet_18()
 
     def forward(net: nn.Module, n: int) -> Callable[[], object]:
@@ -146,78 +142,18 @@ def ratios_of_scoring(seed: int) -> list[Ratio]:
     ]
 
 
-def training_step(shape: tuple[int, int, int]) -> Callable[[], object]:
-    """Return a whole step of skad's training on random images (C, H, W)."""
-    rng = torch.Generator().manual_seed(0)
-    network = new_network(shape[0], rng).train()
-    images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
-    optimizer = Optimizer(network, 0.01, 10_000)
-
-    def once() -> None:
-        good = augment(images, LOOK, rng)
-        losses = compute_losses(
-            network, good, *add_anomalies(good, (40,), LOOK.noise_level, rng)
-        )
-        optimizer.step(losses["loss"].log())
-
-    return once
-
-
-def simulation(shape: tuple[int, int, int]) -> Callable[[], object]:
-    """Return the simulation of defects alone."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
-    return lambda: add_anomalies(images, (40,), LOOK.noise_level, rng)
-
-
-def old_step(shape: tuple[int, int, int]) -> Callable[[], object]:
-    """Return a step of the old script's training."""
-    network = DenseAutoencoder((*shape[1:], shape[0])).to_empty(device="cpu").train()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.02)
-    images = torch.rand(BATCH, *shape)
-    optimizer = torch.optim.Adam(network.parameters())
-
-    def once() -> None:
-        loss = F.mse_loss(network(images), images)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return once
-
-
-def ratios_of_training() -> list[Ratio]:
-    """Compare skad's training step with its parts and with the old script's."""
-    colour, gray = (3, 256, 256), (1, 208, 208)  # 200 x 200, filled up to 16
-    old = old_step((1, 200, 200))
-    return [
-        Ratio(
-            "synthetic anomalies / training step",
-            simulation(colour),
-            training_step(colour),
-            0.1,
-        ),
-        Ratio(
-            "training step / the old script's, 200 x 200 gray",
-            training_step(gray),
-            old,
-            1.5,
-        ),
-    ]
-
-
 def python(*args: str | Path) -> Callable[[], object]:
     """Return a call of a new Python process."""
     command = [sys.executable, *map(str, args)]
     return lambda: subprocess.run(command, check=True, capture_output=True)
 
 
-def ratios_of_starting(folder: Path) -> list[Ratio]:
+def ratios_of_starting(
+    detector: PatchAutoencoderDetector, image: np.ndarray, folder: Path
+) -> list[Ratio]:
     """Commands against what they need at least."""
-    images = np.random.default_rng(0).integers(0, 256, (20, 256, 256, 3), np.uint8)
-    skad.save(detector_for(images), folder / "model.safetensors")
-    Image.fromarray(images[0]).save(folder / "part.png")
+    skad.save(detector, folder / "model.safetensors")
+    Image.fromarray(image).save(folder / "part.png")
     score = ("score", folder / "model.safetensors", folder / "part.png")
     nothing = python("-c", "pass")
     return [
@@ -259,11 +195,9 @@ def operations(what: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def share_of_peak(shape: tuple[int, int, int, int], rounds: int) -> float:
+def share_of_peak(network: nn.Module, rounds: int) -> float:
     """Compare the network's arithmetic, forward, with that of a large product."""
-    network = new_network(shape[1], torch.Generator().manual_seed(0)).eval()
-    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    a = torch.randn(2048, 2048)
+    x, a = random_input(1), torch.randn(2048, 2048)
 
     def rate(what: Callable[[], object]) -> float:
         times = [seconds(what) for _ in range(rounds)]
@@ -292,14 +226,16 @@ def main() -> None:
     print(f"Threads: {torch.get_num_threads()}\n")
     print("| what | ratio | wanted | seconds |\n|---|---:|---:|---:|")
     beyond = 0
+    images = np.random.default_rng(0).integers(0, 256, (64, 256, 256, 3), np.uint8)
+    detector = detector_for(images[:8])
     with tempfile.TemporaryDirectory() as folder:
-        starting = ratios_of_starting(Path(folder))
-        for ratio in ratios_of_scoring(0) + ratios_of_training() + starting:
+        starting = ratios_of_starting(detector, images[0], Path(folder))
+        for ratio in ratios_of_scoring(detector, images) + starting:
             value, of = measure(ratio, args.rounds)
             beyond += not ratio.at_least <= value <= ratio.at_most
             row = f"| {ratio.name} | {value:.2f} | {wanted(ratio)} | {of:.3f} |"
             print(row, flush=True)
-    share = share_of_peak((1, 3, 256, 256), args.rounds)
+    share = share_of_peak(detector.network_, args.rounds)
     print(f"\nThe network reaches {share:.0%} of the rate of a large matrix product.")
     sys.exit(1 if args.check and beyond else 0)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.transform import SimilarityTransform, warp
 
-from skad.benchmark.mvtec import Category, find_categories, load_category
+from skad.benchmark import Category, find_categories, load_category
 
 SIDE = 144  # pixels
 TRIES = 200  # to show the defect

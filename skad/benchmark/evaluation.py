@@ -32,10 +32,23 @@ def fit_and_score(detector: Any, train: Any, test: Any) -> Trial:
 
 
 def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[str, Any]:
-    """Image AUROC, and counts and rates of flagged images; NaN if undefined.
+    """Return the image AUROC, and how many images a threshold flags.
 
-    `y` (n,) are labels, +1 good and -1 anomalous; scores (n,) below `offset` are
-    flagged.
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels: +1 good, -1 anomalous.
+    scores : array-like of shape (n,)
+        Higher = more normal, as from `score_samples`.
+    offset : float
+        Scores below it are flagged, as with `offset_` of a detector.
+
+    Returns
+    -------
+    dict
+        "image_auroc", "n_good", "n_defective", "false_alarms", "detections",
+        "false_alarm_rate" and "detection_rate". What needs good or defective images is
+        NaN without them, the AUROC with an `UndefinedMetricWarning`.
     """
     good, flagged = np.asarray(y) == 1, np.asarray(scores) < offset
     n_good, n_defective = int(good.sum()), int((~good).sum())
@@ -52,7 +65,20 @@ def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[st
 
 
 def figures_of_pixels(masks: ImageArrays | None, maps: ImageArrays) -> dict[str, float]:
-    """Pixel AUROC and AU-PRO of anomaly maps, n of (H, W); NaN without masks."""
+    """Return the pixel AUROC and the AU-PRO of anomaly maps.
+
+    Parameters
+    ----------
+    masks : array-like of shape (n, H, W), sequence of n arrays (H, W), or None
+        True where the image is defective.
+    maps : array-like of shape (n, H, W) or sequence of n arrays (H, W)
+        Higher = more anomalous, as from `anomaly_map`.
+
+    Returns
+    -------
+    dict
+        "pixel_auroc" and "au_pro"; both NaN if masks is None.
+    """
     if masks is None:
         return {"pixel_auroc": math.nan, "au_pro": math.nan}
     return {

@@ -20,22 +20,53 @@ _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
 
 
 class Category(NamedTuple):
-    """The images of one category, with their labels and masks."""
+    """The images of one category, with their labels and masks.
+
+    Attributes
+    ----------
+    name : str
+    train : ndarray of shape (n_train, H, W[, C])
+        Good images.
+    test : ndarray of shape (n_test, H, W[, C])
+    y : ndarray of shape (n_test,)
+        Labels of the test images: +1 good, -1 anomalous.
+    kinds : ndarray of str of shape (n_test,)
+        "good", or the name of the defect.
+    masks : list of n_test bool arrays of shape (H, W), or None
+        True where the image is defective. None if an anomalous image has no mask.
+    unmasked : list of pathlib.Path
+        The anomalous images without a mask.
+    """
 
     name: str
-    train: NDArray  # (n_train, H, W) or (n_train, H, W, 3), all good
-    test: NDArray  # (n_test, H, W) or (n_test, H, W, 3)
-    y: NDArray  # (n_test,): +1 good, -1 anomalous
-    kinds: NDArray  # (n_test,) of str: "good" or the name of the defect
-    masks: list[NDArray[np.bool_]] | None  # (H, W) each; None if one is missing
-    unmasked: list[Path]  # anomalous images without a mask
+    train: NDArray
+    test: NDArray
+    y: NDArray
+    kinds: NDArray
+    masks: list[NDArray[np.bool_]] | None
+    unmasked: list[Path]
 
 
 def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[Path]:
-    """List the categories in a folder, or one category: all, or those of these names.
+    """List the categories of a data set in MVTec AD layout.
 
-    Raises FileNotFoundError where there is no such folder, and ValueError where there
-    is no such category in it.
+    Parameters
+    ----------
+    root : path
+        A folder of categories, or one category.
+    names : iterable of str, default=None
+        The categories wanted, in this order. None = all.
+
+    Returns
+    -------
+    list of pathlib.Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If the folder holds no category, or none of a given name.
     """
     root = Path(root)
     if not root.is_dir():
@@ -55,12 +86,28 @@ def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[
 
 
 def load_category(path: PathLike, image_size: int | Size | None = None) -> Category:
-    """Read the images of a category, and its masks, as they are in the files.
+    """Read the images and masks of a category.
 
-    If the images have several sizes, all are resized to `image_size`, masks by nearest
-    neighbour. Masks are in ``ground_truth/DEFECT``, named as their image or with
-    ``_mask`` behind. Raises ValueError where there is no test image, one cannot be
-    read, or sizes differ.
+    Masks are in ``ground_truth/DEFECT``, named like their image, or with ``_mask``
+    appended.
+
+    Parameters
+    ----------
+    path : path
+        One category: a folder with ``train/good``, ``test/good`` and ``test/DEFECT``.
+    image_size : int or (height, width), default=None
+        Size in pixels to which images of several sizes are resized, and masks by
+        nearest neighbour. Images of one size stay as they are.
+
+    Returns
+    -------
+    Category
+
+    Raises
+    ------
+    ValueError
+        If there is no test image, a file cannot be read, a mask has another size than
+        its image, or sizes differ and image_size is None.
     """
     path = Path(path)
     files = [file for file in sorted((path / "test").glob("*/*")) if _is_image(file)]
