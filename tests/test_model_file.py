@@ -119,6 +119,7 @@ def test_a_file_of_version_8_loads_and_asks_for_calibration(fitted, path):
     write(path, header | {"format_version": 8}, arrays)
     with pytest.warns(UserWarning, match="calibrate"):
         loaded = load(path)
+    assert np.isnan(loaded.promised_fpr_)
     images = draw((16, 16), seed=3)
     found, expected = (d.anomaly_map(images) for d in (loaded, fitted))
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -141,6 +141,8 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
         ) from error
     if header["format_version"] == 8 and "working_size" in header:
         warn(WARNING)
+        if hasattr(detector, "offset_"):
+            detector.offset_ = detector.offset_  # the threshold promises nothing now
     if device is not None:
         detector.set_params(device=device)
     detector.fitted.mapper.to(device_at_hand(detector.device))
