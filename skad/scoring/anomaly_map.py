@@ -3,7 +3,7 @@
 The network gives four branches of evidence at each pixel. From all but that of the
 segmentation decoder, the value predicted from context is subtracted. On good images, a
 value has a tail probability p, the share of pixels that reach it; -log p is its
-calibrated score. The anomaly map is a weighted mean of these scores over the branches.
+calibrated score. The anomaly map is a weighted mean of these scores.
 """
 
 import math
