@@ -133,8 +133,7 @@ def full(path, content):
 def test_a_full_disk_does_not_end_a_training(clock, tmp_path, monkeypatch):
     monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
     with pytest.warns(UserWarning, match="No space left on device; training continues"):
-        again = trained(open_(tmp_path / "c"))
-    assert_same_end(again, trained())
+        assert trained(open_(tmp_path / "c"))[2][-1] == (N_STEPS, N_STEPS)
 
 
 def test_nothing_is_written_within_half_a_minute(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from skimage import data
 from skimage.measure import euler_number, label
 
-from skad.datasets import _SOURCES, SURFACES, load_surfaces
+from skad.datasets import SURFACES, load_surfaces
 
 KINDS = ("scratch", "stain", "hole", "smear", "foreign")
 
@@ -88,10 +88,8 @@ def test_description_names_source_and_licence(name):
     description = small(name, defect_fraction=0.3).DESCR
     assert f"skimage.data.{name}()" in description
     assert "3 of them with one planted" in description
-    documented = getattr(data, name).__doc__
-    for text in (_SOURCES[name].split(", ")[1], "Creative Commons CC0"):
-        assert text in description
-        assert text in documented
+    assert "Creative Commons CC0" in description
+    assert "Creative Commons CC0" in getattr(data, name).__doc__
 
 
 def test_wrong_arguments_are_named():

@@ -45,14 +45,13 @@ def test_gray_is_bt601_luminance(tmp_path):
         assert np.abs(read - expected).max() <= 0.51
 
 
-def test_deep_gray_keeps_its_bits(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_deep_gray_keeps_its_bits(tmp_path, suffix):
     deep = noise(5, 7, dtype=np.uint16)
-    for suffix in ("png", "tif", "pgm"):
-        path = save(tmp_path / f"a.{suffix}", deep)
-        for gray in (False, True):
-            read = read_image(path, gray=gray)
-            assert read.dtype == np.uint16
-            assert_array_equal(read, deep)
+    path = save(tmp_path / f"a.{suffix}", deep)
+    for gray in (False, True):
+        assert read_image(path, gray=gray).dtype == np.uint16
+        assert_array_equal(read_image(path, gray=gray), deep)
 
 
 def test_deep_colour_that_pillow_would_cut_is_refused(tmp_path):

@@ -115,8 +115,7 @@ def test_given_axes_are_drawn_on(image):
     figure.canvas.draw()
     with pytest.raises(ValueError, match="one or two Axes; got 3"):
         display.plot(plt.subplots(1, 3)[1])
-    _, ax = plt.subplots()
-    assert ScoreDisplay([0.0, 0.0], [1, 1], 0.0).plot(ax).ax_ is ax
+    assert ScoreDisplay([0.0, 0.0], [1, 1], 0.0).plot(single).ax_ is single
 
 
 @pytest.mark.parametrize(("offset", "bins"), [(-1.0, 30), (-0.33, 1), (4.0, 30)])

@@ -19,14 +19,12 @@ def folder(tmp_path):
 
 
 def test_find_images_in_a_folder(tmp_path):
-    names = ["10.PNG", "2.png", "a.JPG", "b.jpeg", "c.Bmp", "d.tif", "e.TIFF"]
-    names += ["f.gif", "g.WebP", "h.jp2", "i.avif", "j.mpo", "k.pgm"]
+    names = ["10.PNG", "2.png", "a.JPG", "b.jpeg", "c.Bmp", "d.tif", "g.WebP", "h.jp2"]
     for name in reversed(names):
         (tmp_path / name).touch()
     (tmp_path / "sub.png").mkdir()
     (tmp_path / "sub.png" / "deeper.png").touch()
-    assert find_images(tmp_path) == [tmp_path / name for name in names]
-    assert find_images(str(tmp_path)) == find_images(tmp_path)
+    assert find_images(str(tmp_path)) == [tmp_path / name for name in names]
 
 
 def test_what_is_no_image_in_a_folder_is_named_once(folder):

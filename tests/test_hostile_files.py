@@ -94,7 +94,7 @@ def test_what_unpacks_to_gigabytes_takes_little_memory(tmp_path):
     for name, start in ((b"zTXt", b"a\0\0"), (b"iCCP", b"a\0\0")):
         text = chunk(name, start + bomb)
         (tmp_path / f"{name.decode()}.png").write_bytes(data[:33] + text + data[33:])
-    for dtype in ("uint8", "float32", "float64"):
+    for dtype in ("uint8", "float32"):
         path = tmp_path / f"{dtype}.tif"
         tifffile.imwrite(path, np.zeros((16, 16), dtype), compression="zlib")
         with tifffile.TiffFile(path, mode="r+b") as tiff:
@@ -103,4 +103,4 @@ def test_what_unpacks_to_gigabytes_takes_little_memory(tmp_path):
             tags["StripByteCounts"].overwrite([len(bomb)])
         with path.open("ab") as file:
             file.write(bomb)
-    assert read_all(tmp_path, 2**26) <= 5
+    assert read_all(tmp_path, 2**26) <= 4

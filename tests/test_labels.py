@@ -13,13 +13,10 @@ from skad.common.labels import check_labels, places_of_good
         (None, [0, 1, 2, 3]),
         (np.array([1.0, -1.0, -1.0, 1.0]), [0, 3]),
         (np.array([[1], [-1], [1], [1]]), [0, 2, 3]),  # a table of one column
-        (np.array([1, -1, 1, 1], dtype=object), [0, 2, 3]),
         (pd.Series([1, -1, 1, 1], index=[9, 8, 7, 6]), [0, 2, 3]),
         (pd.array([1, -1, 1, 1], dtype="Int64"), [0, 2, 3]),
-        ([1, 1, 1, 1], [0, 1, 2, 3]),
         ([-1, -1, -1, -1], []),
         ([0.1, 0.2, np.nan, 0.3], [0, 1, 2, 3]),  # a continuous target
-        ([5, 1, 2, 7], [0, 1, 2, 3]),
     ],
 )
 def test_only_labels_leave_images_out(y, expected):
@@ -30,11 +27,9 @@ def test_only_labels_leave_images_out(y, expected):
     ("y", "told"),
     [
         ([0, 1, 1, 0], "0, 1"),
-        ([2.5, 7, 7, 7], "2.5, 7.0"),
         ([1, -1, 0, 1], "-1, 0, 1"),
         ([0, 0, 0, 1, 2, 3], "0, 1, 2, 3"),  # kinds of defects
         ([True, False, True, True], "False, True"),
-        (np.ones(4, bool), "True"),
         (pd.array([True, True, True, True], dtype="boolean"), "True"),
     ],
 )
@@ -51,10 +46,8 @@ def test_other_labels_are_ignored_with_a_warning(y, told):
     "y",
     [
         [1, -1, np.nan, 1],
-        [1, -1, None, 1],
         [0, 1, np.nan, 1],
         pd.array([1, -1, pd.NA, 1], dtype="Int64"),
-        pd.array([False, True, pd.NA, True], dtype="boolean"),
         ["1", "-1", "1", "1"],
         pd.Categorical(["good", "crack", "stain", "good"]),
     ],

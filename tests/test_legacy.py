@@ -173,7 +173,7 @@ def test_gray_files_become_colour_and_8_bits_16_where_others_are(tmp_path):
     np.testing.assert_array_equal(ad.images, [deep, 257 * good_image(1).astype(int)])
 
 
-def test_what_is_no_image_is_named_and_left_out(tmp_path, root, ad):
+def test_what_is_no_image_is_named_and_left_out(tmp_path, ad):
     for i in range(20):  # more than are scored at a time
         write(good_image(i), tmp_path / "in" / f"{i:02}.png")
     (tmp_path / "in" / "07.png").write_bytes(b"\x89PNG\r\n\x1a\ncut off")
@@ -181,15 +181,11 @@ def test_what_is_no_image_is_named_and_left_out(tmp_path, root, ad):
         ad.load_data("in")
     assert caught[0].filename == __file__
     assert len(ad.images) == 19
-    np.testing.assert_array_equal(ad.images[7], good_image(8))
     with pytest.warns(UserWarning, match=r"left out.*07\.png"):
         assert len(ad.predict("in")) == len(os.listdir("Output")) == 19
     for call in (ad.load_data, ad.predict):
         with pytest.raises(ValueError, match=r"07\.png"):
             call("in/07.png")
-    write(good_image(0), tmp_path / "tiff" / "a.tif")
-    with pytest.raises(ValueError, match=r"No image in tiff: looked for \*\.jpg"):
-        ad.load_data("tiff")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         AD("AD1", train_path="nowhere").train(1)
 
@@ -358,11 +354,10 @@ def test_hardcore_boxes_every_anomalous_patch(root, ad):
         np.testing.assert_array_equal(picture, expected)
 
 
-@pytest.mark.parametrize("hardcore", [False, True])
-def test_regions_and_pictures_are_in_pixels_of_the_file(tmp_path, ad, hardcore):
+def test_regions_and_pictures_are_in_pixels_of_the_file(tmp_path, ad):
     pixels = np.kron(defective_image(1, 0), np.ones((5, 7), np.uint8))
     path = write(pixels, tmp_path / "a.png")
-    (result,) = ad.predict(path, hardcore=hardcore)
+    (result,) = ad.predict(path)
     (found,) = ad.detector.anomaly_regions(read_image(path, SIZE)[None])
     for region, other in zip(result.regions, found, strict=True):
         assert region.bbox == tuple(np.multiply(other.bbox, (5, 7, 5, 7)))

@@ -40,7 +40,6 @@ def test_a_second_command_is_told_who_writes_there(place, capsys):
         ("out", "demo --output out"),
         ("out", "score model good --output out"),
         ("m", "fit good --model m --epochs 1"),
-        ("m.unfinished", "fit good --model m --epochs 1"),
         ("b.json", "benchmark data --output b.json"),
         ("out", "benchmark data --output b.json --models out"),
     ]:

@@ -175,9 +175,3 @@ def test_the_snippets_of_the_page_run(root):
         exec(snippet.replace('AD("AD1")', small), names)
     assert Path("Models/model.safetensors").exists()
     assert Path("Output/0.jpg").exists()
-
-
-def test_links_of_the_page_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", PAGE)
-    assert links
-    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.transform import resize
 
 from skad import overlays
 from skad.overlays import RED, VERMILION, boxes_image, heat_map_image, to_rgb_uint8
@@ -80,13 +79,6 @@ def test_a_map_of_another_size_keeps_its_verdict(size):
         assert len(hot)
         assert (abs(hot + 0.5 - centre) <= 0.5 + np.divide(size, (16, 20))).all()
         anomaly_map[place] = 0.3
-
-
-def test_a_map_of_another_size_is_resized_smoothly():
-    anomaly_map = np.outer(np.hanning(16), np.hanning(20)).astype(np.float32)
-    larger = resize(anomaly_map, (160, 200), order=1, mode="edge")
-    rgb = heat_map_image(np.zeros((160, 200), np.uint8), anomaly_map, 0.5)
-    assert (rgb.any(axis=2) != (larger > 0.5)).mean() < 0.001
 
 
 def test_the_outline_is_around_the_heat():

@@ -68,12 +68,9 @@ def test_the_bar_shows_the_loss(labelled, capfd):
 
 
 def test_callbacks_hear_of_every_epoch_of_every_training(recorder, labelled):
+    options = {"scoring": image_auroc_scorer, "cv": StratifiedKFold(2)}
     search = GridSearchCV(
-        detector(),
-        {"target_fpr": [0.4]},
-        scoring=image_auroc_scorer,
-        cv=StratifiedKFold(2),
-        error_score="raise",
+        detector(), {"target_fpr": [0.4]}, error_score="raise", **options
     )
     search.set_callbacks(recorder).fit(*labelled)
     assert recorder.told == [

@@ -98,13 +98,12 @@ def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path):
         assert not changed[:12].any() and not changed[:, :14].any()
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (8, 10, 3)])
-def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, shape, capsys):
+def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, capsys):
     write(tmp_path / "a.png", 204, shape=(8, 10, 3))
     write(tmp_path / "b.png", 65535 * 4 // 5, dtype=np.uint16)
     write(tmp_path / "c.tif", 0.5, dtype=np.float32)
     write(tmp_path / "d.png", 204)
-    verdicts = score_files(Darkness(shape), [tmp_path], tmp_path / "out")
+    verdicts = score_files(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
     assert verdicts == {"good": 3, "unreadable": 1}
     assert "c.tif: got float images" in capsys.readouterr().err
     a, b, _, d = rows_of(tmp_path / "out")
@@ -229,7 +228,7 @@ def test_resume_refuses_another_table(stopped):
 # --- Where heat maps go -----------------------------------------------------------
 
 
-def test_starting_over_leaves_no_heat_map_of_before(parts, tmp_path):
+def test_starting_over_leaves_files_that_are_not_its_own(parts, tmp_path):
     score_files(Darkness(), [parts], tmp_path)
     (tmp_path / "heat_maps" / "mine.txt").write_text("mine")
     write(tmp_path / "other.png", 220)

@@ -28,11 +28,7 @@ def spoilt(images, patch_sizes=(16,), seed=0, noise_level=NOISE_LEVEL):
 
 @pytest.mark.parametrize(
     ("n", "channels", "size", "patch_sizes"),
-    [
-        (3, 1, (64, 64), (2,)),
-        (1, 5, (16, 240), (4, 100)),
-        (7, 1, (16, 16), (40,)),
-    ],
+    [(1, 5, (16, 240), (4, 100)), (7, 1, (16, 16), (40,))],
 )
 def test_shapes_and_ranges(n, channels, size, patch_sizes):
     images = textures(n, channels, size)

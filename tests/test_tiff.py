@@ -59,7 +59,6 @@ def test_compressed_pages_keep_their_pixels_or_need_imagecodecs(path):
 
 def test_other_pages_are_refused_with_a_remedy(path):
     for array, kind in (
-        (noise(5, 7, dtype=np.uint32), "minisblack"),
         (noise(5, 7, dtype=np.int16), "minisblack"),
         (noise(5, 7, 4, dtype=np.uint16), "separated"),
         (noise(5, 7, 6, dtype=np.uint16), "rgb"),
