@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from imported_names import imported_names
 
 import skad
 
@@ -41,14 +42,7 @@ def room_of(name: str) -> str:
 
 def imported_rooms(source: str) -> set[str]:
     """Rooms that a source imports from, wherever in the file."""
-    names = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    split = [name.split(".") for name in names if name.startswith("skad.")]
-    return {parts[1] for parts in split} & FLOOR.keys()
+    return {name.split(".")[1] for name in imported_names(source)} & FLOOR.keys()
 
 
 def wrong_rooms(room: str, source: str) -> list[str]:

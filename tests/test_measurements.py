@@ -1,12 +1,12 @@
 """The scripts behind the figures in docs: all can be imported, some are run small."""
 
-import ast
 import importlib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from imported_names import imported_names
 from PIL import Image
 
 import skad
@@ -50,13 +50,7 @@ LOOK_INSIDE = {"ablation", "near_copies"}  # what they measure is not public
 
 def private_imports(source):
     """Return what a source imports from skad, wherever in it, that is not public."""
-    names = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.startswith("skad.") and not is_public(name)]
+    return [name for name in imported_names(source) if not is_public(name)]
 
 
 def is_public(name):

@@ -10,8 +10,6 @@ from typing import Any
 
 from skad import __version__
 
-_Argument = tuple[str, str, dict[str, Any]]  # name, help, keywords of `add_argument`
-
 
 def _path(text: str) -> Path:
     """Take a path; "~" is the home folder, also where no shell has replaced it."""

@@ -41,7 +41,7 @@ def check_roi(roi: Any, size: Size, source: Any = None) -> NDArray[np.bool_] | N
 
 def roi_for(images: Images, roi: Any) -> NDArray[np.bool_] | None:
     """Return a roi as `check_roi`; refuse one for images of several sizes."""
-    if images.format.any_size and roi is not None:
+    if images.format.any_size:
         rule = "roi is for images of one size, and X has several"
         raise ValueError(f"{rule}: resize them first, with skad.resize_image.")
     return check_roi(roi, images.format.image_shape[:2], images.source)
