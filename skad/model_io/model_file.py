@@ -41,7 +41,7 @@ from skad.model_io.header import (
     header_of,
     read_header,
 )
-from skad.model_io.version_8 import WARNING, from_8
+from skad.model_io.version_8 import WARNING, from_8, is_of_other_scores
 from skad.scoring.anomaly_map import AnomalyMapper, Mapper
 from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import LabelledThreshold
@@ -139,10 +139,8 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
             f"{error}. Files of joblib are read by joblib.load, models of the old "
             "script by skad convert; otherwise fit and save the detector again."
         ) from error
-    if header["format_version"] == 8 and "working_size" in header:
+    if is_of_other_scores(header):
         warn(WARNING)
-        if hasattr(detector, "offset_"):
-            detector.offset_ = detector.offset_  # the threshold promises nothing now
     if device is not None:
         detector.set_params(device=device)
     detector.fitted.mapper.to(device_at_hand(detector.device))
@@ -160,9 +158,11 @@ def _read(path: Path) -> tuple[Header, Arrays]:
         arrays = {name: file.get_tensor(name) for name in parts}
     if header.get("checksum") != checksum(header, arrays):
         raise ValueError("its checksum is another, so it was changed or damaged")
-    if "expectation.weight" in arrays:
-        arrays = from_8(arrays)
+    is_other = is_of_other_scores(header)
+    arrays = from_8(arrays) if is_other else arrays
     check_numbers(header, arrays)
+    if is_other:  # so the threshold promises nothing any more
+        header |= {"promised_fpr": None, "labelled_threshold": None}
     return header, arrays
 
 

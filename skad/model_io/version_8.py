@@ -1,5 +1,7 @@
 """Model files of format version 8, whose anomaly maps were made in more steps."""
 
+from typing import Any
+
 import numpy as np
 
 WARNING = (
@@ -10,6 +12,11 @@ WARNING = (
 # Arrays that are not read any more.
 GONE = ("gaussians2.", "gaussians4.", "expectation.most", "view_lines")
 _ROWS = [0, 3, 4, 5]  # of six branches, those that are left
+
+
+def is_of_other_scores(header: dict[str, Any]) -> bool:
+    """Tell whether a detector had other scores then; the old script's had not."""
+    return header["format_version"] == 8 and "working_size" in header
 
 
 def shapes_in_8(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
