@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,7 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 import skad
-from skad.testing import (
-    check_image_detector,
-    image_checks,
-    parametrize_with_image_checks,
-)
+from skad.testing import check_image_detector, image_checks
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pixel_statistics_detector.py"
 SPEC = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
@@ -23,9 +18,9 @@ SPEC.loader.exec_module(example)  # pickle looks the class up in sys.modules
 PixelStatisticsDetector = example.PixelStatisticsDetector
 
 
-def failures(estimator, **options):
+def failures(estimator):
     found = {}
-    for name, check in image_checks(estimator, **options):
+    for name, check in image_checks(estimator):
         try:
             check()
         except AssertionError as error:
@@ -39,28 +34,20 @@ def failures(estimator, **options):
 def test_the_example_passes_and_is_never_fitted():
     estimator = PixelStatisticsDetector()
     names = check_image_detector(estimator)
-    assert len(names) == len(set(names)) == 44
-    assert {"dtype_float16", "predict_mask", "wrong_nan", "threads"} <= set(names)
+    assert len(names) == len(set(names)) == 25
     assert vars(estimator) == {"contamination": 0.1}
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
-@parametrize_with_image_checks(
-    [skad.PatchAutoencoderDetector(patch_size=4, epochs=1, random_state=0)],
-    labels=True,
-    storage=(skad.save, skad.load),
+@pytest.mark.parametrize(
+    ("name", "check"),
+    image_checks(skad.PatchAutoencoderDetector(4, epochs=1, random_state=0)),
 )
-def test_patch_autoencoder_detector(check):
+def test_patch_autoencoder_detector(name, check):
     check()
 
 
 # --- Detectors with one fault each ------------------------------------------------
-
-
-class WorksInConstructor(PixelStatisticsDetector):
-    def __init__(self, contamination=0.1):
-        self.contamination = contamination
-        self.cache = {}
 
 
 class WritesInPredict(PixelStatisticsDetector):
@@ -123,39 +110,10 @@ class LosesStateInPickles(PixelStatisticsDetector):
         return state
 
 
-class OverflowsInHalfPrecision(PixelStatisticsDetector):
-    def anomaly_map(self, X):
-        maps = super().anomaly_map(X)
-        is_half = getattr(X, "dtype", None) == np.float16
-        return maps * np.inf if is_half else maps
-
-
-class ReadsColoursInMemoryOrder(PixelStatisticsDetector):
-    def _as_images(self, X, image_shape=None):
-        X = super()._as_images(X, image_shape)
-        return X.ravel("K").reshape(X.shape) if X.ndim == 4 else X
-
-
-class WantsShapes(PixelStatisticsDetector):
-    def fit(self, X, y=None):
-        if not isinstance(X, list):
-            assert X.shape
-        return super().fit(X)
-
-
 class UsesTheGlobalGenerator(PixelStatisticsDetector):
     def fit(self, X, y=None):
         np.random.rand()  # noqa: NPY002
         return super().fit(X)
-
-
-class IsNotThreadSafe(PixelStatisticsDetector):
-    maps = None
-
-    def anomaly_map(self, X):
-        IsNotThreadSafe.maps = super().anomaly_map(X)
-        time.sleep(0.01)
-        return IsNotThreadSafe.maps
 
 
 class TakesAnyDevice(PixelStatisticsDetector):
@@ -164,47 +122,23 @@ class TakesAnyDevice(PixelStatisticsDetector):
         self.device = device
 
 
-class PredictsBeforeItFits(PixelStatisticsDetector):
-    def fit_predict(self, X, y=None):
-        return -self.fit(X).predict(X)
-
-
 @pytest.mark.parametrize(
     ("faulty", "found"),
     [
-        (WorksInConstructor, {"constructor"}),
         (WritesInPredict, {"side_effects"}),
         (ChangesFloatsInPlace, {"side_effects"}),
         (DependsOnTheOrder, {"order"}),
-        (TakesMinusInfinityForBlack, {"wrong_minus_infinity"}),
+        (TakesMinusInfinityForBlack, {"wrong_infinity"}),
         (ScoresWithTheMean, {"anomaly_map", "predict_mask"}),
         (MasksTies, {"predict_mask"}),
-        (AcceptsOtherChannels, {"wrong_fewer_channels"}),
-        (LosesStateInPickles, {"pickle", "joblib"}),
-        (OverflowsInHalfPrecision, {"dtype_float16"}),
-        (ReadsColoursInMemoryOrder, {"fortran_order"}),
-        (WantsShapes, {"lazy_sequence"}),
-        (PredictsBeforeItFits, {"fit_predict"}),
+        (AcceptsOtherChannels, {"wrong_channels"}),
+        (LosesStateInPickles, {"pickle"}),
         (UsesTheGlobalGenerator, {"side_effects"}),
-        (IsNotThreadSafe, {"threads"}),
         (TakesAnyDevice, {"device"}),
     ],
 )
 def test_a_fault_is_found_by_the_check_meant_for_it(faulty, found):
     assert set(failures(faulty())) == found
-
-
-def test_options_are_checked_on_demand():
-    def save_little(detector, path):
-        path.write_text(repr(detector.contamination))
-
-    def load_little(path):
-        return PixelStatisticsDetector(float(path.read_text()))
-
-    storage = save_little, load_little
-    found = failures(PixelStatisticsDetector(), labels=True, storage=storage)
-    assert set(found) == {"labels_kept_out", "storage"}
-    assert failures(WantsShapes(), lazy=False) == {}
 
 
 # --- What the failures say --------------------------------------------------------
@@ -214,7 +148,7 @@ def test_the_error_names_the_checks_and_tells_why():
     with pytest.raises(AssertionError) as caught:
         check_image_detector(DependsOnTheOrder())
     title, *_ = message = str(caught.value).splitlines()
-    assert title == "DependsOnTheOrder fails 1 of 44 checks:"
+    assert title == "DependsOnTheOrder fails 1 of 25 checks:"
     assert any(line.startswith("order: Expect scores") for line in message)
     assert any("Not equal to tolerance rtol=1e-06, atol=1e-06" in s for s in message)
     changed = failures(WritesInPredict())["side_effects"]
@@ -223,13 +157,10 @@ def test_the_error_names_the_checks_and_tells_why():
 
 def test_a_detector_of_rows_fails_but_does_not_stop_the_checks():
     found = failures(IsolationForest())
-    assert "constructor" not in found
     assert "Found array with dim 3" in found["dtype_uint8"]
-    assert "threads" in found
+    assert "pickle" in found
 
 
-def test_tests_have_readable_ids_and_a_class_is_refused():
-    decorator = parametrize_with_image_checks([PixelStatisticsDetector()])
-    assert decorator.args[1][0].id == "PixelStatisticsDetector-constructor"
+def test_a_class_is_refused():
     with pytest.raises(TypeError, match="must be an instance; got the class"):
         list(image_checks(PixelStatisticsDetector))

@@ -3,10 +3,6 @@
 Imports no other package of skad.
 """
 
-from skad.testing.checks import (
-    check_image_detector,
-    image_checks,
-    parametrize_with_image_checks,
-)
+from skad.testing.checks import check_image_detector, image_checks
 
-__all__ = ["check_image_detector", "image_checks", "parametrize_with_image_checks"]
+__all__ = ["check_image_detector", "image_checks"]
