@@ -14,7 +14,6 @@ from sklearn.pipeline import Pipeline
 from skad import ImageReader, PatchAutoencoderDetector
 from skad.datasets import load_surfaces
 from skad.images import find_images
-from skad.metrics import balanced_accuracy_scorer
 
 
 def write_tiles(folder, tiles):
@@ -42,7 +41,7 @@ def main(epochs=20, tile_size=64):
         new = write_tiles(Path(root) / "new", surfaces.test)
         pipeline.fit(good)
         labels = pipeline.predict(new)
-        accuracy = balanced_accuracy_scorer(pipeline, new, surfaces.y_test)
+        accuracy = pipeline.score(new, surfaces.y_test)
         # What only the detector has, it gives for the images that the reader read.
         masks = pipeline["detect"].predict_mask(pipeline["read"].transform(new))
     for path, label, mask in list(zip(new, labels, masks, strict=True))[:5]:

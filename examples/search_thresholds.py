@@ -25,7 +25,6 @@ from sklearn.pipeline import Pipeline
 from skad import ImageReader, PatchAutoencoderDetector
 from skad.datasets import load_surfaces
 from skad.images import find_images
-from skad.metrics import balanced_accuracy_scorer
 
 
 class AtThreshold(OutlierMixin, BaseEstimator):
@@ -71,7 +70,7 @@ def search_thresholds(files, y, detector):
     search = GridSearchCV(
         pipeline,
         {"detect__target_fpr": [0.1, 0.2, 0.3, 0.4]},
-        scoring=balanced_accuracy_scorer,
+        scoring="balanced_accuracy",
         # Folds for detectors are not stratified unless one says so.
         cv=StratifiedKFold(2, shuffle=True, random_state=0),
         error_score="raise",
@@ -88,7 +87,7 @@ def search_frozen(pipeline, test, y_test):
     search = GridSearchCV(
         AtThreshold(FrozenEstimator(pipeline)),
         {"offset": offsets},
-        scoring=balanced_accuracy_scorer,
+        scoring="balanced_accuracy",
         cv=StratifiedKFold(3, shuffle=True, random_state=0),
         error_score="raise",
     ).fit(test, y_test)

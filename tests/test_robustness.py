@@ -1,6 +1,5 @@
 """A fit comes to its own end, whatever the program around it and the numbers in X."""
 
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -103,15 +102,6 @@ def test_a_network_that_gives_no_finite_numbers_gives_no_verdict(good):
     for method in (fitted.predict, fitted.anomaly_map, fitted.reconstruct):
         with pytest.raises(ValueError, match=r"NaN or infinity: its weights are dam"):
             method(good)
-
-
-def test_channels_of_very_different_scales_are_warned_of(good):
-    images = np.stack([good * 1000.0, good * 1.0], 3)
-    with pytest.warns(UserWarning, match="Channel 1 of X has .* Bring the channels to"):
-        detector().fit(images)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        detector(target_fpr=0.5).fit(np.stack([good, good // 100], 3))  # one type
 
 
 class Handle:

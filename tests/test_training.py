@@ -6,7 +6,7 @@ import torch
 
 from skad.network import model as _model
 from skad.network.preparation import Variation
-from skad.network.training import Optimizer, shuffled, train, warn_of_memory
+from skad.network.training import Optimizer, shuffled, train
 
 STILL = Variation(noise_level=0.1, brightness=0.0, contrast=0.0, shading=0.0, flips=())
 
@@ -155,12 +155,6 @@ def test_an_order_resumes_where_it_was():
         given = batches(drawn, 0, rng)
         first = [next(given) for _ in range(n)]
         assert first + list(batches(list(drawn), n, rng)) == whole
-
-
-def test_what_does_not_fit_into_memory_is_warned_of():
-    with pytest.warns(UserWarning, match=r"GB for 16 images of 90000 x 40000 pixels"):
-        warn_of_memory(16, (90_000, 40_000), torch.device("cpu"))
-    warn_of_memory(16, (256, 256), torch.device("cpu"))  # no warning
 
 
 # --- The optimizer ----------------------------------------------------------------

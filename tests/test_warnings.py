@@ -20,8 +20,7 @@ def search():
 
 def fit_and_score_without_labels():
     detector = PatchAutoencoderDetector(8, epochs=1, target_fpr=0.4)
-    detector.fit(GOOD[..., None] * [1.0, 1e-4])
-    detector.score(GOOD[..., None] * [1.0, 1e-4], range(6))
+    detector.fit(GOOD).score(GOOD, range(6))
 
 
 def leave_out_a_broken_file(folder):
@@ -33,7 +32,7 @@ def leave_out_a_broken_file(folder):
     ("call", "words"),
     [
         (lambda folder: search(), ["cannot be promised"]),
-        (lambda folder: fit_and_score_without_labels(), ["Channel", "labels"]),
+        (lambda folder: fit_and_score_without_labels(), ["labels"]),
         (lambda folder: metrics.image_auroc_score([1], [0.0]), ["undefined"]),
         (lambda folder: skad.AD("AD9"), ["Unknown model name"]),
         (lambda folder: skad.ImageFolder(folder), ["broken"]),

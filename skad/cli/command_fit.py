@@ -13,7 +13,7 @@ from skad.images.finding import find_images
 from skad.images.folder import ImageFolder
 from skad.images.roi import check_roi
 from skad.model_io.model_file import save
-from skad.network.checkpoint import forget, hold
+from skad.network.checkpoint import hold
 
 _BYTES_IN_MEMORY = 2**30  # of images that are decoded once, not in every epoch
 _TRAINING = ("patch_size", "epochs", "batch_size", "device")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         )
         print(f"learning from {len(images)} images in {args.folder}")
         if args.restart:
-            forget(unfinished)
+            checkpoint.path.unlink(missing_ok=True)
         n_bytes = math.prod(images.shape) * images.dtype.itemsize
         X: Any = images if n_bytes > _BYTES_IN_MEMORY else images.in_memory()
         detector.fit(X, checkpoint=checkpoint)

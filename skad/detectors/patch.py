@@ -23,7 +23,7 @@ from skad.images.several_sizes import as_resized_images, have_several_sizes
 from skad.network.checkpoint import Checkpoint, HeldCheckpoint, hold
 from skad.network.model import new_network
 from skad.network.preparation import fit_preparation, measure_variation
-from skad.network.training import diverged, train, warn_of_memory
+from skad.network.training import diverged, train
 from skad.scoring.anomaly_map import NotFiniteError
 from skad.scoring.fitting import fit_mapper
 
@@ -186,7 +186,8 @@ class PatchAutoencoderDetector(ImageDetector):
         ----------
         X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
             Good images, channels last. uint8 and uint16 are scaled by their type;
-            other numbers are standardised. A lazy sequence is read in a thread.
+            other numbers are divided by one number for all channels, so bring these
+            to one scale. A lazy sequence is read in a thread.
         y : array-like of shape (n,), default=None
             Labels: images labelled -1 are skipped. A y that cannot be labels, such as
             a continuous target, is ignored.
@@ -217,8 +218,7 @@ class PatchAutoencoderDetector(ImageDetector):
         -----
         UserWarning
             If y looks like labels but is ignored; if `target_fpr` cannot be promised;
-            if images are copies or near copies; if some channels are much fainter than
-            others; if memory may run out; if `checkpoint` cannot be written any more.
+            if images are copies or near copies; if `checkpoint` cannot be written.
         """
         keeping = nullcontext() if checkpoint is None else hold(checkpoint)
         with keeping as held:
@@ -261,8 +261,8 @@ class PatchAutoencoderDetector(ImageDetector):
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
         checkpoint = None if held is None else _checkpoint(task, held)
-        if checkpoint is not None and checkpoint.found_at is not None and self.verbose:
-            print(f"resuming from  {checkpoint.found_at}")
+        if checkpoint is not None and checkpoint.found and self.verbose:
+            print(f"resuming from  {checkpoint.path}")
         run: Any = learn
         if self.memory is not None and task.start is None:  # a warm start is not kept
             run = open_memory(self.memory).cache(
@@ -289,14 +289,15 @@ def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
     """Open the checkpoint of this training; raise where it is of another."""
     sizes = task.parameters["patch_size"]
     size = sizes[0] if len(sizes) == 1 else sizes
-    named = {"patch_size": size, "n_images": len(task.images)}
-    digests = {
-        "images": joblib.hash(task.images),
-        "roi": joblib.hash(task.roi),
-        "weights to begin with": joblib.hash(task.start),
-        "labels or groups": joblib.hash([task.training, task.calibration]),
+    named = {
+        "patch_size": size,
+        "n_images": len(task.images),
+        "hash of images": joblib.hash(task.images),
+        "hash of roi": joblib.hash(task.roi),
+        "hash of first weights": joblib.hash(task.start),
+        "hash of labels and groups": joblib.hash([task.training, task.calibration]),
     }
-    return Checkpoint(held.path, task.parameters | named, digests)
+    return Checkpoint(held.path, task.parameters | named)
 
 
 def learn(
@@ -323,7 +324,6 @@ def learn(
     n_images = max(len(task.training), min(_EPOCH_FLOOR, pixels // _FLOOR_PIXELS))
     # Batch normalisation needs two images.
     batch_size = max(2, min(p["batch_size"], n_images))
-    warn_of_memory(batch_size, p["image_size"], device)
     is_small = batch_size * pixels < _PIXELS_FOR_THREADS
     with limit_threads(1 if is_small else None):
         history = train(

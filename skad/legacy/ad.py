@@ -27,7 +27,7 @@ from skad.images.as_fitted import is_shape_of_files
 from skad.images.decoding import Frame, PathLike, read_frame
 from skad.legacy import files
 from skad.model_io.model_file import save
-from skad.network.checkpoint import OtherTrainingError, forget
+from skad.network.checkpoint import OtherTrainingError
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
@@ -172,7 +172,7 @@ class AD:
         except OtherTrainingError:
             unfinished = options["checkpoint"]
             warn(f"{unfinished.name} is of another training: it is replaced")
-            forget(unfinished)
+            unfinished.unlink()
             detector.fit(self.images, **options)
         save(detector, target)
         print(f"Saved the model as {target}")

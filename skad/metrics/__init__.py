@@ -6,25 +6,17 @@ Imports `common`.
 from skad.metrics.intervals import wilson_interval
 from skad.metrics.localization import au_pro_score, pixel_auroc_score, pro_curve
 from skad.metrics.scorers import (
-    balanced_accuracy_scorer,
     detection_rate_at_fpr,
-    f1_scorer,
     image_auroc_score,
     image_auroc_scorer,
-    make_cost_scorer,
-    make_detection_rate_at_fpr_scorer,
     mean_cost,
 )
 
 __all__ = [
     "au_pro_score",
-    "balanced_accuracy_scorer",
     "detection_rate_at_fpr",
-    "f1_scorer",
     "image_auroc_score",
     "image_auroc_scorer",
-    "make_cost_scorer",
-    "make_detection_rate_at_fpr_scorer",
     "mean_cost",
     "pixel_auroc_score",
     "pro_curve",

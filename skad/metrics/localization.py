@@ -43,11 +43,10 @@ def pro_curve(
     Returns
     -------
     fpr, pro : ndarray of shape (k,), float64
-        Increasing from 0 to 1, not strictly. With an `UndefinedMetricWarning`, `pro` is
-        NaN if no pixel is anomalous, and `fpr` if none is good.
+        Increasing from 0 to 1, not strictly. NaN, with an `UndefinedMetricWarning`, if
+        no pixel is anomalous or none is good.
     thresholds : ndarray of shape (k,)
-        Decreasing, the first infinite. Points on a straight line between others are
-        left out.
+        Decreasing, the first infinite. Points on straight lines are left out.
 
     Raises
     ------
@@ -65,9 +64,7 @@ def pro_curve(
     pairs = _checked_pairs(masks, maps)
     good, anomalous = _split_pixels(pairs)
     if is_undefined(good, anomalous, "The per-region overlap curve"):
-        ends, blank = np.array([0.0, 1.0]), np.full(2, np.nan)
-        fpr, pro = (ends, blank) if len(good) else (blank, ends)
-        return fpr, pro, np.array([np.inf, np.append(good, anomalous).min()])
+        return np.full(1, np.nan), np.full(1, np.nan), np.full(1, np.inf)
 
     # A pixel adds 1 / (pixels of its region) to the overlap; a sum over thresholds.
     order = np.argsort(anomalous)
@@ -100,7 +97,7 @@ def au_pro_score(
             f"{integration_limit!r}. The usual one is 0.3."
         )
     fpr, pro, _ = pro_curve(masks, maps)
-    if np.isnan(fpr).any() or np.isnan(pro).any():
+    if np.isnan(fpr).any():
         return math.nan
     stop = int(np.searchsorted(fpr, integration_limit, side="right"))
     if stop < len(fpr):  # a straight line leads on
@@ -181,18 +178,12 @@ def _checked_pairs(
             raise ValueError(
                 f"maps must be finite; maps[{i}] is not. Leave that image out."
             )
-        pairs.append((_as_bool(mask, i), values))
+        others = np.unique(mask[mask != 0])
+        if len(others) > 1 or not (others > 0).all():
+            raise ValueError(
+                "masks must be bool, or 0 (good) and one number above it (anomalous); "
+                f"masks[{i}] holds {others[:4].tolist()} beside 0. If a JPEG blurred "
+                "two values, pass mask > mask.max() / 2."
+            )
+        pairs.append((mask > 0, values))
     return pairs
-
-
-def _as_bool(mask: NDArray, i: int) -> NDArray[np.bool_]:
-    if mask.dtype == bool:
-        return mask
-    others = np.unique(mask[mask != 0])
-    if len(others) > 1 or not (others > 0).all():
-        raise ValueError(
-            "masks must be bool, or 0 (good) and one number above it (anomalous); "
-            f"masks[{i}] holds {others[:4].tolist()} beside 0. If a "
-            "JPEG blurred two values, pass mask > mask.max() / 2."
-        )
-    return mask > 0

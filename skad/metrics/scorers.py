@@ -1,9 +1,4 @@
-"""Metrics over labelled images, and their scorers for scikit-learn's searches.
-
-Call a scorer as ``scorer(estimator, X, y)``, or pass it to scikit-learn as `scoring`;
-higher = better. All are made by `make_scorer`, so a search with several of them
-computes scores once and predictions once.
-"""
+"""Metrics over labelled images, and a scorer for scikit-learn's searches."""
 
 import math
 from collections.abc import Callable
@@ -11,20 +6,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import (
-    balanced_accuracy_score,
-    f1_score,
-    make_scorer,
-    roc_auc_score,
-)
+from sklearn.metrics import make_scorer, roc_auc_score
 
 from skad.common.checks import as_float
 from skad.common.labels import check_costs, check_labels, check_scores
 from skad.metrics.localization import is_undefined
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
-
-_SCORES = ("score_samples", "decision_function")  # the first that an estimator has
 
 
 def image_auroc_score(y: ArrayLike, scores: ArrayLike) -> float:
@@ -52,7 +40,10 @@ def detection_rate_at_fpr(
     The highest true-positive rate on the ROC curve up to a false-positive rate of
     `max_fpr`, in [0, 1). y and `scores` are as in `image_auroc_score`.
     """
-    _check_max_fpr(max_fpr)
+    if not 0 <= as_float(max_fpr) < 1:
+        raise ValueError(
+            f"max_fpr must be from 0 to below 1, as 0.05; got {max_fpr!r}."
+        )
     labels, values = check_labels_and_scores(y, scores)
     good, bad = values[labels == 1], values[labels == -1]
     if is_undefined(good, bad, "The detection rate", "image"):
@@ -75,45 +66,11 @@ def mean_cost(
     both 0. ``calibrate(X, y, metric="cost")`` minimises it.
     """
     check_costs(cost_miss, cost_false_alarm)
-    labels, answers = _check_labels_and_predictions(y, predicted)
+    n = len(check_scores(predicted, "predicted"))
+    labels, answers = check_labels(y, n), check_labels(predicted, n, "predicted")
     misses = np.count_nonzero((labels == -1) & (answers == 1))
     false_alarms = np.count_nonzero((labels == 1) & (answers == -1))
     return float(cost_miss * misses + cost_false_alarm * false_alarms) / len(labels)
-
-
-def make_detection_rate_at_fpr_scorer(max_fpr: float = 0.05) -> Scorer:
-    """Make a scorer from `detection_rate_at_fpr`; it ignores the threshold."""
-    _check_max_fpr(max_fpr)
-    return make_scorer(detection_rate_at_fpr, response_method=_SCORES, max_fpr=max_fpr)
-
-
-def make_cost_scorer(*, cost_miss: float, cost_false_alarm: float) -> Scorer:
-    """Make a scorer from `mean_cost`: minus the mean cost of an image."""
-    check_costs(cost_miss, cost_false_alarm)
-    return make_scorer(
-        mean_cost,
-        greater_is_better=False,
-        cost_miss=cost_miss,
-        cost_false_alarm=cost_false_alarm,
-    )
-
-
-def _balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean of the accuracies on good and on anomalous images."""
-    labels, answers = _check_labels_and_predictions(y, predicted)
-    good = labels == 1
-    if is_undefined(labels[good], labels[~good], "The balanced accuracy", "image"):
-        return math.nan
-    return float(balanced_accuracy_score(good, answers == 1))
-
-
-def _f1(y: ArrayLike, predicted: ArrayLike) -> float:
-    """F1 score of the anomalous images: 0 where none of them is found."""
-    labels, answers = _check_labels_and_predictions(y, predicted)
-    good = labels == 1
-    if is_undefined(labels[good], labels[~good], "The F1 score", "image"):
-        return math.nan
-    return float(f1_score(~good, answers == -1, zero_division=0.0))
 
 
 def check_labels_and_scores(
@@ -124,30 +81,7 @@ def check_labels_and_scores(
     return check_labels(y, len(values)), values
 
 
-def _check_labels_and_predictions(
-    y: ArrayLike, predicted: ArrayLike
-) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Check that both are +1 and -1, and return them as arrays."""
-    n = len(check_scores(predicted, "predicted"))
-    return check_labels(y, n), check_labels(predicted, n, "predicted")
-
-
-def _check_max_fpr(max_fpr: float) -> None:
-    if not 0 <= as_float(max_fpr) < 1:
-        raise ValueError(
-            f"max_fpr must be from 0 to below 1, as 0.05; got {max_fpr!r}."
-        )
-
-
-# Last, since they are made of the functions above.
-
 #: Scorer: `image_auroc_score` of `score_samples`, from 0 to 1.
-image_auroc_scorer: Scorer = make_scorer(image_auroc_score, response_method=_SCORES)
-
-#: Scorer: balanced accuracy of `predict`, from 0 to 1.
-balanced_accuracy_scorer: Scorer = make_scorer(
-    _balanced_accuracy, response_method="predict"
+image_auroc_scorer: Scorer = make_scorer(
+    image_auroc_score, response_method=("score_samples", "decision_function")
 )
-
-#: Scorer: F1 score of the anomalous images (label -1) by `predict`, from 0 to 1.
-f1_scorer: Scorer = make_scorer(_f1, response_method="predict")

@@ -16,8 +16,7 @@ from skad.common.locks import locked
 from skad.common.warnings import warn
 
 _SECONDS = 30.0  # from one write to the next
-_MAGIC = b"skad unfinished training 3\n"  # then a SHA-256 of the rest, and the rest
-_START = len(_MAGIC) + sha256().digest_size
+_MAGIC = b"skad unfinished training 4\n"  # then a SHA-256 of the rest, and the rest
 
 
 class OtherTrainingError(ValueError):
@@ -42,35 +41,22 @@ def hold(
     with locked(path):
         yield HeldCheckpoint(path)
         with suppress(OSError):
-            forget(path)
-
-
-def forget(path: str | os.PathLike[str]) -> None:
-    """Delete an unfinished training, if there is one."""
-    path = Path(os.path.expanduser(path))
-    path.unlink(missing_ok=True)
-    _previous(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 class Checkpoint:
-    """A file that follows a training; the file before it is kept as "….previous".
+    """A file that follows a training.
 
-    The parameters and digests are what determines the result of the training, named as
-    users know it. `found` is the state to resume from, `found_at` the file that it is
-    from, if any. Raises OtherTrainingError if that is of another training, a ValueError
-    if it is damaged or something else, an OSError if it cannot be read or written.
+    `training` is what determines the result of the training, named as users know it.
+    `found` is the state to resume from, empty if there is no file. Raises
+    OtherTrainingError if that is of another training, a ValueError if it is damaged or
+    something else, an OSError if it cannot be read.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        parameters: Mapping[str, Any],
-        digests: Mapping[str, str | None],
-    ) -> None:
-        self._path = path
-        self._training = {"parameters": dict(parameters), "digests": dict(digests)}
-        self.found_at: Path | None = None
-        self.found = self._find()
+    def __init__(self, path: Path, training: Mapping[str, Any]) -> None:
+        self.path = path
+        self._training = dict(training)
+        self.found = self._find() if path.exists() else {}
         self._written = time.monotonic()
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -81,62 +67,30 @@ class Checkpoint:
         torch.save({"training": self._training, **state()}, buffer)
         content = buffer.getvalue()
         try:
-            if self._path.exists():
-                self._path.replace(_previous(self._path))
-            write_atomically(self._path, _MAGIC + sha256(content).digest() + content)
+            write_atomically(self.path, _MAGIC + sha256(content).digest() + content)
         except OSError as error:  # training is worth more
             warn(
-                f"the unfinished training could not be written to {self._path}: "
+                f"the unfinished training could not be written to {self.path}: "
                 f"{error.strerror or error}; training continues"
             )
         self._written = time.monotonic()
 
     def _find(self) -> dict[str, Any]:
-        """Return the newest state that is not damaged, if there is one."""
-        damaged = []
-        for path in filter(Path.exists, (self._path, _previous(self._path))):
-            content = path.read_bytes()
-            if content[:_START] != _MAGIC + sha256(content[_START:]).digest():
-                damaged.append(
-                    f"{path} is damaged, or no unfinished training of this version of "
-                    "skad"
-                )
-                continue
-            found = torch.load(io.BytesIO(content[_START:]), "cpu", weights_only=True)
-            if difference := _difference(found["training"], self._training):
-                raise OtherTrainingError(
-                    f"{path} holds an unfinished training {difference}. To resume "
-                    "that one, give the same again; to start over, delete the file "
-                    "(skad fit does so with --restart)."
-                )
-            if damaged:
-                warn(f"{damaged[0]}; training resumes from the file before it, {path}")
-            self.found_at = path
-            return found
-        if damaged:
+        content = self.path.read_bytes()
+        start = len(_MAGIC) + sha256().digest_size
+        if content[:start] != _MAGIC + sha256(content[start:]).digest():
             raise ValueError(
-                f"{damaged[0]}; delete it to start over, or name another checkpoint"
+                f"{self.path} is damaged, or no unfinished training of this version of "
+                "skad; delete it to start over, or name another checkpoint"
             )
-        return {}
-
-
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Tell how a stored training differs from this one; "" if it is the same."""
-
-    def names(what: str) -> list[str]:
-        return [n for n, value in here[what].items() if there[what].get(n) != value]
-
-    if differing := names("parameters"):
-        was, now = (
-            ", ".join(
-                f"{name}={training['parameters'].get(name)}" for name in differing
-            )
-            for training in (there, here)
-        )
-        return f"with {was}; this call has {now}"
-    differing = names("digests")
-    return f"with other {', '.join(differing)}" if differing else ""
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.name}.previous")
+        found = torch.load(io.BytesIO(content[start:]), "cpu", weights_only=True)
+        there, here = found["training"], self._training
+        for name, value in here.items():
+            if there.get(name) != value:
+                raise OtherTrainingError(
+                    f"{self.path} holds an unfinished training with {name}="
+                    f"{there.get(name)}; this call has {name}={value}. To resume that "
+                    "one, give the same again; to start over, delete the file (skad "
+                    "fit does so with --restart)."
+                )
+        return found

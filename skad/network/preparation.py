@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.common.warnings import warn
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, STRIDE
 from skad.network.random import bernoulli, normal, randint
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _ROUNDING = 1e-12  # of the mean: images that vary less are constant
-_MOST_APART = 30.0  # ratio of channels' standard deviations: more is warned of
 _SCALED = (np.uint8, np.uint16)  # by what the type can hold
 _AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
@@ -139,8 +137,6 @@ def fit_preparation(
     mean = np.mean(means, 0)
     # Within images, and between them.
     stds = np.sqrt(np.mean(variances, 0) + np.var(means, 0))
-    if images.format.kind != "integer":  # integers share the scale of their type
-        _warn_of_scales(stds)
     std = float(np.sqrt(np.mean(np.square(stds))))
     rounding = _ROUNDING * float(np.abs(mean).max())  # of images of one flat colour
     return Preparation(
@@ -150,19 +146,6 @@ def fit_preparation(
         working_size=working_size,
         roi=None if roi is None else torch.from_numpy(roi.astype(np.float32)),
     )
-
-
-def _warn_of_scales(stds: np.ndarray) -> None:
-    """Warn where some channels are too faint beside others to count."""
-    faint = np.flatnonzero((stds > 0) & (stds < stds.max() / _MOST_APART))
-    if len(faint):
-        warn(
-            f"Channel {faint[0]} of X has a standard deviation of "
-            f"{stds[faint[0]]:.3g}, channel {stds.argmax()} one of {stds.max():.3g}. "
-            "All are divided by the same number, so defects that show in faint "
-            "channels alone are missed. Bring the channels to one scale, for instance "
-            "X / X.std((0, 1, 2))."
-        )
 
 
 class Variation(NamedTuple):

@@ -13,7 +13,6 @@ References
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -27,7 +26,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from skad.common.torch_settings import limit_threads
-from skad.common.warnings import warn
 from skad.network.checkpoint import Checkpoint
 from skad.network.preparation import Variation, augment
 from skad.network.random import randperm
@@ -40,7 +38,6 @@ _ADAM_RATE = 0.3  # of Muon's learning rate
 _RISE = 0.1  # of the steps, up to the peak of the learning rate
 _AVERAGED_PART = 10  # the network ends as the average of the last tenth of the steps …
 _MOST_AVERAGED = 100.0  # … but of so many at the most
-_BYTES_A_PIXEL = 400  # of a batch, that a training step takes
 _BATCHES_ON_GPU = 4  # augmented at once: a GPU waits for many small calls …
 _PIXELS_AT_ONCE = 256 * 256 * 256  # … but no more than fit into memory
 
@@ -258,21 +255,6 @@ def diverged(learning_rate: float) -> ValueError:
         f"training with learning_rate={learning_rate} diverged: it computes NaN or "
         "infinity. Lower learning_rate."
     )
-
-
-def warn_of_memory(n: int, size: tuple[int, int], device: torch.device) -> None:
-    """Warn where batches of n images may take more memory than there is."""
-    needed, present = n * math.prod(size) * _BYTES_A_PIXEL, math.inf
-    if device.type == "cuda":
-        present = torch.cuda.get_device_properties(device).total_memory
-    elif hasattr(os, "sysconf"):
-        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > present:
-        warn(
-            f"Training takes about {needed / 1e9:.0f} GB for {n} images of {size[0]} x "
-            f"{size[1]} pixels at a time; this machine has {present / 1e9:.0f} GB. Set "
-            "a smaller image_size or batch_size, or cut the images up."
-        )
 
 
 def _together(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:

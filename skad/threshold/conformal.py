@@ -170,10 +170,9 @@ def _candidate_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([[below], middle, [above]])
 
 
-def _clopper_pearson(k: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Return the exact 1 - alpha confidence interval of a rate, k of n [3]_."""
-    from scipy.special import betaincinv  # slow to import; `skad info` needs none
+def _clopper_pearson(k: int, n: int) -> tuple[float, float]:
+    """Return the exact 95 % confidence interval of a rate, k of n [3]_."""
+    from scipy.stats import binomtest  # slow to import; `skad info` needs none
 
-    low = betaincinv(k, n - k + 1, alpha / 2) if k else 0.0
-    high = betaincinv(k + 1, n - k, 1 - alpha / 2) if k < n else 1.0
-    return float(low), float(high)
+    interval = binomtest(k, n).proportion_ci(0.95, "exact")
+    return float(interval.low), float(interval.high)
