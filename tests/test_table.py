@@ -2,7 +2,7 @@ import statistics
 
 from benchmark_figures import FIGURES
 
-from skad.benchmark.table import defects_table, table
+from skad.benchmark.table import table
 from skad.metrics import wilson_interval
 
 FAILED = {"category": "c", "seed": 0, "error": "ValueError: no", "notes": []}
@@ -44,20 +44,3 @@ def test_the_pooled_false_alarms_stand_beside_the_promise():
     low, high = wilson_interval(4, 100)
     assert pooled["false alarms"] == f"0.040 [{low:.3f}, {high:.3f}]"
     assert pooled["promised"] == "0.080"  # (40 * 0.05 + 60 * 0.1) / 100
-
-
-def test_each_kind_of_defect_has_a_row():
-    figures = FIGURES | {"n_defective": 9, "au_pro": None}
-    dent, cut = ({**figures, "image_auroc": value} for value in (0.6, 0.8))
-    runs = [
-        result("b", 0, defects={"dent": cut}),
-        result("a", 0, defects={"dent": dent}),
-        result("a", 1, defects={"dent": cut, "cut": cut}),
-        FAILED,
-    ]
-    cells = [list(row.values())[:6] for row in rows_of(defects_table(runs))]
-    assert cells == [
-        ["a", "cut", "9", "0.800", "0.900", "-"],
-        ["a", "dent", "9", "0.700 ± 0.141", "0.900", "-"],
-        ["b", "dent", "9", "0.800", "0.900", "-"],
-    ]

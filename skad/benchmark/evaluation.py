@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,21 +33,11 @@ def fit_and_score(detector: Any, train: Any, test: Any) -> Trial:
 def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[str, Any]:
     """Return the image AUROC, and how many images a threshold flags.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Labels: +1 good, -1 anomalous.
-    scores : array-like of shape (n,)
-        Higher = more normal, as from `score_samples`.
-    offset : float
-        Scores below it are flagged, as with `offset_` of a detector.
-
-    Returns
-    -------
-    dict
-        "image_auroc", "n_good", "n_defective", "false_alarms", "detections",
-        "false_alarm_rate" and "detection_rate". What needs good or defective images is
-        NaN without them, the AUROC with an `UndefinedMetricWarning`.
+    `y` (n,) is +1 good and -1 anomalous, `scores` (n,) are higher = more normal, and
+    those below `offset` are flagged. The keys are "image_auroc", "n_good",
+    "n_defective", "false_alarms", "detections", "false_alarm_rate", "detection_rate".
+    What needs good or anomalous images is NaN without them, the AUROC with an
+    `UndefinedMetricWarning`.
     """
     good, flagged = np.asarray(y) == 1, np.asarray(scores) < offset
     n_good, n_defective = int(good.sum()), int((~good).sum())
@@ -65,19 +54,10 @@ def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[st
 
 
 def figures_of_pixels(masks: ImageArrays | None, maps: ImageArrays) -> dict[str, float]:
-    """Return the pixel AUROC and the AU-PRO of anomaly maps.
+    """Return "pixel_auroc" and "au_pro" of anomaly maps; both are NaN without masks.
 
-    Parameters
-    ----------
-    masks : array-like of shape (n, H, W), sequence of n arrays (H, W), or None
-        True where the image is defective.
-    maps : array-like of shape (n, H, W) or sequence of n arrays (H, W)
-        Higher = more anomalous, as from `anomaly_map`.
-
-    Returns
-    -------
-    dict
-        "pixel_auroc" and "au_pro"; both NaN if masks is None.
+    Masks are True where an image is defective, maps higher = more anomalous; both are
+    arrays (n, H, W) or sequences of n arrays (H, W).
     """
     if masks is None:
         return {"pixel_auroc": math.nan, "au_pro": math.nan}
@@ -85,30 +65,6 @@ def figures_of_pixels(masks: ImageArrays | None, maps: ImageArrays) -> dict[str,
         "pixel_auroc": pixel_auroc_score(masks, maps),
         "au_pro": au_pro_score(masks, maps),
     }
-
-
-def figures_by_kind(
-    kinds: ArrayLike,
-    y: ArrayLike,
-    scores: ArrayLike,
-    offset: float,
-    masks: Sequence[NDArray] | None,
-    maps: NDArray | Sequence[NDArray],
-) -> dict[str, dict[str, Any]]:
-    """Figures of each kind of defect against all good images; `kinds` (n,) of str."""
-    labels, values, names = np.asarray(y), np.asarray(scores), np.asarray(kinds)
-    found = {}
-    for name in np.unique(names[labels == -1]).tolist():
-        chosen = np.flatnonzero((names == name) | (labels == 1)).tolist()
-        figures = figures_of_images(labels[chosen], values[chosen], offset)
-        if masks is None:
-            figures |= figures_of_pixels(None, [])
-        else:
-            some_masks = [masks[i] for i in chosen]
-            figures |= figures_of_pixels(some_masks, [maps[i] for i in chosen])
-        of_all = ("n_good", "false_alarms", "false_alarm_rate")
-        found[name] = {k: v for k, v in figures.items() if k not in of_all}
-    return found
 
 
 def rate_in_words(successes: int, n: int) -> str:

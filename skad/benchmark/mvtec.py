@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skad.common.checks import as_mask
+from skad.common.warnings import warn
 from skad.images.decoding import PathLike, read_image
 from skad.images.finding import find_images, is_image_name
 from skad.images.resizing import Size, check_options
@@ -34,8 +35,6 @@ class Category(NamedTuple):
         "good", or the name of the defect.
     masks : list of n_test bool arrays of shape (H, W), or None
         True where the image is defective. None if an anomalous image has no mask.
-    unmasked : list of pathlib.Path
-        The anomalous images without a mask.
     """
 
     name: str
@@ -44,29 +43,13 @@ class Category(NamedTuple):
     y: NDArray
     kinds: NDArray
     masks: list[NDArray[np.bool_]] | None
-    unmasked: list[Path]
 
 
 def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[Path]:
-    """List the categories of a data set in MVTec AD layout.
+    """List the categories in a folder, or the folder itself if it is one.
 
-    Parameters
-    ----------
-    root : path
-        A folder of categories, or one category.
-    names : iterable of str, default=None
-        The categories wanted, in this order. None = all.
-
-    Returns
-    -------
-    list of pathlib.Path
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If the folder holds no category, or none of a given name.
+    `names` are those wanted, in this order; None = all. Raises FileNotFoundError if
+    there is no such folder, and ValueError if it holds none, or not one of a name.
     """
     root = Path(root)
     if not root.is_dir():
@@ -88,26 +71,14 @@ def find_categories(root: PathLike, names: Iterable[str] | None = None) -> list[
 def load_category(path: PathLike, image_size: int | Size | None = None) -> Category:
     """Read the images and masks of a category.
 
-    Masks are in ``ground_truth/DEFECT``, named like their image, or with ``_mask``
-    appended.
+    `path` is a folder with ``train/good``, ``test/good`` and ``test/DEFECT``. Masks are
+    in ``ground_truth/DEFECT``, named like their image, or with ``_mask`` appended. A
+    warning names the first anomalous image that has none.
 
-    Parameters
-    ----------
-    path : path
-        One category: a folder with ``train/good``, ``test/good`` and ``test/DEFECT``.
-    image_size : int or (height, width), default=None
-        Size in pixels to which images of several sizes are resized, and masks by
-        nearest neighbour. Images of one size stay as they are.
-
-    Returns
-    -------
-    Category
-
-    Raises
-    ------
-    ValueError
-        If there is no test image, a file cannot be read, a mask has another size than
-        its image, or sizes differ and image_size is None.
+    Images of several sizes are resized to `image_size`, an int or (height, width), and
+    masks by nearest neighbour; images of one size stay as they are. Raises ValueError
+    if there is no test image, a file cannot be read, a mask has another size than its
+    image, or sizes differ and `image_size` is None.
     """
     path = Path(path)
     files = [file for file in sorted((path / "test").glob("*/*")) if _is_image(file)]
@@ -129,6 +100,11 @@ def load_category(path: PathLike, image_size: int | Size | None = None) -> Categ
         elif kind != "good":
             unmasked.append(file)
         masks.append(mask)
+    if unmasked:
+        warn(
+            f"no pixel metrics: {len(unmasked)} anomalous image(s) have no mask in "
+            f"ground_truth, the first is {unmasked[0]}"
+        )
     return Category(
         path.name,
         survey.images[: len(good)],
@@ -136,7 +112,6 @@ def load_category(path: PathLike, image_size: int | Size | None = None) -> Categ
         np.where(kinds == "good", 1, -1),
         kinds,
         None if unmasked else masks,
-        unmasked,
     )
 
 

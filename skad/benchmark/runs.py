@@ -18,27 +18,30 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from skad import __version__
 from skad.benchmark.evaluation import (
-    figures_by_kind,
     figures_of_images,
     figures_of_pixels,
     fit_and_score,
 )
-from skad.benchmark.mvtec import find_categories, fingerprint, load_category
+from skad.benchmark.mvtec import (
+    Category,
+    find_categories,
+    fingerprint,
+    load_category,
+)
 from skad.benchmark.process import in_a_process
 from skad.common.bars import bar, say
-from skad.common.checks import check_size
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
-from skad.detectors.parameters import patch_sizes, resolve_device
+from skad.detectors.parameters import training_parameters
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.images.decoding import PathLike
 from skad.model_io.model_file import save
 
 Result = dict[str, Any]
-
-_LAYOUT = 2  # of a stored result: raised when figures are added, so that all have them
 
 
 def run(
@@ -48,7 +51,6 @@ def run(
     seeds: Sequence[int] = (0, 1, 2),
     parameters: Mapping[str, Any] | None = None,
     output: PathLike | None = None,
-    fresh: bool = False,
     models: PathLike | None = None,
     verbose: int = 0,
 ) -> list[Result]:
@@ -56,15 +58,18 @@ def run(
 
     `parameters` are further ones of the detector, such as JSON can hold. `output` is a
     JSON file, written anew after every run: runs that it holds already, of the same
-    skad version, with the same parameters on the same files, are taken from it, unless
-    `fresh`. `models` is a folder for the detectors, as CATEGORY-SEED.safetensors; a
-    run without its own detector there is made again.
+    skad version, with the same parameters on the same files, are taken from it.
+    `models` is a folder for the detectors, as CATEGORY-SEED.safetensors; a run without
+    its own detector there is made again.
 
     Returns a dict for each run: what tells runs apart, what `run_one` returns, and the
     SHA-256 of the stored detector; or `error`, which is not stored.
     """
     parameters = dict(parameters or {})
-    _check_parameters(parameters, seeds)
+    for seed in seeds:  # an error that every run would end with
+        detector = PatchAutoencoderDetector(**parameters, random_state=seed)
+        detector._validate_params()
+        training_parameters(detector, (1, 1))
     runs = list(product(find_categories(root, categories), dict.fromkeys(seeds)))
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
@@ -75,7 +80,7 @@ def run(
             for folder, seed in runs:
                 make_room_for(_model_file(models, folder, seed))
             stack.enter_context(locked(models))
-        stored = [] if output is None or fresh else _read_results(Path(output))
+        stored = [] if output is None else _read_results(Path(output))
         progress = stack.enter_context(bar(runs, unit="run", shown=bool(verbose)))
         for folder, seed in progress:
             progress.set_postfix_str(f"{folder.name}, seed {seed}")
@@ -85,7 +90,6 @@ def run(
                 "seed": seed,
                 "parameters": json.loads(json.dumps(parameters)),
                 "skad": __version__,
-                "layout": _LAYOUT,
                 "data": data_in(folder),
             }
             same = [r for r in stored if settings.items() <= r.items()]
@@ -107,17 +111,6 @@ def run(
     return results
 
 
-def _check_parameters(parameters: Mapping[str, Any], seeds: Sequence[int]) -> None:
-    """Raise the ValueError that every run would end with."""
-    for seed in seeds:
-        detector = PatchAutoencoderDetector(**parameters, random_state=seed)
-        detector._validate_params()
-        patch_sizes(detector.patch_size)
-        resolve_device(detector.device)
-        if detector.image_size is not None:
-            check_size("image_size", detector.image_size)
-
-
 def _model_file(models: PathLike, folder: Path, seed: int) -> Path:
     return Path(models) / f"{folder.name}-{seed}.safetensors"
 
@@ -136,8 +129,7 @@ def _read_results(output: Path) -> list[Result]:
         results = None
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
         raise ValueError(
-            f"{output} does not hold results of a benchmark; name another file, or "
-            "start it over with --fresh"
+            f"{output} does not hold results of a benchmark; name another file"
         )
     return results
 
@@ -163,13 +155,12 @@ def run_one(
         trial = fit_and_score(detector, category.train, category.test)
         peak_memory = peak_memory_mb()
         maps = detector.anomaly_map(category.test) if category.masks else ()
-        judged = category.y, trial.scores, detector.offset_
         figures = {
             "n_train": len(category.train),
             "n_calibration": len(detector.calibration_scores_),
-            **figures_of_images(*judged),
+            **figures_of_images(category.y, trial.scores, detector.offset_),
             **figures_of_pixels(category.masks, maps),
-            "defects": figures_by_kind(category.kinds, *judged, category.masks, maps),
+            "defects": _detections(category, trial.scores < detector.offset_),
             "threshold": float(detector.pixel_threshold_),
             "target_fpr": float(detector.target_fpr),
             "promised_fpr": detector.promised_fpr_,
@@ -178,24 +169,21 @@ def run_one(
             "peak_memory_mb": peak_memory,
         }
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
-    if category.unmasked:
-        first = category.unmasked[0]
-        notes.append(
-            f"no pixel metrics: {len(category.unmasked)} defective image(s) have no "
-            f"mask in ground_truth, the first is {first.parent.name}/{first.name}"
-        )
-    result = {**_without_nan(figures), "notes": notes}
+    result = {name: None if v != v else v for name, v in figures.items()}  # no NaN
+    result["notes"] = notes
     if model is not None:
         save(detector, model)
         result["model"] = _sha256(model)
     return {"platform": platform.platform(), "cpus": os.cpu_count(), **result}
 
 
-def _without_nan(figures: Any) -> Any:
-    """Return figures with None where they are undefined, as JSON has it."""
-    if isinstance(figures, dict):
-        return {key: _without_nan(value) for key, value in figures.items()}
-    return None if math.isnan(figures) else figures
+def _detections(category: Category, flagged: NDArray) -> dict[str, dict[str, int]]:
+    """Count, for each kind of defect, the images and those that are flagged."""
+    found = {}
+    for kind in sorted(set(category.kinds[category.y == -1].tolist())):
+        of_kind = flagged[category.kinds == kind]
+        found[kind] = {"images": len(of_kind), "detections": int(of_kind.sum())}
+    return found
 
 
 def peak_memory_mb() -> float:

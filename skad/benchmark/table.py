@@ -1,4 +1,4 @@
-"""The results of a benchmark as Markdown tables, made by pandas."""
+"""The results of a benchmark as a Markdown table, made by pandas."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,6 @@ _TITLES = {
     "images_per_second": "images/s",
     "peak_memory_mb": "peak MB",
 }
-_OF_DEFECTS = ("n_defective", "image_auroc", "pixel_auroc", "au_pro", "detection_rate")
 _DECIMALS = dict.fromkeys(list(_TITLES)[:6], 3)  # of the others, none
 _LEGEND = """
 Mean ± standard deviation over seeds. Pooled: all test images of all runs, with 95 %
@@ -34,7 +33,7 @@ def import_pandas() -> Any:
         import tabulate  # noqa: F401 (used by pandas)
     except ImportError as error:
         raise ImportError(
-            "The tables of a benchmark need pandas and tabulate. Install them: "
+            "The table of a benchmark needs pandas and tabulate. Install them: "
             "pip install pandas tabulate."
         ) from error
     return pandas
@@ -61,22 +60,10 @@ def table(results: Iterable[Result]) -> str:
         "detection_rate": _rate(runs["detections"].sum(), n_defective),
     }
     cells.loc["**pooled**"] = [pooled.get(key, "") for key in _TITLES]
-    return f"{_markdown(cells)}\n{_LEGEND}"
-
-
-def defects_table(results: Iterable[Result]) -> str:
-    """Lay out what `run` returns, with a row for each kind of defect."""
-    kinds = [
-        {"category": result["category"], "defect": kind, **figures}
-        for result in results
-        for kind, figures in result.get("defects", {}).items()
-    ]
-    if not kinds:
-        return "No run has a defective image.\n"
-    frame = import_pandas().DataFrame(kinds).set_index(["category", "defect"])
-    groups = frame[list(_OF_DEFECTS)].astype(float).groupby(level=[0, 1])
-    text = _markdown(groups.agg(_cell))
-    return f"{text}\n\nEach kind of defect against all good test images.\n"
+    text = cells.rename(columns=_TITLES).to_markdown(
+        disable_numparse=True, colalign=["left"] + ["right"] * len(_TITLES)
+    )
+    return f"{text}\n{_LEGEND}"
 
 
 def _cell(values: Any) -> str:
@@ -94,10 +81,3 @@ def _rate(successes: int, n: int) -> str:
         return ""
     low, high = wilson_interval(successes, n)
     return f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _markdown(cells: Any) -> str:
-    n_names, n_columns = cells.index.nlevels, cells.shape[1]
-    titled = cells.rename(columns=_TITLES | {"n_defective": "images"}).reset_index()
-    alignment = ["left"] * n_names + ["right"] * n_columns
-    return titled.to_markdown(index=False, disable_numparse=True, colalign=alignment)

@@ -118,10 +118,7 @@ _BENCHMARK = [
     _EPOCHS,
     _DEVICE,
     ("--output", _KEPT, _FILE),
-    ("--fresh", "start the file over, as after a change to skad's code", _FLAG),
     ("--models", "for the detectors, as CATEGORY-SEED.safetensors", _FOLDER),
-    ("--table", "write the Markdown table here, too", _FILE),
-    ("--defects", "add a table with a row for each kind of defect", _FLAG),
 ]
 
 # Of each command: the description, whose first sentence is the help; the arguments, of
