@@ -159,15 +159,15 @@ WRONG = {  # by the file and the field
     "patch kind": [None, 1, [], "", "os", "DenseAutoencoderDetector", "x" * 10**4],
     "patch std": [None, *NO_NUMBERS, 0, -1.0, DEEP],
     "patch offset": [None, *NO_NUMBERS, -1e-3],
-    "patch mean_map": [None, *NO_NUMBERS, -1.0, 1e6],
+    "patch mean_map": [None, *NO_NUMBERS, -1.0],
     "patch promised_fpr": [*NO_NUMBERS, 0, 1, -0.1, 1e-9, 0.9],
     "patch working_size": [*NO_SIZES, [15, 16], DEEP],
     "patch format": [None, [], {}, {"shape": [16, 16]}, "x"],
     "patch format.shape": [*NO_SIZES, [255], [256], [16, 16, 3], [8, 32]],
     "patch format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
     "patch format.kind": [None, 1, "complex", ["float"], {}],
-    "patch provenance": [None, [], "x", {"source": {}}, DEEP],
-    "patch history": [None, {}, [1], [{}], [{"epoch": 1, "loss": ""}]],
+    "patch provenance": [None, [], "x"],
+    "patch history": [None, {}],
     "patch labelled_threshold": [[], {}, "x", 1, {"offset": 1}],
     "patch parameters": [None, [], {}, "x"],
     "patch parameters.memory": ["/cache"],
@@ -219,13 +219,6 @@ def test_a_missing_field_is_named(stored, path):
         refused(path, f"{name} is missing in its header")
 
 
-def test_a_training_that_diverged_can_be_loaded(stored, path):
-    header, arrays = opened(stored["patch"])
-    history = [{"epoch": 1, "loss": float("inf")}, {"epoch": 2, "loss": float("nan")}]
-    write(path, header | {"history": history}, arrays)
-    np.testing.assert_equal(load(path).history_, history)
-
-
 # Arrays
 
 
@@ -254,8 +247,6 @@ def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which):
         ("calibration_scores", lambda a: a[::-1], "sorted"),
         ("calibration_scores", lambda a: -a[::-1], "<= 0"),
         ("roi", lambda a: a * 0.5, "other values than 0 and 1"),
-        ("network.down2.0.1.running_var", lambda a: -a - 1, "NaN or infinity"),
-        ("gaussians8.whitening", lambda a: a * 0 + 1e38, "NaN or infinity"),
     ],
 )
 def test_arrays_hold_sensible_numbers(stored, path, name, change, words):

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 
 import filelock
@@ -24,16 +22,12 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     in_folder, beside = place / ".skad.lock", place.with_name(f".{place.name}.lock")
     file = in_folder if place.is_dir() else beside
     lock = filelock.FileLock(file, blocking=False, fallback_to_soft=False)
-    holder = ""
     try:
         lock.acquire()
     except filelock.Timeout:
-        with suppress(OSError), file.open("rb") as opened:
-            opened.seek(1)  # on Windows, nobody else reads the first byte
-            holder = opened.read().decode()
         raise BlockingIOError(
-            f"{path} is in use: {holder or 'another process is writing to it'}. Wait "
-            "until that ends, or name another place to write to"
+            f"{path} is in use: another program is writing to it. Wait until that "
+            "ends, or name another place to write to"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
@@ -41,13 +35,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         warn(f"{path} is on a file system without locks: let no other program write")
         yield
         return
-    since = datetime.now().astimezone().isoformat(" ", "seconds")
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        with file.open("r+b") as opened:
-            opened.seek(1)
-            opened.write(f"{holder} has been writing to it since {since}".encode())
-            opened.truncate()
         yield
     finally:
         with suppress(OSError):  # Windows removes none that is open

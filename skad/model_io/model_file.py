@@ -28,7 +28,6 @@ from skad.detectors.fitted import Fitted, Threshold
 from skad.detectors.parameters import device_at_hand, resolve_device
 from skad.images.inputs import Format
 from skad.model_io.agreement import (
-    DTYPES,
     Arrays,
     check_layout,
     check_numbers,
@@ -45,8 +44,6 @@ from skad.model_io.version_8 import WARNING, from_8, is_of_other_scores
 from skad.scoring.anomaly_map import AnomalyMapper, Mapper
 from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import LabelledThreshold
-
-_MOST_PIXELS = 512 * 512  # of a blank image that is scored; larger ones would take long
 
 
 def save(detector: ImageDetector, path: str | os.PathLike) -> None:
@@ -180,11 +177,6 @@ def _build(header: Header, arrays: Arrays) -> Any:
     of_dense = "network_shape" in header
     mapper_class: type[Mapper] = DenseMapper if of_dense else AnomalyMapper
     mapper = mapper_class.from_arrays(arrays, **settings)
-    sizes = (format.image_shape[:2], mapper.network_size)
-    if max(map(math.prod, sizes)) <= _MOST_PIXELS:  # else scoring finds it out
-        blank = np.zeros((1, *format.image_shape), DTYPES[format.kind])
-        if not np.isfinite(mapper(blank)).all():
-            raise ValueError("its network turns a blank image into NaN or infinity")
     history, provenance = list(header["history"]), header["provenance"]
     detector.fitted = Fitted(mapper, format, history, trained_on, provenance, threshold)
     return detector

@@ -18,13 +18,6 @@ from skad.network.dense import DenseAutoencoder, from_state, is_input_shape
 
 OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
-_KERAS_3 = (
-    "is a file of Keras 3, and only the pair model.json and model.h5 of Keras 2 can be "
-    "read. The old script makes it with the package tf_keras and the variable "
-    "TF_USE_LEGACY_KERAS=1"
-)
-_OTHER_WAY = 'Or train a new model: skad.AD("AD1"), then load_data and train.'
-
 # The layers, and their settings; the numbers of filters and units follow from the
 # weights, and older versions of Keras name fewer settings.
 _LAYERS = [
@@ -57,25 +50,19 @@ class Pair(NamedTuple):
 def find_pair(path: PathLike) -> Pair | None:
     """Find the files that a path means, one of the two or their common name.
 
-    Returns None where there is neither. Raises a ValueError if only one is there, or
-    what is there is of Keras 3.
+    Returns None where there is neither; raises a ValueError if only one is there.
     """
     stem = os.fspath(path)
-    if stem.endswith((".json", ".h5")) and not stem.endswith(".weights.h5"):
+    if stem.endswith((".json", ".h5")):
         stem = os.path.splitext(stem)[0]
     pair = Pair(Path(f"{stem}.json"), Path(f"{stem}.h5"))
     missing = [file for file in pair if not file.is_file()]
-    if not missing:
-        return pair
-    for file in map(Path, (stem, f"{stem}.keras", f"{stem}.weights.h5")):
-        if file.name.endswith((".keras", ".weights.h5")) and file.is_file():
-            raise ValueError(f"{file} {_KERAS_3}. {_OTHER_WAY}")
-    if len(missing) == 2:
-        return None
-    raise ValueError(
-        f"A model of the old script is two files of one name, .json and .h5; "
-        f"{missing[0]} is missing. Copy that, too."
-    )
+    if len(missing) == 1:
+        raise ValueError(
+            f"A model of the old script is two files of one name, .json and .h5; "
+            f"{missing[0]} is missing. Copy that, too."
+        )
+    return None if missing else pair
 
 
 def read_network(path: PathLike) -> DenseAutoencoder:
@@ -100,7 +87,10 @@ def read_network(path: PathLike) -> DenseAutoencoder:
     try:
         description = json.loads(pair.description.read_bytes())
         if str(description.get("keras_version")).startswith("3"):
-            raise ValueError(f"{pair.description.name} {_KERAS_3}")
+            raise ValueError(
+                "it is of Keras 3. The old script writes files of Keras 2 with the "
+                "package tf_keras and the variable TF_USE_LEGACY_KERAS=1"
+            )
         input_shape, layers = _check(description["config"]["layers"])
         with h5py.File(pair.weights) as file:
             state = _read_state(file.get("model_weights", file), layers, input_shape)
@@ -108,7 +98,8 @@ def read_network(path: PathLike) -> DenseAutoencoder:
         raise ValueError(
             f"{pair.description} and {pair.weights.name} are damaged, or not the "
             f"network of the old script, the only one that can be read: {error}. Copy "
-            f"both files of one training. {_OTHER_WAY}"
+            'both files of one training, or train a new model: skad.AD("AD1"), then '
+            "load_data and train."
         ) from error
     return from_state(input_shape, state)
 
