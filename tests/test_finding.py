@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 
 def test_find_images_in_a_folder(tmp_path):
-    names = ["10.PNG", "2.png", "a.JPG", "b.jpeg", "c.Bmp", "d.tif", "g.WebP", "h.jp2"]
+    names = ["10.PNG", "2.png", "a.JPG", "b.jpeg", "c.Bmp", "d.tif", "g.WebP"]
     for name in reversed(names):
         (tmp_path / name).touch()
     (tmp_path / "sub.png").mkdir()
@@ -49,15 +49,14 @@ def test_folders_in_a_folder_are_searched_where_asked_for(folder, monkeypatch):
     assert [file.relative_to(folder / "all").as_posix() for file in found] == names
     assert ImageFolder(folder / "all", recursive=True).paths == found
     assert len(read_images(folder / "all", recursive=True)) == 4
-    hint = r"no image in .*b, but 2 below it, as in .*good: pass that, or recursive=Tr"
+    hint = "no image in .*; recursive=True searches its subfolders, too"
     with pytest.raises(ValueError, match=hint):
         find_images(folder / "all" / "b")
     with pytest.raises(ValueError, match="recursive must be True or False; got 1"):
         find_images(folder, recursive=1)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))  # on Windows
-    assert find_images("~/all/b/good/*.png") == found[1:3]
-    assert find_images("~/all/b*/**/[01].png") == found[1:3]
+    assert find_images("~/all/b/good") == found[1:3]
     assert find_images(["~/all/b.png"]) == found[3:]
     assert read_image("~/all/b.png").shape == (6, 5)
 
@@ -84,8 +83,6 @@ def test_what_is_not_there_is_named(tmp_path):
         find_images(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         find_images([tmp_path, tmp_path / "gone.png"])
-    with pytest.raises(FileNotFoundError, match=r"no image .* matches .*\*\.jpg"):
-        find_images(tmp_path / "*.jpg")
     with pytest.raises(ValueError, match="no image paths"):
         find_images([])
 

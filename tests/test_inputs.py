@@ -107,9 +107,9 @@ def test_what_cannot_be_images_is_refused(X, words):
 @pytest.mark.parametrize(
     ("place", "bad", "words"),
     [
-        (3, draw(1, 10, 24)[0], "shape (20, 24), as image 0 has; got shape (10, 24)"),
-        (1, draw(1, *SIZE, 3)[0], "as image 0 has; got shape (20, 24, 3)"),
-        (2, draw(1, *SIZE, dtype=np.uint16)[0], "uint8, as image 0 has; got uint16"),
+        (3, draw(1, 10, 24)[0], "shape (20, 24) and number type uint8, as image 0 has"),
+        (1, draw(1, *SIZE, 3)[0], "got shape (20, 24, 3)"),
+        (2, draw(1, *SIZE, dtype=np.uint16)[0], "got shape (20, 24) of uint16"),
         (2, [[1, 2], [3]], "must be an array (H, W)"),
         (0, None, "real numbers; got NoneType"),
         (5, (torch.zeros(SIZE), 1), "got tuple of object. Leave labels out"),
@@ -142,10 +142,14 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
 @pytest.mark.parametrize(
     ("fitted", "X", "words"),
     [
-        (GRAY, draw(2, 24, 20), "shape (20, 24), as in fit; got shape (24, 20)"),
+        (GRAY, draw(2, 24, 20), "as in fit; got shape (24, 20)"),
         (GRAY, draw(2, *SIZE, 3), "convert channels"),
-        (GRAY, draw(2, *SIZE, dtype=int), "type integer, as in fit; got int64"),
-        (FLOAT, draw(2, *SIZE), "type float, as in fit; got uint8"),
+        (
+            GRAY,
+            draw(2, *SIZE, dtype=int),
+            "type integer, as in fit; got shape (20, 24) of int64",
+        ),
+        (FLOAT, draw(2, *SIZE), "type float, as in fit; got shape (20, 24) of uint8"),
         (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
         (COLOUR, draw(2, 3, *SIZE), "channels last"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),

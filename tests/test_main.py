@@ -181,7 +181,8 @@ def test_score_says_what_the_model_says(model, good, tmp_path, capsys):
     write(tmp_path / "in" / "bad.png", defective)
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    arguments = ["score", str(model), str(good / "1*.png"), str(tmp_path / "in")]
+    named = [str(good / f"{i}.png") for i in (1, 10, 11)]
+    arguments = ["score", str(model), *named, str(tmp_path / "in")]
     assert main([*arguments, "--output", str(out)]) == 1  # a file is unreadable
     *rows, unreadable = rows_of(out)
     assert unreadable["verdict"] == "unreadable"

@@ -1,15 +1,16 @@
-"""Files that end early are refused or read as far as they go; decoders are quiet."""
+"""Files that are not whole are refused; TIFF files; decoders are quiet."""
 
 import warnings
 
 import numpy as np
 import pytest
-from image_files import encoded, noise, photo, png, save
+import tifffile
+from image_files import encoded, noise, png, save
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from skad import ImageFolder, read_image, read_images
-from skad.images.pillow import quiet
+from skad import read_image
+from skad.images.pillow import _quiet
 
 
 def refuses(path, data, words="(truncated|damaged)"):
@@ -61,7 +62,7 @@ def test_png_whose_data_end_early_is_refused(tmp_path, depth, colour, n_bytes):
         array = np.full((3, 4), value, np.uint8)
         assert_array_equal(read_image(save(path, array)), array)
     for end in (len(rows) // 2, len(rows) - 48 * n_bytes - 1, len(rows) - 1):
-        refuses(path, png(rows[:end], **options), "the image data are truncated")
+        refuses(path, png(rows[:end], **options), "truncated")
 
 
 def test_interlaced_png_whose_data_end_early_is_refused(tmp_path):
@@ -85,33 +86,56 @@ def test_damaged_pixels_of_a_png_are_told_by_their_checksum(tmp_path):
     refuses(tmp_path / "a.png", data, "checksum")
 
 
-def test_truncated_files_are_read_where_asked_for(tmp_path):
-    whole = np.asarray(photo())
-    for name in "abc":
-        save(tmp_path / f"{name}.png", whole)
-    data = (tmp_path / "b.png").read_bytes()
-    (tmp_path / "b.png").write_bytes(data[: len(data) // 2])
-    with pytest.warns(UserWarning, match=r"1 truncated image file\(s\):\n.*b\.png: "):
-        half = read_image(tmp_path / "b.png", truncated="warn")
-    assert_array_equal(half[:20], whole[:20])
-    assert not half[-1].any()
-    for read in (read_images, ImageFolder):
-        with pytest.warns(UserWarning, match=r"left out, cannot read 1 .*\n.*b\.png"):
-            assert len(read(tmp_path)) == 2
-        with pytest.warns(UserWarning, match=r"1 truncated .*\n.*b\.png") as record:
-            images = read(tmp_path, truncated="warn")
-            assert_array_equal(images[1], half)
-        assert len(record) == 1
-    (tmp_path / "a.jpg").write_bytes(encoded("JPEG")[:1500])
-    with pytest.warns(UserWarning, match=r"a\.jpg: the image data are truncated"):
-        assert read_image(tmp_path / "a.jpg", truncated="warn").shape == (72, 96, 3)
+@pytest.fixture
+def tif(tmp_path):
+    return tmp_path / "a.tif"
+
+
+def test_gray_tiff_keeps_its_numbers(tif):
+    deep = noise(50, 70, dtype=np.uint16)
+    for stored, expected, options in (
+        (deep, deep, {"byteorder": ">"}),
+        (deep, 65535 - deep, {"photometric": "miniswhite"}),
+        (deep / np.float32(3), deep / np.float32(3), {}),
+    ):
+        tifffile.imwrite(tif, stored, **options)
+        read = read_image(tif)
+        assert read.dtype == expected.dtype
+        assert_array_equal(read, expected)
+    for array in (deep, deep / np.float32(3)):
+        Image.fromarray(array).save(tif, compression="tiff_lzw")
+        assert_array_equal(read_image(tif), array)
+
+
+def test_stacks_and_previews_are_refused(tif):
+    stack = noise(4, 20, 30, dtype=np.uint16)
+    for array, options in ((stack, {"imagej": True}), (stack[0], {"subfiletype": 1})):
+        tifffile.imwrite(tif, array, **options)
+        with pytest.raises(ValueError, match="it has several frames or pages"):
+            read_image(tif)
+
+
+def test_tiff_without_all_strips_is_refused(tif):
+    for name, values in {"StripOffsets": [10**6] * 8, "RowsPerStrip": 1}.items():
+        tifffile.imwrite(tif, noise(64, 64), rowsperstrip=8)
+        with tifffile.TiffFile(tif, mode="r+b") as tiff:
+            tiff.pages[0].tags[name].overwrite(values)
+        refuses(tif, tif.read_bytes(), "truncated")
+
+
+def test_pixels_that_are_no_numbers_are_told_with_the_file(tif):
+    array = np.zeros((6, 5), np.float32)
+    for array[2, 3] in (np.nan, np.inf):
+        tifffile.imwrite(tif, array)
+        with pytest.raises(ValueError, match=r"a\.tif: pixels must be finite numbers"):
+            read_image(tif)
 
 
 def test_warnings_of_decoders_alone_are_kept_back():
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         filters = list(warnings.filters)
-        with quiet(), quiet():
+        with _quiet(), _quiet():
             warnings.warn_explicit("a", UserWarning, "", 1, module="PIL.Image")
             warnings.warn_explicit("b", UserWarning, "", 1, module="other")
         assert warnings.filters == filters

@@ -9,12 +9,12 @@ from PIL import Image
 from skad.images import read_image, resize_image
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, ">u2"])
-@pytest.mark.parametrize("colours", [(), (3,)])
+@pytest.mark.parametrize(
+    ("dtype", "colours"), [("u1", ()), ("u1", (3,)), ("f4", ()), (">u2", ())]
+)
 def test_arrays_are_resized_as_files_are(tmp_path, dtype, colours):
     pixels = noise(40, 60, *colours).astype(dtype)
-    kind = "rgb" if colours else "minisblack"
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=kind)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
     for size in (20, (13, 31), (80, 60)):
         found = resize_image(pixels, size)
         expected = read_image(tmp_path / "a.tif", size)

@@ -58,12 +58,11 @@ def test_lazy_sequences_files_and_pickles_give_the_same(detector, tmp_path):
         def __getitem__(self, i):
             return X[i]
 
-    X = draw(14, seed=1)
+    X = resized(draw(14, seed=1))
     skad.save(detector, tmp_path / "model")
     expected = detector.anomaly_map(X)
     for copy in (skad.load(tmp_path / "model"), pickle.loads(pickle.dumps(detector))):
-        for one, other in zip(copy.anomaly_map(Lazy()), expected, strict=True):
-            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(copy.anomaly_map(Lazy()), expected)
         assert copy.calibrate(X, np.repeat([1, -1], 7)).labelled_threshold_
 
 
@@ -93,7 +92,7 @@ def test_maps_masks_and_regions_are_in_the_pixels_of_each_image(channels, dtype)
 @pytest.mark.parametrize(
     ("X", "parameters", "words"),
     [
-        (draw(4), {"image_size": None}, r"shape \(24, 20\), as image 0 .*image_size"),
+        (draw(4), {"image_size": None}, r"shape \(24, 20\) .* as image 0 .*image_size"),
         (draw(4), {"roi": np.ones(SIZE, bool)}, "roi is for images of one size"),
         ([*draw(3), draw(1, (3,))[0]], {}, "image 3 .* channels"),
         ([*draw(3), draw(1, (), np.uint16)[0]], {}, "image 3 .* number type"),

@@ -85,10 +85,11 @@ def load_category(path: PathLike, image_size: int | Size | None = None) -> Categ
     if not files:
         raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
     good = find_images(path / "train" / "good")
-    size, options = check_options(image_size, False), (None, "error")
-    survey = survey_files([*good, *files], size, *options, keep=True, strict=True)
-    if size is not None and len(set(survey.sizes.values())) == 1:
-        survey = survey_files([*good, *files], None, *options, keep=True, strict=True)
+    size = check_options(image_size, False)
+    survey = survey_files([*good, *files], size, None, keep=True, strict=True)
+    if size is not None and len(set(survey.sizes)) == 1:
+        survey = survey_files([*good, *files], None, None, keep=True, strict=True)
+    sizes = dict(zip(survey.paths, survey.sizes, strict=True))
     height, width = survey.images.shape[1:3]
     kinds = np.array([file.parent.name for file in files])
     masks, unmasked = [], []
@@ -96,7 +97,7 @@ def load_category(path: PathLike, image_size: int | Size | None = None) -> Categ
         mask_file = _mask_of(file, path)
         mask = np.zeros((height, width), dtype=bool)
         if mask_file is not None:
-            mask = _read_mask(mask_file, survey.sizes[file], (height, width))
+            mask = _read_mask(mask_file, sizes[file], (height, width))
         elif kind != "good":
             unmasked.append(file)
         masks.append(mask)

@@ -59,7 +59,7 @@ _DEMO = [
     _SEED,
 ]
 _FIT = [
-    ("folder", "of good images, or a pattern of files in quotes", _FOLDER),
+    ("folder", "of good images", _FOLDER),
     _RECURSIVE,
     ("--model", "for the model, as part.safetensors", _NEEDED),
     _PATCH_SIZE,
@@ -78,7 +78,7 @@ _FIT = [
 ]
 _SCORE = [
     _MODEL,
-    ("paths", "image files, folders of them, and patterns in quotes", _PATHS),
+    ("paths", "image files, and folders of them", _PATHS),
     _RECURSIVE,
     ("--output", "for scores.csv and heat_maps/ (default: %(default)s)", _FOLDER),
     ("--heat-maps", "write a picture for each image (default: yes)", _YES_OR_NO),

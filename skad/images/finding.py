@@ -1,9 +1,7 @@
 """Which files are meant: those of a folder, one, or some that are named."""
 
-import glob
 import os
 from collections.abc import Iterable
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from skad.images.pillow import suffixes
 from skad.images.resizing import check_bool
 
 _LISTED = 5  # names that one message spells out
-_MOST_SEARCHED = 10_000  # files below a folder, for a hint
 # What systems leave in folders; other such names begin with a dot.
 _SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 _parts = attrgetter("parts")  # of a path: the order of these is the same everywhere
@@ -31,8 +28,7 @@ def find_images(
     ----------
     path : path or iterable of paths
         A folder, searched for files with the suffix of an image format, in any case;
-        one file; a pattern such as ``"parts/*.png"``, where ``**`` matches nested
-        folders; or several files with any suffix, which may be a table with one
+        one file; or several files with any suffix, which may be a table with one
         column. ``~`` is your home folder.
     recursive : bool, default=False
         Search subfolders, too. Links to folders are not followed.
@@ -47,22 +43,15 @@ def find_images(
     Raises
     ------
     FileNotFoundError
-        If the folder or a named file does not exist, or nothing matches the pattern.
+        If the folder or a named file does not exist.
     ValueError
         If the folder has no image, or the iterable has no path or an invalid one.
     """
     check_bool("recursive", recursive)
     if not isinstance(path, str | os.PathLike):
         return [_existing(item) for item in _named(path)]
-    one = Path(os.path.expanduser(path))
-    if os.path.isdir(one):
-        return _search([one], recursive)
-    if glob.has_magic(str(one)) and not os.path.lexists(one):
-        found = sorted(map(Path, glob.glob(str(one), recursive=True)), key=_parts)
-        if not found:
-            raise FileNotFoundError(f"no image file or folder matches {one}")
-        return _search(found, recursive)
-    return [_existing(one)]
+    one = _existing(path)
+    return _search(one, recursive) if one.is_dir() else [one]
 
 
 def list_files(sources: Iterable[PathLike], recursive: bool = False) -> list[Path]:
@@ -112,14 +101,16 @@ def _named(items: Any) -> list[PathLike]:
     return items
 
 
-def _search(places: list[Path], recursive: bool) -> list[Path]:
-    """List the images among files and in folders, and name what is none."""
-    found = [_files_in(p, recursive) if p.is_dir() else [p] for p in places]
-    files = [file for some in found for file in some if not _is_hidden(file)]
-    files = list(dict.fromkeys(files))
+def _search(folder: Path, recursive: bool) -> list[Path]:
+    """List the images in a folder, and name what is none."""
+    files = [path for path in _files_in(folder, recursive) if not _is_hidden(path)]
     images = [file for file in files if is_image_name(file)]
     if not images:
-        raise ValueError(_say_none(places, recursive))
+        hint = "" if recursive else "; recursive=True searches its subfolders, too"
+        known = ", *".join(sorted(suffixes()))
+        raise ValueError(
+            f"no image in {folder}; looked for *{known}, in any case{hint}"
+        )
     if len(images) < len(files):
         others = [file for file in files if not is_image_name(file)]
         names = ", ".join(file.name for file in others[:_LISTED])
@@ -139,14 +130,3 @@ def _files_in(folder: Path, recursive: bool) -> list[Path]:
         folders[:] = [f for f in folders if recursive and not f.startswith(".")]
         found += [Path(here, name) for name in names]
     return sorted(found, key=_parts)
-
-
-def _say_none(places: list[Path], recursive: bool) -> str:
-    """Say that there is no image, and whether there are some in folders below."""
-    text = f"no image in {places[0]}{' and others' * (len(places) > 1)}"
-    below = [p for place in places for p in islice(place.rglob("*"), _MOST_SEARCHED)]
-    below = [path for path in below if is_image_name(path)]
-    if below and not recursive:
-        text += f", but {len(below)} below it, as in {below[0].parent}: "
-        text += "pass that, or recursive=True"
-    return f"{text}; looked for *{', *'.join(sorted(suffixes()))}, in any case"

@@ -12,16 +12,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from skad.images.decoding import (
-    Frame,
-    PathLike,
-    check_truncated,
-    read_frame,
-    warn_truncated,
-)
+from skad.images.decoding import PathLike, read_frame
 from skad.images.finding import find_images
-from skad.images.resizing import Size, check_bool, check_options
-from skad.images.survey import ImageInfo, survey_files
+from skad.images.resizing import Size, check_options
+from skad.images.survey import survey_files
 
 
 def read_images(
@@ -30,7 +24,6 @@ def read_images(
     gray: bool = False,
     *,
     recursive: bool = False,
-    truncated: str = "error",
 ) -> NDArray[Any]:
     """Read a folder of images, or a list of files, into one array.
 
@@ -41,7 +34,7 @@ def read_images(
     ----------
     path, recursive
         As in `find_images`.
-    image_size, gray, truncated
+    image_size, gray
         As in `read_image`.
 
     Returns
@@ -57,16 +50,16 @@ def read_images(
         If no file can be read, or the images differ in size, colour or bit depth.
     """
     size = check_options(image_size, gray)
-    check_truncated(truncated)
     paths = find_images(path, recursive=recursive)
-    return survey_files(paths, size, 1 if gray else None, truncated, keep=True).images
+    return survey_files(paths, size, 1 if gray else None, keep=True).images
 
 
 class ImageFolder:
     """A lazy sequence of images that decodes a file when it is accessed.
 
-    Use it for folders that do not fit into memory. An int as index gives an image; a
-    slice, a list of ints or a bool mask gives another `ImageFolder`.
+    Use it for folders that do not fit into memory. Every file is decoded once at the
+    start; a warning names those that cannot be read, and they are skipped. An int as
+    index gives an image; a slice, a list of ints or a bool mask another `ImageFolder`.
 
     Parameters
     ----------
@@ -74,12 +67,6 @@ class ImageFolder:
         As `path` and `recursive` in `find_images`.
     image_size, gray
         As in `read_image`.
-    check : bool, default=True
-        True: decode every file once now. A warning names files that cannot be read;
-        they are skipped. Images of different formats raise an error. False: trust the
-        first image; a file that differs raises an error when it is accessed.
-    truncated : {"error", "warn"}, default="error"
-        As in `read_image`; such files are skipped, or named in a warning once.
 
     Attributes
     ----------
@@ -89,6 +76,10 @@ class ImageFolder:
         The source, if it is a folder.
     left_out : list of (pathlib.Path, str)
         Files that could not be read, with the reasons.
+    frame_sizes : list of (height, width)
+        Sizes of the files, upright: `inspect` gives regions in these.
+    dtype : numpy.dtype
+        Number type of every image, as in `read_image`.
 
     Notes
     -----
@@ -117,26 +108,21 @@ class ImageFolder:
         *,
         image_size: int | Size | None = None,
         gray: bool = False,
-        check: bool = True,
         recursive: bool = False,
-        truncated: str = "error",
     ) -> None:
         self.image_size = check_options(image_size, gray)
         self.gray = bool(gray)
-        self.truncated = check_truncated(truncated)
-        self._is_checked = check_bool("check", check)
-        self._options = (self.image_size, 1 if gray else self._channels, truncated)
+        self._options = (self.image_size, 1 if gray else self._channels)
         paths = find_images(source, recursive=recursive)
         self.folder: Path | None = None
         if isinstance(source, str | os.PathLike) and os.path.isdir(
             folder := os.path.expanduser(source)
         ):
             self.folder = Path(folder)
-        survey = survey_files(paths if check else paths[:1], *self._options)
-        self.paths = survey.paths if check else paths
-        self.left_out = survey.left_out
-        self._first = survey.first
-        self._sizes = survey.sizes  # and of each file that is read later
+        survey = survey_files(paths, *self._options)
+        self.paths, self.frame_sizes = survey.paths, survey.sizes
+        self.left_out, self.dtype = survey.left_out, survey.dtype
+        self._image_shape = survey.shape
         self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
 
     def in_memory(self) -> NDArray[Any]:
@@ -146,33 +132,7 @@ class ImageFolder:
     @property
     def shape(self) -> tuple[int, ...]:
         """(n_images, height, width) or (n_images, height, width, 3)."""
-        return (len(self.paths), *self._first.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Number type of every image, as in `read_image`."""
-        return self._first.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes: 3 for gray images, 4 for colour."""
-        return len(self.shape)
-
-    @property
-    def frame_sizes(self) -> list[Size]:
-        """(height, width) of each file, upright: `inspect` gives regions in these."""
-        return [self._sizes.get(path) or self._read(path).size for path in self.paths]
-
-    def _read(self, path: Path) -> Frame:
-        frame = read_frame(path, *self._options)
-        if frame.damage and not self._is_checked:
-            warn_truncated([(path, frame.damage)])
-        self._sizes[path] = frame.size
-        return frame
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was noted in reading: joblib.hash must not depend on it."""
-        return {**vars(self), "_sizes": {}}
+        return (len(self.paths), *self._image_shape)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -190,24 +150,20 @@ class ImageFolder:
                 f"a list of ints or a bool mask of that length: {error}"
             ) from None
         if places.ndim == 0:
-            path = self.paths[places]
-            image = self._read(path).image
-            self._first.check(ImageInfo(path, image.shape, image.dtype))
-            return image
+            return read_frame(self.paths[places], *self._options).image
         subset = copy.copy(self)
-        subset._sizes = self._sizes
-        subset.paths = [self.paths[place] for place in places]
-        subset._stamps = [self._stamps[place] for place in places]
+        for name in ("paths", "frame_sizes", "_stamps"):
+            of_all = getattr(self, name)
+            setattr(subset, name, [of_all[place] for place in places])
         return subset
 
     def __repr__(self) -> str:
-        """Say how many images of which size and type there are."""
-        where = f" from {self.paths[0].parent}" if self.paths else ""
-        return f"<ImageFolder: {len(self)} images, {self._first}{where}>"
+        """Say how many images of which shape and type there are."""
+        return f"<ImageFolder of shape {self.shape}, {self.dtype}>"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of last change in ns; None where there is no file."""
+    """Size in bytes and time of last change in ns; None where the file is gone."""
     with suppress(OSError):
         status = path.stat()
         return status.st_size, status.st_mtime_ns
@@ -265,8 +221,10 @@ class ImageReader(TransformerMixin, BaseEstimator):
                 f"X must be a sequence of paths; got the single path {X!r}: pass "
                 "[path], or skad.images.find_images(folder)"
             )
-        options = (size, 1 if self.gray else None, "error")
-        return survey_files(find_images(X), *options, keep=True, strict=True).images
+        channels = 1 if self.gray else None
+        return survey_files(
+            find_images(X), size, channels, keep=True, strict=True
+        ).images
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn: paths in, no fit needed."""

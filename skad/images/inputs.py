@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Images:
     source: Any
     format: Format
     dtype: np.dtype
-    given_shapes: dict[int, tuple[int, ...]] | None = None  # before resizing, by place
+    given_shapes: Sequence[tuple[int, ...]] | None = None  # before resizing
     places: np.ndarray | None = None  # in the source; None = all
     measure: Callable[[np.ndarray], Any] | None = None  # of an image (H, W, C)
     measured: dict[int, Any] = field(default_factory=dict)  # by place in the source
@@ -232,34 +232,24 @@ def _check_alike(
     image: np.ndarray, name: str, format: Format, dtype: np.dtype | None = None
 ) -> None:
     """Raise unless an image is like those of the fit or, given `dtype`, image 0."""
-    kind = format.kind if dtype is None else _kind_of(dtype)
+    kind, reference = format.kind, "as in fit"
+    if dtype is not None:
+        kind, reference = _kind_of(dtype), "as image 0 has"
     fits = _kind_of(image.dtype) == kind
     if dtype is not None and is_scaled(dtype):
         fits = fits and image.itemsize == dtype.itemsize
-    if _with_channels(image.shape) != _with_channels(format.shape) or not fits:
-        raise ValueError(_unlike(image, name, format, dtype))
-
-
-def _unlike(
-    image: np.ndarray, name: str, format: Format, dtype: np.dtype | None
-) -> str:
-    """Say in what an image is unlike those of the fit or image 0."""
-    reference = "as in fit" if dtype is None else "as image 0 has"
     got, right = image.shape, format.shape
-    if _with_channels(got) == _with_channels(right):
-        return (
-            f"{name} must have the number type {dtype or format.kind}, {reference}; "
-            f"got {image.dtype}. Convert it as the others were: only uint8 and uint16 "
-            "are scaled by their type."
-        )
-    if len(got) == len(right) == 1:  # scikit-learn's words
-        return (
+    if _with_channels(got) == _with_channels(right) and fits:
+        return
+    if got != right and len(got) == len(right) == 1:  # scikit-learn's words
+        raise ValueError(
             f"X has {got[0]} features, but skad is expecting {right[0]} features as "
             f"input, {reference}."
         )
-    return (
-        f"{name} must have shape {right}, {reference}; got shape {got}. Pass X[None] "
-        "for one image without a batch axis, and channels last; convert channels, and "
+    raise ValueError(
+        f"{name} must have shape {right} and number type {dtype or kind}, {reference}; "
+        f"got shape {got} of {image.dtype}. Pass X[None] for one image without a batch "
+        "axis, and channels last; convert channels and numbers as the others were; "
         "resize with skad.resize_image or, before fit, by image_size."
     )
 

@@ -1,4 +1,4 @@
-"""Decode image files with Pillow: quietly, within bounds, only if they are whole."""
+"""Decode image files with Pillow: quietly, and only if they are whole."""
 
 import ctypes
 import io
@@ -12,19 +12,18 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, _imaging
-
-from skad.common.checks import MAX_PIXELS
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, _imaging
 
 # Pillow's names of what photographs come in. Fewer decoders are fewer to be attacked.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM")
-_IGNORED = ("ignore", None, Warning, re.compile(r"PIL(\.|$)|tifffile"), 0)
-_HEADER = 4096  # bytes that hold the headers of JPEG 2000 and AVIF
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+_IGNORED = ("ignore", None, Warning, re.compile(r"PIL(\.|$)"), 0)
 
 _TRUNCATED = "the image data are truncated: they end before the last pixel"
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of image
 _AHEAD = bytes(8)  # libjpeg looks so many bytes ahead
 _JUNK = bytes(range(1, 65))  # skipped before a marker, decoded amid a scan
+
+_TYPE, _BITS, _INK, _TEXT = 254, 258, 262, 270  # tags of TIFF 6.0
 
 
 class UnreadableError(ValueError):
@@ -38,59 +37,61 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in known if name in (*FORMATS, "MPO"))
 
 
-def decode(file: BinaryIO, gray: bool) -> tuple[NDArray[Any], str]:
-    """Decode a file that is not TIFF; also say what is missing of it, mostly ""."""
-    header = file.read(_HEADER)
-    with open_image(file) as image:
-        if _is_deep(image, header):
+def decode(file: BinaryIO, gray: bool) -> NDArray[Any]:
+    """Decode a file to upright gray (H, W) or RGB (H, W, 3), without alpha."""
+    with _quiet():
+        image = _open(file)
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        _check_single(image, tags)
+        if _would_lose_bits(image, tags):
             raise UnreadableError(
-                f"this {image.format} image has more than 8 bits per channel and would "
-                "be cut to 8 bits; save it as 16-bit TIFF, 16-bit gray PNG or 8-bit PNG"
+                "it has more than 8 bits per channel, and not 16 bits of gray, and "
+                "would be cut; save it as 16-bit gray or 8-bit PNG or TIFF, or pass "
+                "arrays of uint16"
             )
-        if image.format != "MPO":  # whose further pictures are mostly previews
-            check_single(getattr(image, "n_frames", 1), "frames")
-        return load(image, file, gray)
+        array = _to_array(_load(image, file), gray)
+    is_inverted = array.dtype == np.uint16 and tags.get(_INK) == 0
+    return ~array if is_inverted else array  # Pillow inverts 8 bits only
 
 
-def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """Open an image by its contents; nothing is decoded yet.
-
-    `PIL.Image.open` warns or raises at a size that only a global constant could move.
-    """
-    Image.init()
-    file.seek(0)
-    start = file.read(16)
-    file.seek(0)
-    for name in FORMATS:
-        factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and accept and accept(start) is True:
-            image = factory(file, "")
-            check_pixels(*image.size)
-            return image
-    raise UnreadableError(f"its contents are not an image of {', '.join(FORMATS)}")
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Refuse a size that no image has, before anything is made of that size."""
-    if not 0 < width * height <= MAX_PIXELS:
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
+    """Open an image by its contents; nothing is decoded yet."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
         raise UnreadableError(
-            f"its header claims {width} x {height} pixels (width x height); allowed "
-            f"are 1 to {MAX_PIXELS} pixels"
+            f"its contents are not an image of {', '.join(FORMATS)}, or not of a kind "
+            "that Pillow reads"
+        ) from None
+
+
+def _check_single(image: ImageFile.ImageFile, tags: Any) -> None:
+    """Refuse a file of several frames or pages, or whose first one is a preview."""
+    # Stacks of ImageJ may have one page alone. Further pictures of MPO are previews.
+    is_stack = re.search(r"ImageJ=(.|\n)*images=", str(tags.get(_TEXT, "")))
+    is_preview = tags.get(_TYPE, 0) & 1
+    has_more = image.format != "MPO" and getattr(image, "is_animated", False)
+    if has_more or is_stack or is_preview:
+        raise UnreadableError(
+            "it has several frames or pages, and one image is wanted; split it into "
+            "files, for instance with PIL.ImageSequence"
         )
 
 
-def check_single(count: int, what: str) -> None:
-    """Refuse a file of more than one frame or page."""
-    if count > 1:
-        raise UnreadableError(
-            f"it has {count} {what}, and one image is wanted; split it into files, for "
-            "instance with PIL.ImageSequence"
-        )
+def _would_lose_bits(image: ImageFile.ImageFile, tags: Any) -> bool:
+    """Whether Pillow would drop bits of an opened image in silence."""
+    if image.mode.startswith(("I;16", "F")):
+        return False
+    if image.format == "TIFF":
+        return max(tags.get(_BITS, (1,))) > 8
+    args = image.tile[0][3] if image.tile else ""
+    if image.format == "PPM":
+        return image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
+    return image.mode != "I" and ";16" in str(args)
 
 
-# What they log reaches the handlers that a user has set, but not the screen by default.
-for _name in ("PIL", "tifffile"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
+# What it logs reaches the handlers that a user has set, but not the screen by default.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @cache
@@ -103,7 +104,7 @@ def _silence_libtiff() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep the warnings of decoders from the screen.
 
     `warnings.catch_warnings` would set back the filters of other threads, too.
@@ -118,48 +119,22 @@ def quiet() -> Iterator[None]:
             filters.remove(_IGNORED)
 
 
-def _is_deep(image: ImageFile.ImageFile, header: bytes) -> bool:
-    """Whether Pillow would drop bits of an opened image in silence."""
-    args = image.tile[0][3] if image.tile else ""
-    if image.format == "PNG":
-        return ";16" in str(args) and not image.mode.startswith("I")
-    if image.format == "PPM":
-        return image.mode == "RGB" and isinstance(args, tuple) and args[-1] > 255
-    if image.format == "JPEG2000":  # ITU-T T.800, A.5.1: bits less 1
-        place = header.find(b"\xff\x4f\xff\x51") + 42
-        return image.mode != "I;16" and header[place : place + 1] > b"\x07"
-    # AVIF with 10 or 12 bits: AV1-ISOBMFF 2.3.3
-    return re.search(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", header, re.DOTALL) is not None
-
-
-def load(
-    image: ImageFile.ImageFile, file: BinaryIO, gray: bool
-) -> tuple[NDArray[Any], str]:
-    """Decode an opened image to an array; also say what is missing of it."""
+def _load(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
+    """Decode an opened image, if it is whole."""
     if image.format == "JPEG":
-        loaded, damage = _load_jpeg(file)
-    elif image.format == "PNG":
-        loaded, damage = _load_png(file)
-    else:
-        loaded, damage = image, _load_rows(image)
-    if damage and loaded.getbbox() is None:  # nothing but black
-        raise UnreadableError(damage)
-    return _to_array(loaded, gray), damage
+        return _load_jpeg(file)
+    if image.format == "PNG":
+        return _load_png(file)
+    if image.format == "TIFF":
+        boxes = [box for _, box, *_ in image.tile]  # of strips
+        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in filter(None, boxes))
+        if area < image.width * image.height:
+            raise UnreadableError(_TRUNCATED)
+    image.load()
+    return image
 
 
-def _load_rows(image: ImageFile.ImageFile) -> str:
-    """Decode; after an error, keep the pixels before it and say what went wrong."""
-    try:
-        image.load()
-    except OSError as error:
-        if image._im is None:
-            raise
-        image.tile = []  # what cannot be decoded
-        return f"the image data are truncated or damaged ({error})"
-    return ""
-
-
-def _load_jpeg(file: BinaryIO) -> tuple[Image.Image, str]:
+def _load_jpeg(file: BinaryIO) -> Image.Image:
     """Decode a JPEG file of which the header of the first scan has been read.
 
     Where an end marker comes too early, libjpeg makes up the rest. So it gets one scan
@@ -171,43 +146,39 @@ def _load_jpeg(file: BinaryIO) -> tuple[Image.Image, str]:
     file.seek(0)
     data = file.read()
     end = data.find(_END, start)
-    scans = data[:end] if end > 0 else data
-    if end > 0 and _SCAN in scans[start:]:
-        image, other = _jpeg(scans + _END), _jpeg(scans + _JUNK + _END)
-        if image.tobytes() == other.tobytes():
-            return image, ""
-    elif end > 0:
-        with suppress(OSError):
-            return _jpeg(scans + _AHEAD), ""
-    return _jpeg(scans + _END), _TRUNCATED
+    if end < 0:
+        raise UnreadableError(_TRUNCATED)
+    scans = data[:end]
+    if _SCAN not in scans[start:]:
+        return _jpeg(scans + _AHEAD)
+    image = _jpeg(scans + _END)
+    if image.tobytes() != _jpeg(scans + _JUNK + _END).tobytes():
+        raise UnreadableError(_TRUNCATED)
+    return image
 
 
 def _jpeg(data: bytes) -> Image.Image:
-    image = open_image(io.BytesIO(data))
+    image = _open(io.BytesIO(data))
     image.load()
     return image
 
 
-def _load_png(file: BinaryIO) -> tuple[Image.Image, str]:
+def _load_png(file: BinaryIO) -> Image.Image:
     """Decode a PNG file; Pillow says nothing where there are too few rows.
 
     So they are decoded over one value, and if one of the last two rows (one of them
     belongs to the last pass of an interlaced image) has this value alone, over another.
     """
-    damage = ""
-    try:
-        open_image(file).verify()  # checksums
-    except (OSError, SyntaxError) as error:
-        damage = f"it is truncated or damaged ({error})"
+    _open(file).verify()  # checksums
     for value in (1, 0):
-        image = open_image(file)
+        image = _open(file)
         image.im = Image.new(image.mode, image.size, value).im
-        damage = _load_rows(image) or damage
+        image.load()
         rows = image.crop((0, max(0, image.height - 2), image.width, image.height))
         is_left = np.asarray(rows) == np.asarray(Image.new(image.mode, (1, 1), value))
         if not any(row.all() for row in is_left):
-            return image, damage
-    return image, damage or _TRUNCATED
+            return image
+    raise UnreadableError(_TRUNCATED)
 
 
 def _to_array(image: Image.Image, gray: bool) -> NDArray[Any]:

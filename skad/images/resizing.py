@@ -73,17 +73,13 @@ def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
     if array.ndim == 3:
         planes = map(np.ascontiguousarray, np.moveaxis(array, -1, 0))
         return np.stack([resize(p, size) for p in planes], axis=-1)  # (H, W, C)
-    return as_type(_resize_plane(array.astype(np.float32), size), array.dtype)
+    resized = _resize_plane(array.astype(np.float32), size)
+    if array.dtype.kind == "f":
+        return resized.astype(array.dtype)
+    return np.clip(np.rint(resized), 0, np.iinfo(array.dtype).max).astype(array.dtype)
 
 
 def _resize_plane(plane: NDArray[Any], size: Size) -> NDArray[Any]:
     image = Image.fromarray(plane)
     bilinear = Image.Resampling.BILINEAR
     return np.array(image.resize(size[::-1], bilinear, reducing_gap=_REDUCING_GAP))
-
-
-def as_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round and clip to the type."""
-    if dtype == np.float32:
-        return array.astype(dtype)
-    return np.clip(np.rint(array), 0, np.iinfo(dtype).max).astype(dtype)

@@ -1,6 +1,7 @@
 """Images of several sizes, resized for the network; what comes out, as they were."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,33 +22,6 @@ from skad.images.inputs import (
 from skad.images.resizing import Size, resize
 
 
-class Resized:
-    """A lazy sequence of n images that resizes those of another to (height, width).
-
-    `shapes` maps places to the shapes before resizing, of images that were read.
-    """
-
-    def __init__(self, source: Any, size: Size) -> None:
-        self.source = source
-        self.size = size
-        self.shapes: dict[int, tuple[int, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        image = as_image(self.source[i], i)
-        self.shapes[i] = image.shape
-        if image.ndim not in (2, 3) or not image.size:
-            return image  # is refused where it is compared with others
-        if is_scaled(image.dtype):
-            return resize(image, self.size)
-        floats = resize(image.astype(np.float32), self.size)
-        return (
-            floats if image.dtype.kind == "f" else np.rint(floats).astype(image.dtype)
-        )
-
-
 def have_several_sizes(X: Any) -> bool:
     """Tell whether X is a list, or an array of objects, of images of several sizes."""
     if not isinstance(X, list | tuple) and getattr(X, "dtype", None) != np.dtype("O"):
@@ -60,21 +34,34 @@ def have_several_sizes(X: Any) -> bool:
 
 
 def as_resized_images(X: Any, size: Size, fitted: Format | None = None) -> Images:
-    """Check images as `as_images` does, but for their sizes, and resize them."""
-    if have_several_sizes(X):
-        X = list(X)
-    elif not is_lazy(X):
+    """Check images as `as_images` does, but for their sizes, and resize them.
+
+    A lazy sequence must have images of this size.
+    """
+    if is_lazy(X):
+        return as_images(X, None, fitted)
+    if not have_several_sizes(X):
         X = as_array(X)
         refuse_single_image(X, None)
-    if len(X) and fitted is None:
-        refuse_channels_first(np.shape(X[0]))
-    resized = Resized(X, size)
-    source = resized if is_lazy(X) else [resized[i] for i in range(len(X))]
-    images = as_images(source, None, fitted)
-    images.format = images.format._replace(any_size=True)
-    images.dtype = as_image(X[0], 0).dtype
-    images.given_shapes = resized.shapes
-    return images
+    given = [as_image(item, i) for i, item in enumerate(X)]
+    if fitted is None:
+        refuse_channels_first(given[0].shape)
+    images = as_images([_resized(image, size) for image in given], None, fitted)
+    return replace(
+        images,
+        format=images.format._replace(any_size=True),
+        dtype=given[0].dtype,
+        given_shapes=[image.shape for image in given],
+    )
+
+
+def _resized(image: np.ndarray, size: Size) -> np.ndarray:
+    if image.ndim not in (2, 3) or not image.size:
+        return image  # is refused where it is compared with others
+    if is_scaled(image.dtype):
+        return resize(image, size)
+    floats = resize(image.astype(np.float32), size)
+    return floats if image.dtype.kind == "f" else np.rint(floats).astype(image.dtype)
 
 
 def maps_in_given_sizes(
@@ -104,10 +91,8 @@ def rebuilt_in_given_sizes(
         return
     for i, one in enumerate(one for some in rebuilt for one in some):
         shape = images.given_shapes[i]
-        pixels = torch.from_numpy(one).permute(2, 0, 1)[None]  # 1, C, h, w
-        pixels = F.interpolate(pixels, shape[:2], mode="bilinear", antialias=True)
-        single = Images(None, images.format._replace(shape=shape), images.dtype)
-        yield as_given(pixels.permute(0, 2, 3, 1).numpy(), single)  # 1, H, W, C
+        single = replace(images, format=images.format._replace(shape=shape))
+        yield as_given(resize(one, (shape[0], shape[1]))[None], single)  # 1, H, W, C
 
 
 def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
