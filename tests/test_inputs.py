@@ -107,7 +107,7 @@ def test_what_cannot_be_images_is_refused(X, words):
 @pytest.mark.parametrize(
     ("place", "bad", "words"),
     [
-        (3, draw(1, 10, 24)[0], "shape (20, 24) and number type uint8, as image 0 has"),
+        (3, draw(1, 10, 24)[0], "shape (20, 24) and number type uint8, as those of"),
         (1, draw(1, *SIZE, 3)[0], "got shape (20, 24, 3)"),
         (2, draw(1, *SIZE, dtype=np.uint16)[0], "got shape (20, 24) of uint16"),
         (2, [[1, 2], [3]], "must be an array (H, W)"),
@@ -142,14 +142,14 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
 @pytest.mark.parametrize(
     ("fitted", "X", "words"),
     [
-        (GRAY, draw(2, 24, 20), "as in fit; got shape (24, 20)"),
+        (GRAY, draw(2, 24, 20), "have; got shape (24, 20)"),
         (GRAY, draw(2, *SIZE, 3), "convert channels"),
         (
             GRAY,
             draw(2, *SIZE, dtype=int),
-            "type integer, as in fit; got shape (20, 24) of int64",
+            "number type integer",
         ),
-        (FLOAT, draw(2, *SIZE), "type float, as in fit; got shape (20, 24) of uint8"),
+        (FLOAT, draw(2, *SIZE), "number type float"),
         (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
         (COLOUR, draw(2, 3, *SIZE), "channels last"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),

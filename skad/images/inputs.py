@@ -232,25 +232,28 @@ def _check_alike(
     image: np.ndarray, name: str, format: Format, dtype: np.dtype | None = None
 ) -> None:
     """Raise unless an image is like those of the fit or, given `dtype`, image 0."""
-    kind, reference = format.kind, "as in fit"
-    if dtype is not None:
-        kind, reference = _kind_of(dtype), "as image 0 has"
+    kind = format.kind if dtype is None else _kind_of(dtype)
     fits = _kind_of(image.dtype) == kind
     if dtype is not None and is_scaled(dtype):
         fits = fits and image.itemsize == dtype.itemsize
-    got, right = image.shape, format.shape
-    if _with_channels(got) == _with_channels(right) and fits:
-        return
-    if got != right and len(got) == len(right) == 1:  # scikit-learn's words
-        raise ValueError(
-            f"X has {got[0]} features, but skad is expecting {right[0]} features as "
-            f"input, {reference}."
-        )
-    raise ValueError(
-        f"{name} must have shape {right} and number type {dtype or kind}, {reference}; "
-        f"got shape {got} of {image.dtype}. Pass X[None] for one image without a batch "
-        "axis, and channels last; convert channels and numbers as the others were; "
-        "resize with skad.resize_image or, before fit, by image_size."
+    if _with_channels(image.shape) != _with_channels(format.shape) or not fits:
+        raise _unlike(image, name, format.shape, kind if dtype is None else str(dtype))
+
+
+def _unlike(
+    image: np.ndarray, name: str, shape: tuple[int, ...], number_type: str
+) -> ValueError:
+    """Say in what an image is unlike those of the fit or image 0."""
+    got = image.shape
+    if got != shape and len(got) == len(shape) == 1:  # scikit-learn's words
+        rule = f"X has {got[0]} features, but skad is expecting {shape[0]} features as "
+        return ValueError(f"{rule}input, as in fit or as image 0 has.")
+    return ValueError(
+        f"{name} must have shape {shape} and number type {number_type}, as those of "
+        f"the fit or image 0 have; got shape {got} of {image.dtype}. Pass X[None] for "
+        "one image without a batch axis, and channels last; convert channels and "
+        "numbers as the others were; resize with skad.resize_image or, before fit, by "
+        "image_size."
     )
 
 
