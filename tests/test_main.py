@@ -63,13 +63,11 @@ def rows_of(folder):
 # --- Help and arguments -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["help", "info"])
-def test_help_and_info_import_nothing_heavy(model, command):
-    arguments = ["--help"] if command == "help" else ["info", str(model)]
+def test_help_imports_nothing_heavy():
     program = (
         "import sys\n"
         "from skad.cli.main import main\n"
-        f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print('MODULES', *sys.modules)"
     )
     root = command_line.__file__.rpartition("skad")[0]
@@ -80,9 +78,8 @@ def test_help_and_info_import_nothing_heavy(model, command):
     heavy = {"torch", "scipy", "sklearn", "skimage", "PIL", "tqdm", "pandas"}
     assert "skad.cli.main" in loaded
     assert not heavy & set(loaded.split())
-    if command == "help":
-        for module in Path(command_line.__file__).parent.glob("command_*.py"):
-            assert f"    {module.stem.removeprefix('command_')}" in said
+    for module in Path(command_line.__file__).parent.glob("command_*.py"):
+        assert f"    {module.stem.removeprefix('command_')}" in said
 
 
 def test_help_tells_the_defaults_of_the_detector(capsys):
@@ -258,22 +255,23 @@ def test_calibrate_sets_the_best_threshold_for_labels(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("table", "line"),
     [
-        ("a,b\n1,2\n", "must have a column path or name, and a column label; it has a"),
-        ("name,label\n0.png,ok\n", "line 2: a label must be +1 or good, -1 or"),
-        ("path,label\nno.png,good\n", "line 2: 'no.png' must be one image in "),
-        ("path,label\n0.png,1\n0.png,-1\n", "line 3: 0.png has another label above"),
+        ("a,b\n1,2\n", 2),
+        ("name,label\n0.png,ok\n", 2),
+        ("path,label\nno.png,good\n", 2),
+        ("path,label\n0.png,1\n0.png,-1\n", 3),
     ],
 )
 def test_a_table_that_is_none_of_labels_is_told(
-    model, good, tmp_path, capsys, table, words
+    model, good, tmp_path, capsys, table, line
 ):
     labels, new = tmp_path / "labels.csv", tmp_path / "m"
     labels.write_text(table)
     options = ["--labels", str(labels), "--output", str(new)]
     assert main(["calibrate", str(model), str(good), *options]) == 2
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"line {line}: there must be the path or name of an image" in said
     assert not new.exists()
 
 
@@ -286,10 +284,10 @@ def test_info_says_what_a_model_is(model, good, tmp_path, capsys):
     assert "images         24 x 24, integer\n" in said
     assert "training       1 epochs, loss" in said
     assert ", epochs=1, " in said
-    assert f"n_images=12, n_training=8, n_calibration=4, source={good}" in said
+    assert f"n_images=12, n_training=8, n_calibration=4, source='{good}'" in said
     (tmp_path / "a").write_bytes(b"no model")
     assert main(["info", str(tmp_path / "a")]) == 2
-    assert "a is not a model file of skad: " in capsys.readouterr().err
+    assert "is not a model file that skad" in capsys.readouterr().err
 
 
 # --- benchmark --------------------------------------------------------------------

@@ -30,7 +30,6 @@ _COST = _NUMBER | {"default": 1}
 _NAME = {"metavar": "NAME"}
 _NAMES = _NAME | {"nargs": "+"}
 _YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
-_SURFACES = {"choices": ("brick", "grass", "gravel"), "default": "brick"}
 _METRICS = {"choices": ("balanced_accuracy", "f1", "cost")}
 
 _PROMISE = "promised rate of false alarms on good images"
@@ -53,8 +52,7 @@ _TARGET_FPR = ("--target-fpr", f"{_PROMISE} (default: 0.05)", _NUMBER)
 _OTHER_FPR = ("--target-fpr", f"{_PROMISE} (default: the model's)", _NUMBER)
 
 _DEMO = [
-    ("--surface", "which photograph of scikit-image (default: brick)", _SURFACES),
-    ("--output", "for demo.png and scores.csv (default: %(default)s)", _FOLDER),
+    ("--output", "for demo.png (default: %(default)s)", _FOLDER),
     _EPOCHS,
     _SEED,
 ]

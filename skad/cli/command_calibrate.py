@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from skad.benchmark.evaluation import rate_in_words
 from skad.cli.commands import check_not_read, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
@@ -52,56 +53,34 @@ def run(args: argparse.Namespace) -> int:
         print(f"calibration    {len(detector.calibration_scores_)} good images")
     else:
         best = detector.labelled_threshold_
-        found = _rate(best.detection_rate, y.count(-1), *best.detection_interval)
-        alarms = _rate(best.false_alarm_rate, y.count(1), *best.false_alarm_interval)
+        n_bad, n_good = y.count(-1), y.count(1)
+        found = rate_in_words(round(best.detection_rate * n_bad), n_bad)
+        alarms = rate_in_words(round(best.false_alarm_rate * n_good), n_good)
         print(f"chosen for     {best.metric.replace('_', ' ')}, here {best.value:.3g}")
         print(f"detected       {found}\nfalse alarms   {alarms}")
     print(f"model          {output}")
     return 0
 
 
-def _rate(rate: float, n: int, low: float, high: float) -> str:
-    interval = f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
-    return f"{round(rate * n)} of {n} = {100 * rate:.1f} % ({interval})"
-
-
 def read_labels(table: Path, folder: Path, files: Sequence[Path]) -> dict[Path, int]:
     """Read the label, 1 or -1, of each image file that a CSV table names.
 
-    The table has a column ``path`` or ``name``, and a column ``label``. Paths are
-    absolute, or start at `folder`, at the folder of the table or at the working
-    directory; a name is that of one file alone.
+    The table has a column ``path`` or ``name``, from `folder` on or absolute, and a
+    column ``label``.
     """
-    named: dict[str, list[Path]] = {}
-    for image in files:
-        for name in (os.path.realpath(image), image.name):
-            named.setdefault(name, []).append(image)
+    images = {os.path.realpath(image): image for image in files}
     found: dict[Path, int] = {}
     with table.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
-        columns = [str(column).strip().lower() for column in rows.fieldnames or ()]
-        rows.fieldnames = columns
-        if "label" not in columns or not {"path", "name"} & set(columns):
-            raise ValueError(
-                f"{table} must have a column path or name, and a column label; it has "
-                f"{', '.join(columns) or 'none'}"
-            )
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         for row in rows:
-            where = f"{table}, line {rows.line_num}"
-            name, label = row.get("path", row.get("name")) or "", row["label"] or ""
-            value = _LABELS.get(label.strip().lower())
-            if value is None:
+            name, label = row.get("path", row.get("name")), row.get("label")
+            image = images.get(os.path.realpath(folder / (name or "")))
+            value = _LABELS.get((label or "").strip().lower())
+            if not (image and value) or found.setdefault(image, value) != value:
                 raise ValueError(
-                    f"{where}: a label must be +1 or good, -1 or anomalous; got "
-                    f"{label!r}"
+                    f"{table}, line {rows.line_num}: there must be the path or name of "
+                    f"an image in {folder}, and one label for it, +1 or good, -1 or "
+                    f"anomalous; got {name!r} and {label!r}"
                 )
-            starts = (folder, table.parent, Path())
-            names = [*(os.path.realpath(start / name) for start in starts), name]
-            meant = next((named[known] for known in names if known in named), [])
-            if len(meant) != 1:
-                raise ValueError(
-                    f"{where}: {name!r} must be one image in {folder}; {len(meant)} are"
-                )
-            if found.setdefault(meant[0], value) != value:
-                raise ValueError(f"{where}: {name} has another label above; keep one")
     return {image: found[image] for image in files if image in found}

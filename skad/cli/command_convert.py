@@ -1,11 +1,11 @@
 """`skad convert`: take over a model of the old script."""
 
 import argparse
-import sys
 
 from skad.cli.commands import check_not_read, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
+from skad.common.warnings import warn
 from skad.detectors.dense import DenseAutoencoderDetector
 from skad.images.as_fitted import folder_as_fitted
 from skad.images.finding import find_images
@@ -25,11 +25,10 @@ def run(args: argparse.Namespace) -> int:
             detector.calibrate(folder_as_fitted(detector, good))
             print_threshold(detector)
         else:
-            print(
-                "skad: warning: the model has no threshold, so it gives scores and "
-                "maps but no verdicts; name good images with --good FOLDER, or later "
-                "with skad calibrate",
-                file=sys.stderr,
+            warn(
+                "the model has no threshold, so it gives scores and maps but no "
+                "verdicts; name good images with --good FOLDER, or later with skad "
+                "calibrate"
             )
         save(detector, args.output)
     print(f"model          {args.output}")

@@ -1,7 +1,6 @@
 """`skad demo`: learn a photographed surface, find planted defects, show how it went."""
 
 import argparse
-import csv
 import io
 import sys
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from skad.detectors.patch import PatchAutoencoderDetector
 from skad.displays import ScoreDisplay
 from skad.overlays import heat_map_image, to_rgb_uint8
 
+_SURFACE = "brick"  # of scikit-image
 _N_TRAIN = 80
 _N_CALIBRATION = 40  # enough to promise 5 % of false alarms
 _N_GOOD_SHOWN = 2
@@ -40,7 +40,6 @@ _VERDICTS = {  # by label and answer
 class Demo(NamedTuple):
     """What the demo computed, before anything is said or drawn."""
 
-    name: str
     surfaces: Bunch  # as from load_surfaces
     detector: PatchAutoencoderDetector
     trial: Trial
@@ -50,10 +49,9 @@ class Demo(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     picture = make_room_for(args.output / "demo.png")
-    scores = make_room_for(args.output / "scores.csv")
     with locked(args.output):
         sizes = {"n_train": _N_TRAIN, "n_calibration": _N_CALIBRATION}
-        surfaces = load_surfaces(args.surface, **sizes, random_state=args.seed)
+        surfaces = load_surfaces(_SURFACE, **sizes, random_state=args.seed)
         detector = PatchAutoencoderDetector(
             epochs=args.epochs, random_state=args.seed, verbose=1
         )
@@ -61,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         # Training tiles overlap: those held out are not new, their threshold too low.
         detector.calibrate(surfaces.calibration)
         results = detector.inspect(surfaces.test)
-        demo = Demo(args.surface, surfaces, detector, trial, results)
-        write_atomically(scores, scores_csv(demo))
+        demo = Demo(surfaces, detector, trial, results)
         drawn = io.BytesIO()
         try:
             draw(demo).savefig(drawn, format="png", dpi=150)
@@ -71,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
             wanted = "no picture without matplotlib: pip install matplotlib"
             print(f"skad: warning: {wanted}", file=sys.stderr)
     print(report(demo))  # when all is written: who reads this may not wait
-    print(f"scores         {scores}")
     if drawn.getvalue():
         print(f"picture        {picture}")
     return 0
@@ -86,7 +82,7 @@ def report(demo: Demo) -> str:
     alarms = rate_in_words(images["false_alarms"], images["n_good"])
     promised = f"{100 * detector.promised_fpr_:.3g} %"
     lines = {
-        "surface": f"{demo.name}: {len(surfaces.train)} good tiles to learn from, "
+        "surface": f"{_SURFACE}: {len(surfaces.train)} good tiles to learn from, "
         f"{len(surfaces.calibration)} for the threshold, {len(maps)} to test",
         "image AUROC": f"{images['image_auroc']:.3f}",
         "pixel AUROC": f"{pixels['pixel_auroc']:.3f}",
@@ -99,17 +95,6 @@ def report(demo: Demo) -> str:
         "scoring": f"{trial.images_per_second:.0f} images a second",
     }
     return "\n".join(f"{name:<14} {text}" for name, text in lines.items())
-
-
-def scores_csv(demo: Demo) -> str:
-    """Return the results of the test tiles as the text of a CSV file."""
-    text, names = io.StringIO(), ["score", "decision", "p_value", "verdict"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["tile", "kind", *names])
-    for i, result in enumerate(demo.results):
-        values = (getattr(result, name) for name in names)
-        writer.writerow([i, demo.surfaces.kinds[i], *values])
-    return text.getvalue()
 
 
 def draw(demo: Demo) -> Any:

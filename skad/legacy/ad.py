@@ -1,9 +1,7 @@
 """The calls of the old script: one class that reads folders, trains, draws, saves."""
 
 import os
-from collections.abc import Iterator
 from copy import copy
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +17,13 @@ from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector as Dense
 from skad.detectors.drift import one_warning
-from skad.detectors.inspection import InspectionResult, judge
+from skad.detectors.files import inspect_files
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.detectors.regions import Region, above, marked_patches, scaled_box
-from skad.images.as_fitted import is_shape_of_files
-from skad.images.decoding import Frame, PathLike, read_frame
+from skad.images.as_fitted import AsFitted
+from skad.images.decoding import PathLike, read_frame
+from skad.images.survey import survey_files
 from skad.legacy import files
 from skad.model_io.model_file import save
 from skad.network.checkpoint import OtherTrainingError
@@ -34,8 +33,6 @@ Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
 _DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
 _CALIBRATED = 0.8  # the value of thresh that means the calibrated threshold
-_AT_A_TIME = 16  # images read and scored
-_16_BITS = np.uint16(257)  # from 255 to 65535
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
 
 
@@ -77,7 +74,7 @@ class AD:
     detector : PatchAutoencoderDetector or DenseAutoencoderDetector
         What does the work; the second for models of the old script.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
-        What `load_data` has read: uint8, or uint16 if any file has 16 bits.
+        What `load_data` has read: uint8 or uint16, like the files.
     gray_scale, img_size, patch_size
         As used. A stored model keeps its own, and warns of others.
 
@@ -98,10 +95,6 @@ class AD:
     ) -> None:
         if gray_scale not in (0, 1):
             raise ValueError(f"gray_scale must be True or False; got {gray_scale!r}.")
-        if not isinstance(save_path, str | os.PathLike):
-            raise ValueError(
-                f"save_path must be the path of a folder; got {save_path!r}."
-            )
         patch_sizes(patch_size)  # for its errors
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
@@ -111,7 +104,7 @@ class AD:
         stored = None if name in _PRESETS else files.stored_model(name, _PRESETS)
         if stored is not None:
             self.detector: ImageDetector = stored
-            self._take_over(name)
+            self._take_over()
             return
         side, gray = _PRESETS.get(name, _PRESETS["AD1"])
         self.gray_scale = self.gray_scale and gray
@@ -130,11 +123,12 @@ class AD:
         path : path, default=None
             A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png`` and ``*.bmp`` in
             any case, not recursively; or one file. None means `train_path`. A warning
-            names files that cannot be read; if none can, that is an error.
+            names files that cannot be read; if none can, that is an error, and so is a
+            mixture of 8 and 16 bits.
         """
         path = self.train_path if path is None else path
-        paths = files.image_files(path)
-        self.images = _stacked(self._readable(paths, "reading"), len(paths))
+        options = self.img_size, self._channels, "error"
+        self.images = survey_files(files.image_files(path), *options, keep=True).images
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
             self.detector.calibrate(self.images)
@@ -188,7 +182,7 @@ class AD:
             The image left, its reconstruction right: uint8 or uint16, like the file.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
-        image = self._read(Path(path_to_img)).image
+        image = read_frame(path_to_img, self.img_size, self._channels).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
         files.show(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
@@ -236,10 +230,14 @@ class AD:
         threshold = getattr(detector, "pixel_threshold_", np.inf)
         paths = files.image_files(path)
         folder = files.output_folder(save_path, paths) if save else None
-        results, readable = [], self._readable(paths, "scoring")
-        while frames := list(islice(readable, _AT_A_TIME)):
-            found = _inspect(detector, _stacked(iter(frames), len(frames)))
-            for (file, frame), one in zip(frames, found, strict=True):
+        results: list[Result] = []
+        unreadable: list[Exception] = []
+        items, total = inspect_files(detector, paths), len(paths)
+        with bar(items, shown=True, desc="scoring", unit="image", total=total) as found:
+            for file, frame, one in found:
+                if isinstance(one, Exception):
+                    unreadable.append(one)
+                    continue
                 size = one.anomaly_map.shape
                 regions = [r.scaled(size, frame.size) for r in one.regions]
                 results.append(Result(file, one.is_anomaly, one.score, regions))
@@ -252,15 +250,16 @@ class AD:
                     write_atomically(folder / file.name, content)
                 if show:
                     files.show(rgb, file.name)
+        if not results:
+            raise unreadable[0]
+        for error in unreadable:
+            warn(f"left out: {error}")
         return results
 
-    def _take_over(self, name: str) -> None:
+    def _take_over(self) -> None:
         """Take over the settings of a stored model; warn of others that were passed."""
-        shape = tuple(self.detector.image_shape_in_)
-        if not is_shape_of_files(shape):
-            rule = "AD needs a model of images (H, W) or (H, W, 3)"
-            raise ValueError(f"{rule}; {name} has {shape}. Load it with skad.load.")
-        held = {"gray_scale": shape[2:] != (3,), "img_size": shape[:2]}
+        fitted = AsFitted(self.detector)
+        held = {"gray_scale": fitted.channels == 1, "img_size": fitted.size}
         if hasattr(self.detector, "patch_size"):
             held["patch_size"] = self.detector.patch_size
         for option, value in held.items():
@@ -284,43 +283,9 @@ class AD:
             detector.offset_ = -(m + thresh / _CALIBRATED * (t - m))
         return detector
 
-    def _readable(self, paths: list[Path], doing: str) -> Iterator[tuple[Path, Frame]]:
-        """Read files; warn of those that are not images, raise if none is."""
-        n_bad = 0
-        with bar(paths, desc=doing, unit="image", shown=True) as progress:
-            for path in progress:
-                try:
-                    frame = self._read(path)
-                except (OSError, ValueError) as error:
-                    n_bad += 1
-                    if n_bad == len(paths):
-                        raise
-                    warn(f"left out: {error}")
-                else:
-                    yield path, frame
-
-    def _read(self, path: Path) -> Frame:
-        """Read a file as the model takes it: (H, W) or (H, W, 3), uint8 or uint16."""
-        return read_frame(path, self.img_size, channels=1 if self.gray_scale else 3)
-
-
-def _stacked(frames: Iterator[tuple[Path, Frame]], most: int) -> Pixels:
-    """Stack up to so many images as uint8, or as uint16 if any has 16 bits."""
-    n, images = 0, np.empty(0, np.uint8)
-    for n, (_, frame) in enumerate(frames, 1):
-        image = frame.image
-        if n == 1:
-            images = np.empty((most, *image.shape), image.dtype)
-        if image.dtype != images.dtype == np.uint8:
-            images = images * _16_BITS
-        images[n - 1] = image if image.dtype == images.dtype else image * _16_BITS
-    return images[:n]
-
-
-def _inspect(detector: ImageDetector, images: Pixels) -> list[InspectionResult]:
-    if hasattr(detector, "offset_"):
-        return detector.inspect(images)
-    return [judge(one, -np.inf, None) for one in detector.anomaly_map(images)]
+    @property
+    def _channels(self) -> int:
+        return 1 if self.gray_scale else 3
 
 
 def _draw(

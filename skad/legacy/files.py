@@ -28,9 +28,8 @@ def stored_model(name: str, presets: Iterable[str]) -> ImageDetector | None:
     pair = find_pair(name)
     if pair is not None:
         return DenseAutoencoderDetector(pair.weights, random_state=0).read_model()
-    names = ", ".join(presets)
-    suffixes = (*OLD_SUFFIXES, ".safetensors")
-    if "/" in name or "\\" in name or Path(name).suffix in suffixes:
+    names, suffix = ", ".join(presets), Path(name).suffix
+    if "/" in name or "\\" in name or suffix in (*OLD_SUFFIXES, ".safetensors"):
         raise FileNotFoundError(
             f"No stored model: looked for {name} and {name}.safetensors, and for the "
             f"old script's .json and .h5. For a new model, use a name: {names}."
@@ -47,9 +46,8 @@ def image_files(path: PathLike) -> list[Path]:
     if not files:
         raise ValueError(f"No image in {path}: looked for *{suffixes}. Convert others.")
     if len(files) < len(found):
-        other = next(file.name for file in found if file not in files)
-        n = len(found) - len(files)
-        warn(f"left out {n} image files, as {other}: AD reads *{suffixes}")
+        n_other = len(found) - len(files)
+        warn(f"left out {n_other} image files in {path}: AD reads *{suffixes}")
     return files
 
 
