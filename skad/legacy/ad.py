@@ -127,7 +127,7 @@ class AD:
             mixture of 8 and 16 bits.
         """
         path = self.train_path if path is None else path
-        options = self.img_size, self._channels, "error"
+        options = self.img_size, self._channels
         self.images = survey_files(files.image_files(path), *options, keep=True).images
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
