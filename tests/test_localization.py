@@ -8,7 +8,8 @@ from skimage.measure import label
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
-from skad.metrics import au_pro_score, pixel_auroc_score, pro_curve
+from skad.metrics import au_pro_score, pixel_auroc_score
+from skad.metrics.localization import pro_curve
 
 
 def random_masks_and_maps(seed, levels=12):

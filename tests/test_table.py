@@ -3,7 +3,6 @@ import statistics
 from benchmark_figures import FIGURES
 
 from skad.benchmark.table import table
-from skad.metrics import wilson_interval
 
 FAILED = {"category": "c", "seed": 0, "error": "ValueError: no", "notes": []}
 
@@ -41,6 +40,5 @@ def test_the_pooled_false_alarms_stand_beside_the_promise():
         result("b", 0, false_alarms=0, n_good=60, promised_fpr=0.1),
     ]
     *_, pooled = rows_of(table(results))
-    low, high = wilson_interval(4, 100)
-    assert pooled["false alarms"] == f"0.040 [{low:.3f}, {high:.3f}]"
+    assert pooled["false alarms"] == "0.040 [0.016, 0.098]"
     assert pooled["promised"] == "0.080"  # (40 * 0.05 + 60 * 0.1) / 100

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
 
-from skad.metrics.intervals import wilson_interval
 from skad.metrics.localization import ImageArrays, au_pro_score, pixel_auroc_score
 from skad.metrics.scorers import image_auroc_score
 
@@ -75,7 +75,7 @@ def rate_in_words(successes: int, n: int) -> str:
     """
     if n == 0:
         return "0 of 0"
-    low, high = wilson_interval(successes, n)
+    low, high = binomtest(successes, n).proportion_ci(method="wilson")
     return (
         f"{successes} of {n} = {100 * successes / n:.1f} % "
         f"(95 % interval {100 * low:.1f} % to {100 * high:.1f} %)"

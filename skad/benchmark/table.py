@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from skad.metrics.intervals import wilson_interval
+from scipy.stats import binomtest
 
 Result = dict[str, Any]  # of one run, from `runs.run`
 
@@ -79,5 +79,5 @@ def _cell(values: Any) -> str:
 def _rate(successes: int, n: int) -> str:
     if n == 0:
         return ""
-    low, high = wilson_interval(successes, n)
+    low, high = binomtest(successes, n).proportion_ci(method="wilson")
     return f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"

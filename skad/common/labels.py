@@ -1,13 +1,12 @@
-"""Labels of images (+1 good, -1 anomalous), their scores, and the costs of mistakes."""
+"""Labels of images, +1 good and -1 anomalous, and their scores."""
 
-import math
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.common.checks import as_float, refuse_mask
+from skad.common.checks import refuse_mask
 from skad.common.warnings import warn
 
 _LABELS = {"1", "-1", "1.0", "-1.0"}  # as text, since True == 1
@@ -75,16 +74,6 @@ def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]
     for i in np.flatnonzero(~np.isfinite(values))[:1]:
         raise ValueError(f"{name} must be finite; {name}[{i}] is {values[i]}.")
     return values
-
-
-def check_costs(cost_miss: float, cost_false_alarm: float) -> None:
-    """Raise a ValueError unless both are finite and >= 0, and one is above 0."""
-    costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
-    for name, cost in costs.items():
-        if not 0 <= as_float(cost) < math.inf:
-            raise ValueError(f"{name} must be a finite number >= 0; got {cost!r}.")
-    if cost_miss == cost_false_alarm == 0:
-        raise ValueError("cost_miss or cost_false_alarm must be above 0; both are 0.")
 
 
 def _one_per_image(y: Any, name: str) -> NDArray:

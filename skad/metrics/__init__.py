@@ -1,15 +1,13 @@
-"""Metrics and scorers for anomaly detection, per image and per pixel.
+"""Metrics for anomaly detection, per image and per pixel, and a scorer.
 
 Imports `common`.
 """
 
-from skad.metrics.intervals import wilson_interval
-from skad.metrics.localization import au_pro_score, pixel_auroc_score, pro_curve
+from skad.metrics.localization import au_pro_score, pixel_auroc_score
 from skad.metrics.scorers import (
     detection_rate_at_fpr,
     image_auroc_score,
     image_auroc_scorer,
-    mean_cost,
 )
 
 __all__ = [
@@ -17,8 +15,5 @@ __all__ = [
     "detection_rate_at_fpr",
     "image_auroc_score",
     "image_auroc_scorer",
-    "mean_cost",
     "pixel_auroc_score",
-    "pro_curve",
-    "wilson_interval",
 ]

@@ -23,14 +23,13 @@ from skad.common.warnings import warn
 ImageArrays: TypeAlias = NDArray | Iterable[ArrayLike]
 
 
-def pro_curve(
-    masks: ImageArrays, maps: ImageArrays
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
-    """Per-region overlap against the false-positive rate of pixels.
+def au_pro_score(
+    masks: ImageArrays, maps: ImageArrays, *, integration_limit: float = 0.3
+) -> float:
+    """Area under the per-region overlap curve, up to a false-positive rate.
 
-    At a threshold `t`, pixels are flagged where `map >= t`. The per-region overlap is
-    the flagged share of an anomalous region, an 8-connected component of a mask,
-    averaged over all regions [1]_; the false-positive rate that of all good pixels.
+    Regions are the 8-connected components of a mask [1]_; the score is 1 if all of them
+    are flagged before any good pixel.
 
     Parameters
     ----------
@@ -39,14 +38,13 @@ def pro_curve(
         a sequence may differ in size.
     maps : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
         Anomaly maps: finite numbers, higher = more anomalous.
+    integration_limit : float in (0, 1], default=0.3
+        Rate up to which the area is taken; the area is divided by it.
 
     Returns
     -------
-    fpr, pro : ndarray of shape (k,), float64
-        Increasing from 0 to 1, not strictly. NaN, with an `UndefinedMetricWarning`, if
-        no pixel is anomalous or none is good.
-    thresholds : ndarray of shape (k,)
-        Decreasing, the first infinite. Points on straight lines are left out.
+    score : float in [0, 1]
+        NaN with an `UndefinedMetricWarning` if no pixel is anomalous or none is good.
 
     Raises
     ------
@@ -56,40 +54,8 @@ def pro_curve(
     Examples
     --------
     >>> masks = np.array([[[0, 0, 1, 1]]])
-    >>> maps = np.array([[[0.0, 0.3, 0.2, 0.9]]])
-    >>> fpr, pro, thresholds = pro_curve(masks, maps)
-    >>> pro
-    array([0. , 0.5, 0.5, 1. , 1. ])
-    """
-    pairs = _checked_pairs(masks, maps)
-    good, anomalous = _split_pixels(pairs)
-    if is_undefined(good, anomalous, "The per-region overlap curve"):
-        return np.full(1, np.nan), np.full(1, np.nan), np.full(1, np.inf)
-
-    # A pixel adds 1 / (pixels of its region) to the overlap; a sum over thresholds.
-    order = np.argsort(anomalous)
-    levels = anomalous[order]  # rising
-    shares = np.concatenate([_region_shares(mask) for mask, _ in pairs])[order]
-    flagged = np.append(0.0, np.cumsum(shares[::-1]))  # of the 0, 1, … highest pixels
-    # The overlap rises at the values of anomalous pixels; the level stretch before one
-    # ends at the next good value above it.
-    next_good = np.append(good, np.inf)[np.searchsorted(good, levels, side="right")]
-    corners = np.concatenate([[np.inf], next_good, levels, good[:1]])
-    thresholds = np.unique(corners.astype(good.dtype))[::-1]
-    fpr = (len(good) - np.searchsorted(good, thresholds)) / len(good)
-    pro = flagged[len(levels) - np.searchsorted(levels, thresholds)] / flagged[-1]
-    return fpr, pro, thresholds
-
-
-def au_pro_score(
-    masks: ImageArrays, maps: ImageArrays, *, integration_limit: float = 0.3
-) -> float:
-    """Area under the per-region overlap curve, up to a false-positive rate.
-
-    The area up to `integration_limit`, in (0, 1], is divided by it; the default is that
-    of [1]_. 1 = all regions are flagged before any good pixel. NaN with an
-    `UndefinedMetricWarning` if no pixel is anomalous or none is good. `masks` and
-    `maps` are as in :func:`pro_curve`.
+    >>> au_pro_score(masks, np.array([[[0.0, 0.3, 0.2, 0.9]]]), integration_limit=1)
+    0.75
     """
     if not 0 < as_float(integration_limit) <= 1:
         raise ValueError(
@@ -123,6 +89,35 @@ def pixel_auroc_score(masks: ImageArrays, maps: ImageArrays) -> float:
     n_below = np.searchsorted(good, anomalous, side="left").mean()
     n_not_above = np.searchsorted(good, anomalous, side="right").mean()
     return float((n_below + n_not_above) / (2 * len(good)))
+
+
+def pro_curve(
+    masks: ImageArrays, maps: ImageArrays
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
+    """Return false-positive rates of pixels, overlaps of regions, and thresholds.
+
+    Where ``map >= threshold``, pixels are flagged. The overlap is the flagged share of
+    an 8-connected anomalous region, averaged over all regions [1]_. Rates rise from 0
+    to 1; points on straight lines are left out.
+    """
+    pairs = _checked_pairs(masks, maps)
+    good, anomalous = _split_pixels(pairs)
+    if is_undefined(good, anomalous, "The per-region overlap curve"):
+        return np.full(1, np.nan), np.full(1, np.nan), np.full(1, np.inf)
+
+    # A pixel adds 1 / (pixels of its region) to the overlap; a sum over thresholds.
+    order = np.argsort(anomalous)
+    levels = anomalous[order]  # rising
+    shares = np.concatenate([_region_shares(mask) for mask, _ in pairs])[order]
+    flagged = np.append(0.0, np.cumsum(shares[::-1]))  # of the 0, 1, … highest pixels
+    # The overlap rises at the values of anomalous pixels; the level stretch before one
+    # ends at the next good value above it.
+    next_good = np.append(good, np.inf)[np.searchsorted(good, levels, side="right")]
+    corners = np.concatenate([[np.inf], next_good, levels, good[:1]])
+    thresholds = np.unique(corners.astype(good.dtype))[::-1]
+    fpr = (len(good) - np.searchsorted(good, thresholds)) / len(good)
+    pro = flagged[len(levels) - np.searchsorted(levels, thresholds)] / flagged[-1]
+    return fpr, pro, thresholds
 
 
 def is_undefined(

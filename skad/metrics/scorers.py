@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import make_scorer, roc_auc_score
 
 from skad.common.checks import as_float
-from skad.common.labels import check_costs, check_labels, check_scores
+from skad.common.labels import check_labels, check_scores
 from skad.metrics.localization import is_undefined
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
@@ -51,26 +51,6 @@ def detection_rate_at_fpr(
     n_flagged = math.floor(max_fpr * len(good) + 1e-9)  # 0.29 * 100 is below 29
     # Flagged is what lies below: these n_flagged good images, or fewer if some tie.
     return float(np.mean(bad < np.sort(good)[n_flagged]))
-
-
-def mean_cost(
-    y: ArrayLike,
-    predicted: ArrayLike,
-    *,
-    cost_miss: float = 1.0,
-    cost_false_alarm: float = 1.0,
-) -> float:
-    """Mean cost of an image, ``(cost_miss misses + cost_false_alarm alarms) / n``.
-
-    y and `predicted` (n,) hold +1 (good) and -1 (anomalous). Costs are >= 0 and not
-    both 0. ``calibrate(X, y, metric="cost")`` minimises it.
-    """
-    check_costs(cost_miss, cost_false_alarm)
-    n = len(check_scores(predicted, "predicted"))
-    labels, answers = check_labels(y, n), check_labels(predicted, n, "predicted")
-    misses = np.count_nonzero((labels == -1) & (answers == 1))
-    false_alarms = np.count_nonzero((labels == 1) & (answers == -1))
-    return float(cost_miss * misses + cost_false_alarm * false_alarms) / len(labels)
 
 
 def check_labels_and_scores(

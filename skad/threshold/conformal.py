@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad.common.checks import as_float
-from skad.common.labels import check_costs
 from skad.common.warnings import warn
 
 METRICS = ("balanced_accuracy", "f1", "cost")
@@ -150,9 +149,14 @@ def labelled_threshold(
 
 def check_metric(metric: str, cost_miss: float, cost_false_alarm: float) -> None:
     """Raise a ValueError unless `labelled_threshold` takes these."""
+    costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm}
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}; got {metric!r}.")
-    check_costs(cost_miss, cost_false_alarm)
+    for name, cost in costs.items():
+        if not 0 <= as_float(cost) < math.inf:
+            raise ValueError(f"{name} must be a finite number >= 0; got {cost!r}.")
+    if cost_miss == cost_false_alarm == 0:
+        raise ValueError("cost_miss or cost_false_alarm must be above 0; both are 0.")
 
 
 def _candidate_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
