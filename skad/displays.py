@@ -19,7 +19,6 @@ __all__ = ["AnomalyMapDisplay", "ScoreDisplay"]
 
 # Colours that colour-blind people tell apart: M. Okabe and K. Ito, 2008.
 _BLUE, _SKY_BLUE, _VERMILION = "#0072B2", "#56B4E9", "#D55E00"
-_CROWDED = 0.08  # of a colour bar's length: nearer tick labels would touch
 
 
 class AnomalyMapDisplay:
@@ -51,13 +50,9 @@ class AnomalyMapDisplay:
 
     Examples
     --------
-    >>> anomaly_map = np.zeros((3, 4))
-    >>> anomaly_map[1, 2] = 1.5
-    >>> display = AnomalyMapDisplay(np.ones((3, 4)), anomaly_map, threshold=1.0)
-    >>> display.score, display.is_anomaly
-    (-1.5, True)
-    >>> display.plot().map_.get_clim()
-    (0.0, 2.0)
+    >>> display = AnomalyMapDisplay(np.ones((3, 4)), np.eye(3, 4), threshold=1.5)
+    >>> display.plot().axes_[0].get_title()
+    'good: peak 1, threshold 1.5'
     """
 
     def __init__(
@@ -70,49 +65,23 @@ class AnomalyMapDisplay:
 
     @classmethod
     def from_estimator(
-        cls, detector, image: ArrayLike, *, mask=None, ax=None, cmap="viridis"
+        cls, detector, image: ArrayLike, *, mask=None, ax=None
     ) -> "AnomalyMapDisplay":
         """Compute the anomaly map of one image, (H, W) or (H, W, C), and draw it.
 
         The detector has `anomaly_map(X)` and `pixel_threshold_`; the options are those
-        of :class:`AnomalyMapDisplay` and :meth:`plot`. A batch raises a ValueError.
+        of :class:`AnomalyMapDisplay` and :meth:`plot`.
         """
         pixels = np.asarray(image)
-        fitted = getattr(detector, "image_shape_in_", None)
-        is_gray_batch = pixels.ndim == 3 and pixels.shape[1:] == fitted
-        if pixels.ndim not in (2, 3) or is_gray_batch:
-            rule = "image must be one image of shape (H, W) or (H, W, C)"
-            raise ValueError(f"{rule}; got {pixels.shape}. Of a batch pass X[0].")
         anomaly_map = detector.anomaly_map(pixels[np.newaxis])[0]
-        display = cls(pixels, anomaly_map, detector.pixel_threshold_, mask=mask)
-        return display.plot(ax, cmap=cmap)
+        return cls(pixels, anomaly_map, detector.pixel_threshold_, mask=mask).plot(ax)
 
-    @property
-    def score(self) -> float:
-        """Score of the image, higher = more normal: minus the map's maximum."""
-        return -float(as_map(self.anomaly_map).max())
-
-    @property
-    def is_anomaly(self) -> bool:
-        """Whether the map exceeds the threshold anywhere."""
-        return -self.score > _finite("threshold", self.threshold)
-
-    def plot(self, ax=None, *, cmap="viridis") -> "AnomalyMapDisplay":
+    def plot(self, ax=None) -> "AnomalyMapDisplay":
         """Draw the image with outlines, and the map with its threshold; return self.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, or two of them, default=None
-            Two Axes to draw on; one is divided in two; None creates a figure.
-        cmap : str, default="viridis"
-            Colour map of the anomaly map.
-
-        Raises
-        ------
-        ValueError
-            If shapes differ, or the map or the threshold is not finite.
-        ImportError
-            If matplotlib is not installed.
+        `ax` are two Axes to draw on; None creates a figure. Raises ValueError if shapes
+        differ, or the map or the threshold is not finite; ImportError without
+        matplotlib.
         """
         plt = _pyplot("AnomalyMapDisplay")
         threshold = _finite("threshold", self.threshold)
@@ -122,18 +91,26 @@ class AnomalyMapDisplay:
             if array is not None and array.shape != rgb.shape[:2]:
                 rule = f"{name} must have the shape of the image, {rgb.shape[:2]}"
                 raise ValueError(f"{rule}; got {array.shape}. Resize it.")
-        self.axes_ = _two_axes(plt, ax)
+        if ax is None:
+            _, ax = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+        if np.shape(ax) != (2,):
+            raise ValueError(
+                f"ax must be two Axes, as of plt.subplots(1, 2); got {ax}."
+            )
+        self.axes_ = np.asarray(ax, dtype=object)
         self.figure_ = self.axes_[0].figure
         for axes in self.axes_:
             axes.set(xticks=[], yticks=[])
-        self._draw_image(rgb, values > threshold, mask)
-        self._draw_map(values, threshold, cmap)
+        found = values > threshold
+        verdict, peak = "anomalous" if found.any() else "good", values.max()
+        title = f"{verdict}: peak {peak:.3g}, threshold {threshold:.3g}"
+        self.axes_[0].set_title(title)
+        self._draw_image(rgb, found, mask)
+        self._draw_map(values, threshold)
         return self
 
     def _draw_image(self, rgb: NDArray, found: NDArray, mask: NDArray | None) -> None:
         axes = self.axes_[0]
-        verdict, threshold = "anomalous" if found.any() else "good", self.threshold
-        axes.set_title(f"{verdict}: peak {-self.score:.3g}, threshold {threshold:.3g}")
         self.image_ = axes.imshow(rgb)
         axes.autoscale(False)  # outlines do not move its limits
         self.outline_ = _outline(axes, found, _VERMILION, "solid")
@@ -144,19 +121,15 @@ class AnomalyMapDisplay:
             axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
 
-    def _draw_map(self, values: NDArray, threshold: float, cmap: str) -> None:
+    def _draw_map(self, values: NDArray, threshold: float) -> None:
         axes = self.axes_[1]
         low = min(0.0, threshold, values.min())
         high = max(hottest_value(threshold), values.max())
         axes.set_title("anomaly map")
-        self.map_ = axes.imshow(values, cmap=cmap, vmin=low, vmax=high)
+        self.map_ = axes.imshow(values, cmap="viridis", vmin=low, vmax=high)
         # An inset keeps the bar at the map's height in whatever axes were given.
         bar = axes.inset_axes([1.03, 0.0, 0.05, 1.0])
         self.colorbar_ = self.figure_.colorbar(self.map_, cax=bar)
-        apart = _CROWDED * (high - low)
-        ends = [end for end in (low, high) if abs(end - threshold) > apart]
-        labels = [*(f"{end:.3g}" for end in ends), "threshold"]
-        self.colorbar_.set_ticks([*ends, threshold], labels=labels)
         self.threshold_line_ = bar.axhline(threshold, color=_VERMILION, linewidth=3)
 
 
@@ -215,19 +188,9 @@ class ScoreDisplay:
     def plot(self, ax=None, *, bins=30) -> "ScoreDisplay":
         """Draw the two histograms and the threshold; return self.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None creates a figure.
-        bins : int, default=30
-            Approximate number of bars that span the scores.
-
-        Raises
-        ------
-        ValueError
-            If labels are not +1 and -1, lengths differ, or a number is not finite.
-        ImportError
-            If matplotlib is not installed.
+        `ax` are the Axes to draw on; None creates a figure. `bins` is about the number
+        of bars that span the scores. Raises ValueError if labels are not +1 and -1,
+        lengths differ or a number is not finite; ImportError without matplotlib.
         """
         plt = _pyplot("ScoreDisplay")
         y, scores = check_labels_and_scores(self.y, self.scores)
@@ -266,21 +229,6 @@ def _finite(name: str, value: Any) -> float:
     if not (isinstance(value, Real) and math.isfinite(value)):
         raise ValueError(f"{name} must be a finite number; got {value!r}.")
     return float(value)
-
-
-def _two_axes(plt: Any, ax: Any) -> NDArray:
-    """Return two Axes: new ones, the given ones, or the halves of a given one."""
-    if ax is None:
-        return plt.subplots(1, 2, figsize=(9, 4), layout="constrained")[1]
-    given = np.ravel(np.asarray(ax, dtype=object))
-    if len(given) == 1:
-        given[0].set_axis_off()
-        left = given[0].inset_axes([0.0, 0.0, 0.44, 1.0])
-        right = given[0].inset_axes([0.47, 0.0, 0.44, 1.0])  # then the colour bar
-        return np.array([left, right], dtype=object)
-    if len(given) != 2:
-        raise ValueError(f"ax must be one or two Axes; got {len(given)}.")
-    return given
 
 
 def _outline(axes: Any, region: NDArray, color: str, linestyle: str) -> Any:
