@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.common.checks import as_mask, check_whole
+from skad.common.checks import check_whole
 from skad.metrics.scorers import check_labels_and_scores
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
 __all__ = ["AnomalyMapDisplay", "ScoreDisplay"]
 
 # Colours that colour-blind people tell apart: M. Okabe and K. Ito, 2008.
-_BLUE, _SKY_BLUE, _VERMILION = "#0072B2", "#56B4E9", "#D55E00"
+_BLUE, _VERMILION = "#0072B2", "#D55E00"
 
 
 class AnomalyMapDisplay:
@@ -36,15 +36,13 @@ class AnomalyMapDisplay:
         Its anomaly map, higher = more anomalous.
     threshold : float
         Pixels with larger map values are anomalous.
-    mask : array-like of shape (H, W), default=None
-        Ground truth: bool, or numbers of which the largest is anomalous.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     axes_ : ndarray of two matplotlib Axes, of the image and of the map
     image_, map_ : matplotlib AxesImage
-    outline_, mask_outline_ : matplotlib ContourSet, or None where nothing is marked
+    outline_ : matplotlib ContourSet, or None where nothing is anomalous
     colorbar_ : matplotlib Colorbar
     threshold_line_ : matplotlib Line2D, in the colour bar
 
@@ -55,26 +53,22 @@ class AnomalyMapDisplay:
     'good: peak 1, threshold 1.5'
     """
 
-    def __init__(
-        self, image: ArrayLike, anomaly_map: ArrayLike, threshold: float, *, mask=None
-    ):
+    def __init__(self, image: ArrayLike, anomaly_map: ArrayLike, threshold: float):
         self.image = image
         self.anomaly_map = anomaly_map
         self.threshold = threshold
-        self.mask = mask
 
     @classmethod
     def from_estimator(
-        cls, detector, image: ArrayLike, *, mask=None, ax=None
+        cls, detector, image: ArrayLike, *, ax=None
     ) -> "AnomalyMapDisplay":
         """Compute the anomaly map of one image, (H, W) or (H, W, C), and draw it.
 
-        The detector has `anomaly_map(X)` and `pixel_threshold_`; the options are those
-        of :class:`AnomalyMapDisplay` and :meth:`plot`.
+        The detector has `anomaly_map(X)` and `pixel_threshold_`; `ax` as in `plot`.
         """
         pixels = np.asarray(image)
         anomaly_map = detector.anomaly_map(pixels[np.newaxis])[0]
-        return cls(pixels, anomaly_map, detector.pixel_threshold_, mask=mask).plot(ax)
+        return cls(pixels, anomaly_map, detector.pixel_threshold_).plot(ax)
 
     def plot(self, ax=None) -> "AnomalyMapDisplay":
         """Draw the image with outlines, and the map with its threshold; return self.
@@ -86,11 +80,9 @@ class AnomalyMapDisplay:
         plt = _pyplot("AnomalyMapDisplay")
         threshold = _finite("threshold", self.threshold)
         rgb, values = to_rgb_uint8(self.image), as_map(self.anomaly_map)
-        mask = None if self.mask is None else as_mask(np.asarray(self.mask))
-        for name, array in (("anomaly_map", values), ("mask", mask)):
-            if array is not None and array.shape != rgb.shape[:2]:
-                rule = f"{name} must have the shape of the image, {rgb.shape[:2]}"
-                raise ValueError(f"{rule}; got {array.shape}. Resize it.")
+        if values.shape != rgb.shape[:2]:
+            rule = f"anomaly_map must have the shape of the image, {rgb.shape[:2]}"
+            raise ValueError(f"{rule}; got {values.shape}. Resize it.")
         if ax is None:
             _, ax = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
         if np.shape(ax) != (2,):
@@ -105,21 +97,11 @@ class AnomalyMapDisplay:
         verdict, peak = "anomalous" if found.any() else "good", values.max()
         title = f"{verdict}: peak {peak:.3g}, threshold {threshold:.3g}"
         self.axes_[0].set_title(title)
-        self._draw_image(rgb, found, mask)
+        self.image_ = self.axes_[0].imshow(rgb)
+        self.axes_[0].autoscale(False)  # the outline does not move its limits
+        self.outline_ = _outline(self.axes_[0], found) if found.any() else None
         self._draw_map(values, threshold)
         return self
-
-    def _draw_image(self, rgb: NDArray, found: NDArray, mask: NDArray | None) -> None:
-        axes = self.axes_[0]
-        self.image_ = axes.imshow(rgb)
-        axes.autoscale(False)  # outlines do not move its limits
-        self.outline_ = _outline(axes, found, _VERMILION, "solid")
-        self.mask_outline_ = None
-        if mask is not None:
-            self.mask_outline_ = _outline(axes, mask, _SKY_BLUE, "dashed")
-            axes.plot([], [], color=_VERMILION, linestyle="solid", label="found")
-            axes.plot([], [], color=_SKY_BLUE, linestyle="dashed", label="truth")
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
 
     def _draw_map(self, values: NDArray, threshold: float) -> None:
         axes = self.axes_[1]
@@ -231,12 +213,10 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _outline(axes: Any, region: NDArray, color: str, linestyle: str) -> Any:
+def _outline(axes: Any, region: NDArray) -> Any:
     """Draw the outline of a (H, W) bool region, closed also at the image's border."""
-    if not region.any():
-        return None
     height, width = region.shape
-    style = {"colors": color, "linestyles": linestyle, "linewidths": 1.5}
+    style = {"colors": _VERMILION, "linewidths": 1.5}
     frame = (-1, width, -1, height)  # the centres of the outermost pixels
     return axes.contour(np.pad(region, 1), levels=[0.5], extent=frame, **style)
 

@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 
 from skad import AD, PatchAutoencoderDetector, read_image, save
 from skad.legacy import Result
-from skad.network.checkpoint import OtherTrainingError
 from skad.overlays import RED, VERMILION
 
 SIZE = (32, 32)
@@ -211,26 +210,17 @@ def test_a_loaded_model_goes_on_training_and_is_stored(root, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
-def test_an_unfinished_training_of_others_is_replaced(tmp_path, monkeypatch):
-    """By a model in colour, which is used as those in gray are."""
-    asked, fit = [], PatchAutoencoderDetector.fit
-
-    def fit_beside_another(self, X, checkpoint):
-        asked.append(checkpoint)
-        if checkpoint.exists():
-            raise OtherTrainingError("there is an unfinished training")
-        return fit(self, X)
-
-    monkeypatch.setattr(PatchAutoencoderDetector, "fit", fit_beside_another)
-    unfinished = Path("Models/model.safetensors.unfinished")
-    unfinished.parent.mkdir()
-    unfinished.touch()
+def test_a_model_in_colour_is_trained_and_used_as_those_in_gray(tmp_path):
     for i in range(6):
         image = np.stack([good_image(3 * i + c) for c in range(3)], axis=2)
         write(image, tmp_path / "Train" / f"{i}.png")
-    with pytest.warns(UserWarning, match="is of another training: it is replaced"):
+    unfinished = Path("Models/model.safetensors.unfinished")
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b"of another program")
+    with pytest.raises(ValueError, match="unfinished is damaged, or no unfinished"):
         new_model(tmp_path, "AD0").train(1)
-    assert asked == [unfinished, unfinished]
+    unfinished.unlink()
+    new_model(tmp_path, "AD0").train(1)
     assert os.listdir("Models") == ["model.safetensors"]
     ad = AD("Models/model")
     assert not ad.gray_scale

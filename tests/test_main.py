@@ -230,49 +230,24 @@ def test_calibrate_sets_the_threshold_from_good_images(model, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_calibrate_sets_the_best_threshold_for_labels(model, tmp_path, capsys):
-    images = tmp_path / "images"
-    lines = ["name,LABEL", "broken.png,good"]
-    for i in range(6):
-        pixels = noise(50 + i)
-        pixels[4:14, 6:18] = 255 if i < 3 else pixels[4:14, 6:18]
-        write(images / f"{i}.png", pixels)
-        lines.append(f"{i}.png,{'anomalous' if i < 3 else '+1'}")
-    write(images / "unknown.png", noise(1))
-    (images / "broken.png").write_bytes(b"no image")
-    (tmp_path / "labels.csv").write_text("\n".join(lines))
+def test_calibrate_tells_anomalous_images_best_from_good_ones(model, tmp_path, capsys):
+    good = write_good(tmp_path / "images", first_seed=50)
+    for i in range(3):
+        pixels = noise(70 + i)
+        pixels[4:14, 6:18] = 255
+        write(good / "bad" / f"{i}.png", pixels)
+    (good / "bad" / "broken.png").write_bytes(b"no image")
     new = tmp_path / "m"
     new.write_bytes(model.read_bytes())
-    options = ["--labels", str(tmp_path / "labels.csv"), "--metric", "f1"]
-    assert main(["calibrate", str(new), str(images), *options]) == 0
+    options = ["--anomalous", str(good / "bad"), "--metric", "f1", "--recursive"]
+    assert main(["calibrate", str(new), str(good), *options]) == 0
     said = capsys.readouterr()
-    assert "1 of 8 images have no label" in said.err
     assert "left out, cannot read 1 image file(s):" in said.err
     assert "chosen for     f1, here 1\n" in said.out
     assert "detected       3 of 3 = 100.0 %" in said.out
+    assert "false alarms   0 of 12 = " in said.out
     assert skad.load(new).labelled_threshold_.metric == "f1"
     assert "none: labels set the threshold" in said.out
-
-
-@pytest.mark.parametrize(
-    ("table", "line"),
-    [
-        ("a,b\n1,2\n", 2),
-        ("name,label\n0.png,ok\n", 2),
-        ("path,label\nno.png,good\n", 2),
-        ("path,label\n0.png,1\n0.png,-1\n", 3),
-    ],
-)
-def test_a_table_that_is_none_of_labels_is_told(
-    model, good, tmp_path, capsys, table, line
-):
-    labels, new = tmp_path / "labels.csv", tmp_path / "m"
-    labels.write_text(table)
-    options = ["--labels", str(labels), "--output", str(new)]
-    assert main(["calibrate", str(model), str(good), *options]) == 2
-    said = capsys.readouterr().err
-    assert f"line {line}: there must be the path or name of an image" in said
-    assert not new.exists()
 
 
 def test_info_says_what_a_model_is(model, good, tmp_path, capsys):
@@ -330,7 +305,7 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
         (["benchmark", ".", "--seeds", "-1"], "'random_state' parameter"),
         (["benchmark", ".", "--patch-size", "1"], "(option --patch-size)"),
         (["fit", "a.png", "--model", "m", "--epochs", "0"], "(option --epochs)"),
-        (["calibrate", "absent", ".", "--metric", "f1"], "--metric needs labels"),
+        (["calibrate", "absent", ".", "--metric", "f1"], "--metric needs anomalous"),
         (["calibrate", "absent", ".", "--cost-miss", "3"], "need --metric cost"),
     ],
 )

@@ -26,7 +26,6 @@ _FOLDER = {"type": _path, "metavar": "FOLDER"}
 _N = {"type": int, "metavar": "N"}
 _SEVERAL = _N | {"nargs": "+"}
 _NUMBER = {"type": float, "metavar": "NUMBER"}
-_COST = _NUMBER | {"default": 1}
 _NAME = {"metavar": "NAME"}
 _NAMES = _NAME | {"nargs": "+"}
 _YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
@@ -37,7 +36,6 @@ _LAYOUT = "train/good, test/good, test/DEFECT and ground_truth/DEFECT"
 _SCALES = "largest defect expected, in pixels; several for several scales (default: 40)"
 _RESIZE = "resize images to N x N, or to height x width (default: as they are)"
 _MASK = "mask of the images' size, or of --image-size: white where to look, else black"
-_LABELS = "table: path or name, label +1 or good, -1 or anomalous (default: all good)"
 _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
 
 # Arguments of several commands.
@@ -89,16 +87,16 @@ _SCORE = [
 ]
 _CALIBRATE = [
     _MODEL,
-    ("folder", "of images", _FOLDER),
+    ("folder", "of good images", _FOLDER),
     _RECURSIVE,
     ("--output", "where the model goes (default: it replaces MODEL)", _FILE),
     [
         _OTHER_FPR,
-        ("--labels", _LABELS, _FILE),
+        ("--anomalous", "of anomalous images, to be told from the good ones", _FOLDER),
     ],
-    ("--metric", "of the best threshold, with --labels", _METRICS),
-    ("--cost-miss", "what a missed defect costs, with --metric cost", _COST),
-    ("--cost-false-alarm", "what a false alarm costs, with --metric cost", _COST),
+    ("--metric", "of the best threshold (default: balanced_accuracy)", _METRICS),
+    ("--cost-miss", "of a missed defect, with --metric cost (default: 1)", _NUMBER),
+    ("--cost-false-alarm", "of a false alarm (default: 1)", _NUMBER),
 ]
 _CONVERT = [
     ("model", "model.json, model.h5, or their common name, Models/model", _MODEL_FILE),
@@ -141,10 +139,10 @@ _COMMANDS: dict[str, tuple[str, list, dict[str, Any]]] = {
     ),
     "calibrate": (
         "Recalibrate the threshold of a model. Good images set it for a promised rate "
-        "of false alarms; with --labels, good and anomalous ones set it where it tells "
-        "them apart best. Training must not have seen these images.",
+        "of false alarms; with --anomalous, it is set where it tells both apart best. "
+        "Training must not have seen these images.",
         _CALIBRATE,
-        {"metric": "balanced_accuracy"},
+        {},
     ),
     "info": ("Describe a model, its parameters and its threshold.", [_MODEL], {}),
     "convert": (

@@ -20,7 +20,7 @@ from skad.common.bars import Forgiving
 _ERRORS = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 # A parameter in a message of the package, as in "pass gray=True" and "roi must ...".
 _PARAMETER = re.compile(r"\b([a-z_]+)(?==|' parameter| must)")
-_OTHER_NAMES = {"random_state": "seed", "y": "labels"}  # of options
+_OTHER_NAMES = {"random_state": "seed"}  # of options
 
 
 def main(argv: Sequence[str] | None = None) -> int:

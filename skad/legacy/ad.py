@@ -26,7 +26,6 @@ from skad.images.decoding import PathLike, read_frame
 from skad.images.survey import survey_files
 from skad.legacy import files
 from skad.model_io.model_file import save
-from skad.network.checkpoint import OtherTrainingError
 
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
@@ -150,7 +149,7 @@ class AD:
         OSError
             If `train_path` is needed and missing, or `save_path` cannot be written to.
         ValueError
-            If there are too few images.
+            If there are too few images, or that file is of another training.
         """
         epochs = check_whole("epochs", epochs, 1)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
@@ -161,13 +160,7 @@ class AD:
         options: dict[str, Any] = {}
         if not isinstance(detector, Dense) and is_whole(detector.random_state):
             options["checkpoint"] = target.with_name(f"{target.name}.unfinished")
-        try:
-            detector.fit(self.images, **options)
-        except OtherTrainingError:
-            unfinished = options["checkpoint"]
-            warn(f"{unfinished.name} is of another training: it is replaced")
-            unfinished.unlink()
-            detector.fit(self.images, **options)
+        detector.fit(self.images, **options)
         save(detector, target)
         print(f"Saved the model as {target}")
 
