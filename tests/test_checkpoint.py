@@ -12,12 +12,9 @@ from PIL import Image
 import skad.network.training
 from skad import PatchAutoencoderDetector
 from skad.cli.main import main
-from skad.network.checkpoint import Checkpoint, OtherTrainingError
-from skad.network.model import new_network
-from skad.network.preparation import Variation
-from skad.network.training import train
+from skad.network.checkpoint import OtherTrainingError
 
-N_STEPS = 6  # two epochs
+N_STEPS = 6  # two epochs of six images, two at a time
 
 
 class Stopped(Exception):
@@ -29,99 +26,6 @@ def clock(monkeypatch):
     """A minute passes whenever a checkpoint looks at the clock."""
     fake = SimpleNamespace(monotonic=count(step=60).__next__)
     monkeypatch.setattr("skad.network.checkpoint.time", fake)
-
-
-def trained(checkpoint=None, stop=None):
-    """Train a network; return its weights, the history and the steps that were made."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(5, 1, 16, 16, generator=generator)
-    network, steps = new_network(1, generator), []
-
-    def progress(i, n, losses):
-        if i == stop:
-            raise Stopped
-        steps.append((i, n))
-
-    history = train(
-        network,
-        lambda indices: images[indices],
-        len(images),
-        epochs=2,
-        epoch_steps=N_STEPS // 2,
-        batch_size=2,
-        learning_rate=0.01,
-        patch_sizes=(4,),
-        variation=Variation(0.1, 0.1, 0.1, 0.1, (2,)),
-        roi=None,
-        generator=generator,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
-    return network.state_dict(), history, steps
-
-
-def open_(path):
-    return Checkpoint(path, {"epochs": 2, "roi": None})
-
-
-@pytest.fixture
-def stopped(clock, tmp_path):
-    """The file of a training that was stopped in its fourth step."""
-    with pytest.raises(Stopped):
-        trained(open_(tmp_path / "c"), stop=4)
-    return tmp_path / "c"
-
-
-def assert_same_end(found, expected):
-    assert found[1] == expected[1]
-    assert all(torch.equal(tensor, expected[0][k]) for k, tensor in found[0].items())
-
-
-def test_it_resumes_to_the_same_end(clock, tmp_path):
-    for stop in (4, 5, 6):
-        with pytest.raises(Stopped):
-            trained(open_(tmp_path / "c"), stop)
-    again = trained(open_(tmp_path / "c"))
-    assert again[2] == [(N_STEPS, N_STEPS)]  # one step was left
-    assert_same_end(again, trained())
-
-
-# --- Damaged and other files ------------------------------------------------------
-
-
-class Hostile:
-    """Would run code where it is unpickled."""
-
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('code was run')",))
-
-
-def test_what_is_no_checkpoint_or_damaged_is_refused(stopped):
-    whole = stopped.read_bytes()
-    flipped = whole[:-1000] + bytes([whole[-1000] ^ 4]) + whole[-999:]
-    for content in (b"", pickle.dumps(Hostile()), whole[:-1000], flipped):
-        stopped.write_bytes(content)
-        with pytest.raises(ValueError, match=r"c is damaged, or no unfinished train"):
-            open_(stopped)
-        assert stopped.read_bytes() == content
-
-
-def full(path, content):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_does_not_end_a_training(clock, tmp_path, monkeypatch):
-    monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
-    with pytest.warns(UserWarning, match="No space left on device; training continues"):
-        assert trained(open_(tmp_path / "c"))[2][-1] == (N_STEPS, N_STEPS)
-
-
-def test_nothing_is_written_within_half_a_minute(tmp_path):
-    trained(open_(tmp_path / "c"))
-    assert not list(tmp_path.iterdir())
-
-
-# --- The detector and the command line --------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -151,36 +55,88 @@ def stop_after(monkeypatch):
 
 
 def detector(**parameters):
-    """Of six training images, two at a time; on a GPU, it is saved less often."""
+    """On the CPU: on a GPU, a training is saved less often."""
     settings = {"epochs": 2, "batch_size": 2, "random_state": 0, "target_fpr": 0.4}
     return PatchAutoencoderDetector(8, device="cpu", **(settings | parameters))
 
 
-def test_fit_resumes_and_deletes_the_file(good, clock, stop_after, tmp_path, capsys):
-    path, options = tmp_path / "c", {"warm_start": True, "verbose": 1}
-    whole = detector(**options).fit(good[:6])
-    again = detector(**options).fit(good[:6])
-    stop_after(4)
+@pytest.fixture
+def stopped(clock, good, stop_after, tmp_path):
+    """The file of a training that was stopped after three steps."""
+    stop_after(3)
     with pytest.raises(Stopped):
-        again.fit(good, checkpoint=path)
-    assert "resuming" not in capsys.readouterr().out
-    made = stop_after(N_STEPS)
-    for other, X, what in (
-        (again, good[::-1].copy(), "hash of images.*delete"),
-        (again, good[1:], "n_images=9; this call has n_images=8"),
-        (detector(), good, "hash of first weights"),
-    ):
-        with pytest.raises(OtherTrainingError, match=f"training with {what}"):
-            other.fit(X, checkpoint=path)
-    assert "resuming" not in capsys.readouterr().out
-    again.set_params(target_fpr=0.35).fit(good, checkpoint=path)
+        detector().fit(good, checkpoint=tmp_path / "c")
+    stop_after(99)
+    return tmp_path / "c"
+
+
+def test_it_resumes_to_the_same_end_and_deletes_the_file(
+    good, clock, stop_after, tmp_path, capsys
+):
+    path, options = tmp_path / "c", {"warm_start": True, "verbose": 1}
+    whole, again = (detector(**options).fit(good[:6]) for _ in "ab")
+    for n_steps in (3, 1):
+        assert "resuming" not in capsys.readouterr().out
+        stop_after(n_steps)
+        with pytest.raises(Stopped):
+            again.fit(good, checkpoint=path)
     assert f"resuming from  {path}" in capsys.readouterr().out
+    made = stop_after(N_STEPS)
+    again.set_params(target_fpr=0.35).fit(good, checkpoint=path)
     assert len(made) == 2
     assert not list(tmp_path.iterdir())
     stop_after(N_STEPS)
     whole.fit(good)
-    assert_same_end(*((d.network_.state_dict(), d.history_) for d in (again, whole)))
+    assert again.history_ == whole.history_
+    expected = whole.network_.state_dict()
+    for name, tensor in again.network_.state_dict().items():
+        assert torch.equal(tensor, expected[name])
     np.testing.assert_array_equal(again.anomaly_map(good), whole.anomaly_map(good))
+
+
+def test_another_training_is_told_from_this_one(good, stopped):
+    before = stopped.read_bytes()
+    warm = detector().fit(good[:6]).set_params(warm_start=True)
+    for other, X, what in (
+        (detector(), good[::-1].copy(), "hash of images=.*delete"),
+        (detector(), good[1:], "n_images=9; this call has n_images=8"),
+        (warm, good, "hash of first weights"),
+    ):
+        with pytest.raises(OtherTrainingError, match=f"training with {what}"):
+            other.fit(X, checkpoint=stopped)
+    assert stopped.read_bytes() == before
+
+
+class Hostile:
+    """Would run code where it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code was run')",))
+
+
+def test_what_is_no_checkpoint_or_damaged_is_refused(good, stopped):
+    whole = stopped.read_bytes()
+    flipped = whole[:-1000] + bytes([whole[-1000] ^ 4]) + whole[-999:]
+    for content in (b"", pickle.dumps(Hostile()), whole[:-1000], flipped):
+        stopped.write_bytes(content)
+        with pytest.raises(ValueError, match=r"c is damaged, or no unfinished train"):
+            detector().fit(good, checkpoint=stopped)
+        assert stopped.read_bytes() == content
+
+
+def full(path, content):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_does_not_end_a_training(good, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
+    with pytest.warns(UserWarning, match="No space left on device; training continues"):
+        detector().fit(good, checkpoint=tmp_path / "c")
+
+
+def test_nothing_is_written_within_half_a_minute(good, tmp_path, monkeypatch):
+    monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
+    detector().fit(good, checkpoint=tmp_path / "c")  # without a warning
 
 
 def test_what_cannot_resume_is_an_error_before_training(good, stop_after, tmp_path):

@@ -9,8 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from image_files import save
-from old_models import forward, random_weights, write_model
-from PIL import Image
+from old_models import write_model
 
 import skad
 from skad import AD
@@ -72,15 +71,6 @@ def test_skads_own_model_comes_first(root):
     skad.save(ad.detector, "Models/model.safetensors")
     assert hasattr(AD("Models/model").detector, "offset_")
     assert not hasattr(AD("Models/model.h5").detector, "offset_")
-
-
-def test_test_img_shows_what_the_old_network_makes_of_an_image(root):
-    path = Path("Dataset/Test/bad.png")
-    pair = AD("Models/model").test_img(path)
-    original = np.array(Image.open(path))
-    unit = original[None, :, :, None] / 255
-    rebuilt = 255 * forward(random_weights((*SIZE, 1)), unit)[0, :, :, 0]
-    np.testing.assert_allclose(pair, np.hstack([original, rebuilt]), atol=0.51)
 
 
 def test_without_good_images_nothing_is_flagged_and_that_is_said(root):

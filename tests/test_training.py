@@ -95,15 +95,6 @@ def test_the_network_ends_as_the_average_of_its_last_steps():
     assert end[counter] == steps[-1][counter]
 
 
-def test_one_image_is_enough():
-    network = new_network()
-    before = weights(network)
-    assert len(run(network, discs(1, size=(16, 16)), n_steps=2, batch_size=2)) == 2
-    after = weights(network)
-    assert not torch.equal(before["down2.0.0.weight"], after["down2.0.0.weight"])
-    assert all(value.isfinite().all() for value in after.values())
-
-
 def test_equal_generators_train_equal_networks_and_nothing_else_changes():
     images = discs()
     before, state = images.clone(), torch.get_rng_state()
@@ -142,19 +133,6 @@ def test_all_images_are_shown_before_any_is_shown_again(n_images, batch_size):
     assert len(set(rest)) == len(rest)
     if n_images > 3:
         assert whole[0] != whole[1]  # in a new order
-
-
-def test_an_order_resumes_where_it_was():
-    def batches(drawn, n_done, rng):
-        order = shuffled(drawn, 5, 2, n_done, 9, rng)
-        return (batch.tolist() for group in order for batch in group)
-
-    whole = list(batches([], 0, generator()))
-    for n in (0, 1, 4, 8):  # of a group that is drawn ahead, some are lost
-        drawn, rng = [], generator()
-        given = batches(drawn, 0, rng)
-        first = [next(given) for _ in range(n)]
-        assert first + list(batches(list(drawn), n, rng)) == whole
 
 
 # --- The optimizer ----------------------------------------------------------------
