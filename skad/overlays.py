@@ -10,14 +10,14 @@ from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import maximum_filter
 
 from skad.common.checks import check_whole, refuse_mask
 from skad.images.decoding import PathLike, read_image
 from skad.images.resizing import Size
 
-__all__ = ["boxes_image", "heat_map_image", "hottest_value", "to_rgb_uint8"]
+__all__ = ["boxes_image", "heat_map_image", "to_rgb_uint8"]
 
 RED = (255, 0, 0)
 VERMILION = (213, 94, 0)  # M. Okabe and K. Ito, Color Universal Design, 2008
@@ -30,25 +30,23 @@ _HEAT = np.array(
     ]
 ).T.astype(np.uint8)  # (256, 3)
 
+_OPACITY = 0.6  # of the heat: the image shows through
 _MOST_PIXELS = 2**25  # of a picture; larger files are drawn at a smaller size
 _LINES_A_SIDE = 400  # widths of a line that fit along the longer side of a picture
 _CAMERA_BITS = (10, 12, 14, 16)  # that cameras store in 16
 
 
-def to_rgb_uint8(
-    image: ArrayLike, *, value_range: tuple[float, float] | None = None
-) -> NDArray[np.uint8]:
+def to_rgb_uint8(image: ArrayLike) -> NDArray[np.uint8]:
     """Convert an image of any number type to RGB from 0 to 255, for viewing.
+
+    The range of uint8 and uint16 is that of the type; of others, 0 to 1 if all values
+    lie in it, else the image's minimum to maximum.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, C)
         Three channels are red, green and blue. For any other number of channels, their
         mean is shown in gray.
-    value_range : (low, high), default=None
-        Values that become black and full brightness, such as (0, 4095) for a 12-bit
-        camera. None: the range of the type for bool, uint8 and uint16; otherwise
-        (0, 1) if all values lie in it, else the image's minimum and maximum.
 
     Returns
     -------
@@ -58,7 +56,7 @@ def to_rgb_uint8(
     Raises
     ------
     ValueError
-        If the image has another shape, a value is not finite, or the range is empty.
+        If the image has another shape, or a value is not finite.
 
     Examples
     --------
@@ -71,22 +69,14 @@ def to_rgb_uint8(
         raise ValueError(f"{rule}; got {pixels.shape}. Of a batch pass images[0].")
     if not np.isfinite(pixels).all():
         raise ValueError("image must hold finite numbers: np.nan_to_num replaces NaN.")
-    low, high = _full_range(pixels) if value_range is None else value_range
-    if not -math.inf < low < high < math.inf:
-        rule = "value_range must be (low, high), finite, low < high"
-        raise ValueError(f"{rule}; got {value_range!r}.")
+    low, high = _full_range(pixels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]  # (H, W, 1)
     elif pixels.shape[2] != 3:
         pixels = pixels.mean(axis=2, keepdims=True)  # (H, W, 1)
-    if pixels.dtype != np.uint8 or (low, high) != (0, 255):
-        unit = pixels.astype(np.result_type(pixels, np.float32))
-        unit -= low
-        unit /= high - low
-        np.clip(unit, 0, 1, out=unit)  # in place: images may be large
-        unit *= 255
-        unit += 0.5
-        pixels = unit.astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        unit = (pixels.astype(np.result_type(pixels, np.float32)) - low) / (high - low)
+        pixels = (255 * unit + 0.5).astype(np.uint8)
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # (H, W, 3)
 
 
@@ -95,12 +85,11 @@ def heat_map_image(
     anomaly_map: ArrayLike,
     threshold: float,
     *,
-    opacity: float = 0.6,
     outline: int = 0,
 ) -> NDArray[np.uint8]:
     """Overlay heat on an image exactly where its anomaly map exceeds the threshold.
 
-    Colours are on one absolute scale, from the threshold to :func:`hottest_value`.
+    Colours are on one absolute scale, from the threshold to twice a positive one.
 
     Parameters
     ----------
@@ -111,8 +100,6 @@ def heat_map_image(
         smoothly: peaks above the threshold stay above it, and none is added.
     threshold : float
         Pixels with larger map values are anomalous.
-    opacity : float, default=0.6
-        Weight of the heat against the image, in [0, 1].
     outline : int, default=0
         Width in pixels of the vermilion line around the heat.
 
@@ -136,8 +123,6 @@ def heat_map_image(
     values = as_map(anomaly_map)
     if not (isinstance(threshold, Real) and threshold > -math.inf):
         raise ValueError(f"threshold must be a number > -inf; got {threshold!r}.")
-    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
-        raise ValueError(f"opacity must be from 0 to 1; got {opacity!r}.")
     check_whole("outline", outline, 0)
     rgb = to_rgb_uint8(image)
     if not values.max() > threshold:
@@ -149,7 +134,7 @@ def heat_map_image(
     scale = 255 / (hottest_value(threshold) - threshold)
     degree = np.clip(scale * (values[part] - threshold), 0, 255).astype(np.uint8)
     heat = Image.fromarray(_HEAT[degree])  # (h, w, 3)
-    blend = Image.blend(Image.fromarray(painted), heat, opacity)
+    blend = Image.blend(Image.fromarray(painted), heat, _OPACITY)
     np.copyto(painted, np.asarray(blend), where=over[:, :, np.newaxis])
     if outline:
         near = maximum_filter(over.view(np.uint8), 2 * outline + 1, mode="constant")
@@ -180,40 +165,19 @@ def boxes_image(
     ------
     ValueError
         If a box is not four numbers or is empty, or `thickness` is below 1.
-
-    Examples
-    --------
-    >>> gray = np.zeros((3, 4), dtype=np.uint8)
-    >>> boxes_image(gray, [(0, 1, 3, 4)], thickness=1)[:, :, 0]
-    array([[  0, 255, 255, 255],
-           [  0, 255,   0, 255],
-           [  0, 255, 255, 255]], dtype=uint8)
     """
     check_whole("thickness", thickness, 1)
-    rgb = to_rgb_uint8(image)
-    for i, box in enumerate(boxes):
-        if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
-            raise ValueError(
-                "A box must be (row_min, col_min, row_max, col_max) with min < max; "
-                f"boxes[{i}] is {tuple(box)}."
-            )
-        inner = _within(box, thickness)
-        kept = rgb[inner].copy()
-        rgb[_within(box, 0)] = RED
-        rgb[inner] = kept
-    return rgb
+    picture = Image.fromarray(to_rgb_uint8(image))
+    draw = ImageDraw.Draw(picture)
+    for row_min, col_min, row_max, col_max in boxes:
+        most = (min(row_max - row_min, col_max - col_min) + 1) // 2  # lines fill it
+        corners = (col_min, row_min, col_max - 1, row_max - 1)
+        draw.rectangle(corners, outline=RED, width=min(thickness, most))
+    return np.array(picture)
 
 
 def hottest_value(threshold: float) -> float:
-    """Return the map value at which the colours of a heat map end.
-
-    That is ``threshold + abs(threshold)``, twice a positive one; 1 for one of 0.
-
-    Examples
-    --------
-    >>> hottest_value(0.25)
-    0.5
-    """
+    """Return the map value at which the colours of a heat map end."""
     return float(threshold + (abs(threshold) or 1.0))
 
 
@@ -240,9 +204,8 @@ def read_picture(path: PathLike, size: Size) -> NDArray[np.uint8]:
     image = read_image(path, (height, width))
     if image.dtype != np.uint16:
         return to_rgb_uint8(image)
-    brightest = int(image.max())
-    white = next(2**n - 1 for n in _CAMERA_BITS if brightest < 2**n)
-    return to_rgb_uint8(image, value_range=(0, white))
+    bits = next(n for n in _CAMERA_BITS if image.max() < 2**n)
+    return to_rgb_uint8((image >> (bits - 8)).astype(np.uint8))
 
 
 def line_width(rgb: NDArray[np.uint8]) -> int:
@@ -287,10 +250,3 @@ def _part_around(region: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
     rows, cols = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
     top, left = max(0, rows[0] - margin), max(0, cols[0] - margin)
     return slice(top, rows[-1] + margin + 1), slice(left, cols[-1] + margin + 1)
-
-
-def _within(box: Sequence[int], margin: int) -> tuple[slice, slice]:
-    """Return the place of a box, less a margin on each side; empty at the least."""
-    top, left = (max(int(edge) + margin, 0) for edge in box[:2])
-    bottom, right = (max(int(edge) - margin, 0) for edge in box[2:])
-    return slice(top, bottom), slice(left, right)

@@ -74,8 +74,6 @@ class ImageFolder:
         The files, in order.
     folder : pathlib.Path or None
         The source, if it is a folder.
-    left_out : list of (pathlib.Path, str)
-        Files that could not be read, with the reasons.
     frame_sizes : list of (height, width)
         Sizes of the files, upright: `inspect` gives regions in these.
     dtype : numpy.dtype
@@ -121,8 +119,7 @@ class ImageFolder:
             self.folder = Path(folder)
         survey = survey_files(paths, *self._options)
         self.paths, self.frame_sizes = survey.paths, survey.sizes
-        self.left_out, self.dtype = survey.left_out, survey.dtype
-        self._image_shape = survey.shape
+        self.dtype, self._image_shape = survey.dtype, survey.shape
         self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
 
     def in_memory(self) -> NDArray[Any]:
@@ -227,10 +224,7 @@ class ImageReader(TransformerMixin, BaseEstimator):
         ).images
 
     def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn: paths in, no fit needed."""
+        """Tell scikit-learn that no fit is needed."""
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
         return tags

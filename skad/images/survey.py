@@ -25,7 +25,6 @@ class Survey(NamedTuple):
     shape: tuple[int, ...]  # of each image
     dtype: np.dtype[Any]  # of each image
     images: NDArray[Any]  # empty unless they are kept
-    left_out: list[tuple[Path, str]]  # the other files, with the reasons
 
 
 def survey_files(
@@ -68,8 +67,7 @@ def survey_files(
         if strict or not good:
             raise ValueError(reasons if good else f"no image can be read; {reasons}")
         warn(f"left out, {reasons}")
-    images = images[: len(good)]
-    return Survey(good, sizes, first.shape, first.dtype, images, left_out)
+    return Survey(good, sizes, first.shape, first.dtype, images[: len(good)])
 
 
 def _describe(image: NDArray[Any]) -> str:
