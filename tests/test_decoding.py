@@ -109,22 +109,6 @@ def test_png_with_a_broken_exif_block_is_read_as_stored(tmp_path):
 # --- Resizing and options -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "colour"), [("u1", True), ("u2", False)])
-def test_shrinking_does_not_alias_and_growing_keeps_constants(tmp_path, dtype, colour):
-    top = np.iinfo(dtype).max
-    board = np.indices((64, 64)).sum(axis=0) % 2 * top
-    board[32:] = top
-    array = np.stack([board] * 3, axis=-1) if colour else board
-    path = save(tmp_path / "a.png", array.astype(dtype))
-    small = read_image(path, image_size=8)
-    assert small.dtype == dtype
-    assert np.abs(small[:3] - top / 2).max() < 0.05 * top  # or 0 or the top
-    assert (small[5:] == top).all()
-    large = read_image(path, image_size=(100, 1))
-    assert large.shape == (100, 1, *array.shape[2:])
-    assert (large[60:] == top).all()
-
-
 def test_options(tmp_path):
     picture = save(tmp_path / "0.png", noise(6, 5))
     assert read_image(picture, image_size=np.int64(9)).shape == (9, 9)

@@ -68,13 +68,12 @@ def damage(data, rng, i):
     if i % 3 == 1:
         where = rng.integers(0, len(data), 4)
         changed[where] ^= (1 << rng.integers(0, 8, 4)).astype(np.uint8)
-    else:
-        where = rng.integers(0, min(len(data), 200), 3)
-        where = len(data) - 1 - where if data[:2] in (b"II", b"MM") else where
-        changed[where] = rng.choice([0, 1, 127, 128, 255], 3)
-    if data.startswith(b"\x89PNG"):  # headers that lie have sound checksums
-        check = zlib.crc32(changed[12:29].tobytes()).to_bytes(4, "big")
-        changed[29:33] = np.frombuffer(check, np.uint8)
+        return changed.tobytes()
+    where = rng.integers(0, min(len(data), 200), 3)
+    where = len(data) - 1 - where if data[:2] in (b"II", b"MM") else where
+    changed[where] = rng.choice([0, 1, 127, 128, 255], 3)
+    if data.startswith(b"\x89PNG"):  # with a sound checksum
+        changed[29:33] = list(zlib.crc32(changed[12:29].tobytes()).to_bytes(4, "big"))
     return changed.tobytes()
 
 

@@ -28,6 +28,15 @@ def test_8_and_16_bits_are_resized_alike():
     assert np.abs(deep / 257 - resize_image(pixels, (10, 12))).max() <= 1
 
 
+def test_shrinking_does_not_alias_and_growing_keeps_constants():
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    board[32:] = 255
+    small = resize_image(board.astype(np.uint8), 8)
+    assert np.abs(small[:3] - 127.5).max() < 13  # or 0 or 255
+    assert (small[5:] == 255).all()
+    assert (resize_image(board.astype(np.uint8), (100, 1))[60:] == 255).all()
+
+
 def test_what_cannot_be_resized_is_told():
     frame = np.ones((4, 4), np.uint8)
     assert not np.shares_memory(resize_image(frame, 4), frame)

@@ -68,7 +68,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
 def _check_single(image: ImageFile.ImageFile, tags: Any) -> None:
     """Refuse a file of several frames or pages, or whose first one is a preview."""
     # Stacks of ImageJ may have one page alone. Further pictures of MPO are previews.
-    is_stack = re.search(r"ImageJ=(.|\n)*images=", str(tags.get(_TEXT, "")))
+    is_stack = re.search(r"ImageJ=(.|\n)*\nimages=(?!1\n)", str(tags.get(_TEXT)))
     is_preview = tags.get(_TYPE, 0) & 1
     has_more = image.format != "MPO" and getattr(image, "is_animated", False)
     if has_more or is_stack or is_preview:
