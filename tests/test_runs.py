@@ -44,8 +44,9 @@ def calls(monkeypatch):
 
 def test_a_run_has_a_process_of_its_own_and_stores_its_detector(root, tmp_path):
     output, models = tmp_path / "results.json", tmp_path / "models"
-    options = {"categories": ["ring"], "seeds": [5], "output": output, "models": models}
-    (result,) = run(root, parameters=QUICK, **options)
+    options = {"categories": ["ring"], "seeds": [5], "parameters": QUICK}
+    options |= {"output": output, "models": models}
+    (result,) = run(root, **options)
     assert (result["category"], result["seed"]) == ("ring", 5)
     assert result["parameters"] == QUICK
     assert result["skad"] == skad.__version__
@@ -53,7 +54,7 @@ def test_a_run_has_a_process_of_its_own_and_stores_its_detector(root, tmp_path):
     detector = skad.load(models / "ring-5.safetensors")
     assert detector.pixel_threshold_ == result["threshold"]
     assert detector.random_state == 5
-    assert run(root, parameters=QUICK, **options) == [result]  # not run again
+    assert run(root, **options) == [result]  # not run again
     # It measures everything, and equal seeds give equal figures.
     again = run_one(root / "ring", 5, QUICK)
     assert set(again) == {*FIGURES, "platform", "cpus"}
@@ -88,18 +89,19 @@ def test_an_error_costs_one_run(root, calls, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(_runs, "in_a_process", fail_once)
     output = tmp_path / "results.json"
-    failed, done = run(root, seeds=[0], output=output, verbose=1)
+    failed, done = run(root, output, seeds=[0], parameters={})
     assert failed["error"] == "ValueError: no good"
     assert "disc, seed 0: error: ValueError: no good\n" in capsys.readouterr().err
     assert json.loads(output.read_text()) == [done]  # so that a rerun tries again
 
 
-def test_chosen_categories_run_once_with_each_seed(root, calls):
-    results = run(root)
+def test_chosen_categories_run_once_with_each_seed(root, calls, tmp_path):
+    options = {"output": tmp_path / "results.json", "parameters": {}}
+    results = run(root, seeds=[0, 1, 2], **options)
     expected = [(name, seed) for name in ("disc", "ring") for seed in (0, 1, 2)]
     assert calls == expected
     assert [(result["category"], result["seed"]) for result in results] == expected
-    run(root, categories=["ring", "ring"], seeds=[4, 4])
+    run(root, categories=["ring", "ring"], seeds=[4, 4], **options)
     assert calls == [*expected, ("ring", 4)]
 
 
@@ -126,26 +128,26 @@ def test_what_is_stored_is_not_run_again(root, calls, tmp_path, monkeypatch):
 def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     output = tmp_path / "results.json"
     options = {"categories": ["disc"], "seeds": [0], "output": output}
-    run(root, **options)
+    run(root, **options, parameters={})
     if change == "version":
         monkeypatch.setattr(_runs, "__version__", "99")
     elif change == "data":
         (root / "disc/train/good/9.png").unlink()
-    run(root, **options, parameters={"epochs": 2} if change == "parameters" else None)
+    run(root, **options, parameters={"epochs": 2} if change == "parameters" else {})
     assert calls == [("disc", 0)] * 2
     assert len(json.loads(output.read_text())) == 2
 
 
 def test_places_and_parameters_are_checked_before_the_first_run(root, calls, tmp_path):
+    output, options = tmp_path / "results.json", {"seeds": [0, 1], "parameters": {}}
     (tmp_path / "models" / "ring-1.safetensors").mkdir(parents=True)
     with pytest.raises(OSError, match=r"ring-1\.safetensors is a folder"):
-        run(root, seeds=[0, 1], models=tmp_path / "models")
-    output = tmp_path / "results.json"
+        run(root, output, **options, models=tmp_path / "models")
     output.write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"does not hold results"):
-        run(root, output=output)
+        run(root, output, **options)
     assert output.read_text() == '{"a": 1}'
     for name, value in (("epochs", 0), ("patch_size", 1), ("image_size", (8, 0))):
         with pytest.raises(ValueError, match=name):
-            run(root, parameters={name: value})
+            run(root, output, **options | {"parameters": {name: value}})
     assert calls == []

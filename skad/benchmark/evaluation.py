@@ -1,33 +1,14 @@
 """Figures of a detector on labelled images: what the demo and the benchmark report."""
 
 import math
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from skad.metrics.localization import ImageArrays, au_pro_score, pixel_auroc_score
 from skad.metrics.scorers import image_auroc_score
-
-
-class Trial(NamedTuple):
-    """Scores of the test images, and how long they and the training took."""
-
-    scores: NDArray[np.float64]  # (n_test,), higher = more normal
-    training_seconds: float
-    images_per_second: float  # by score_samples over the test images
-
-
-def fit_and_score(detector: Any, train: Any, test: Any) -> Trial:
-    """Fit a detector, in place, on good images (n, H, W[, C]), and score others."""
-    start = time.perf_counter()
-    detector.fit(train)
-    fitted = time.perf_counter()
-    scores = detector.score_samples(test)
-    scored = time.perf_counter()
-    return Trial(scores, fitted - start, len(test) / (scored - fitted))
 
 
 def figures_of_images(y: ArrayLike, scores: ArrayLike, offset: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,11 +22,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skad import __version__
-from skad.benchmark.evaluation import (
-    figures_of_images,
-    figures_of_pixels,
-    fit_and_score,
-)
+from skad.benchmark.evaluation import figures_of_images, figures_of_pixels
 from skad.benchmark.mvtec import (
     Category,
     find_categories,
@@ -46,13 +43,12 @@ Result = dict[str, Any]
 
 def run(
     root: PathLike,
+    output: PathLike,
     *,
+    seeds: Sequence[int],
+    parameters: Mapping[str, Any],
     categories: Sequence[str] | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    parameters: Mapping[str, Any] | None = None,
-    output: PathLike | None = None,
     models: PathLike | None = None,
-    verbose: int = 0,
 ) -> list[Result]:
     """Run every category, or those named, with every seed.
 
@@ -65,7 +61,6 @@ def run(
     Returns a dict for each run: what tells runs apart, what `run_one` returns, and the
     SHA-256 of the stored detector; or `error`, which is not stored.
     """
-    parameters = dict(parameters or {})
     for seed in seeds:  # an error that every run would end with
         detector = PatchAutoencoderDetector(**parameters, random_state=seed)
         detector._validate_params()
@@ -74,21 +69,20 @@ def run(
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []
     with ExitStack() as stack:
-        if output is not None:
-            stack.enter_context(locked(make_room_for(output)))
+        stack.enter_context(locked(make_room_for(output)))
         if models is not None:
             for folder, seed in runs:
                 make_room_for(_model_file(models, folder, seed))
             stack.enter_context(locked(models))
-        stored = [] if output is None else _read_results(Path(output))
-        progress = stack.enter_context(bar(runs, unit="run", shown=bool(verbose)))
+        stored = _read_results(Path(output))
+        progress = stack.enter_context(bar(runs, unit="run", shown=True))
         for folder, seed in progress:
             progress.set_postfix_str(f"{folder.name}, seed {seed}")
             model = None if models is None else _model_file(models, folder, seed)
             settings = {
                 "category": folder.name,
                 "seed": seed,
-                "parameters": json.loads(json.dumps(parameters)),
+                "parameters": json.loads(json.dumps(dict(parameters))),
                 "skad": __version__,
                 "data": data_in(folder),
             }
@@ -102,11 +96,11 @@ def run(
                     said = f"{type(error).__name__}: {error}"
                     outcome = {"error": said, "notes": [f"error: {said}"]}
                 result = settings | outcome
-                if output is not None and "error" not in result:
+                if "error" not in result:
                     stored = [r for r in stored if r not in same] + [result]
                     write_atomically(output, json.dumps(stored, indent=1) + "\n")
             results.append(result)
-            for text in result["notes"] if verbose else ():
+            for text in result["notes"]:
                 say(f"{folder.name}, seed {seed}: {text}", above=progress)
     return results
 
@@ -152,20 +146,23 @@ def run_one(
         warnings.simplefilter("default")
         category = load_category(path, parameters.get("image_size"))
         detector = PatchAutoencoderDetector(**parameters, random_state=seed)
-        trial = fit_and_score(detector, category.train, category.test)
-        peak_memory = peak_memory_mb()
+        start = time.perf_counter()
+        detector.fit(category.train)
+        fitted = time.perf_counter()
+        scores = detector.score_samples(category.test)
+        scored, peak_memory = time.perf_counter(), peak_memory_mb()
         maps = detector.anomaly_map(category.test) if category.masks else ()
         figures = {
             "n_train": len(category.train),
             "n_calibration": len(detector.calibration_scores_),
-            **figures_of_images(category.y, trial.scores, detector.offset_),
+            **figures_of_images(category.y, scores, detector.offset_),
             **figures_of_pixels(category.masks, maps),
-            "defects": _detections(category, trial.scores < detector.offset_),
+            "defects": _detections(category, scores < detector.offset_),
             "threshold": float(detector.pixel_threshold_),
             "target_fpr": float(detector.target_fpr),
             "promised_fpr": detector.promised_fpr_,
-            "training_seconds": trial.training_seconds,
-            "images_per_second": trial.images_per_second,
+            "training_seconds": fitted - start,
+            "images_per_second": len(scores) / (scored - fitted),
             "peak_memory_mb": peak_memory,
         }
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))

@@ -15,12 +15,11 @@ def run(args: argparse.Namespace) -> int:
     check_not_read(args.output, filter(is_image_name, args.root.rglob("*")))
     results = runs.run(
         args.root,
+        args.output,
         categories=args.categories,
         seeds=args.seeds,
         parameters=parameters_of(args, "patch_size", "image_size", "epochs", "device"),
-        output=args.output,
         models=args.models,
-        verbose=1,
     )
     print(table(results), end="")
     failed = sum("error" in result for result in results)

@@ -10,10 +10,8 @@ from skimage.segmentation import find_boundaries
 from sklearn.utils import Bunch
 
 from skad.benchmark.evaluation import (
-    Trial,
     figures_of_images,
     figures_of_pixels,
-    fit_and_score,
     rate_in_words,
 )
 from skad.common.files import make_room_for, write_atomically
@@ -42,8 +40,12 @@ class Demo(NamedTuple):
 
     surfaces: Bunch  # as from load_surfaces
     detector: PatchAutoencoderDetector
-    trial: Trial
     results: list[InspectionResult]  # of the test tiles
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Scores of the test tiles, (n,)."""
+        return np.array([result.score for result in self.results])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,11 +57,10 @@ def run(args: argparse.Namespace) -> int:
         detector = PatchAutoencoderDetector(
             epochs=args.epochs, random_state=args.seed, verbose=1
         )
-        trial = fit_and_score(detector, surfaces.train, surfaces.test)
+        detector.fit(surfaces.train)
         # Training tiles overlap: those held out are not new, their threshold too low.
         detector.calibrate(surfaces.calibration)
-        results = detector.inspect(surfaces.test)
-        demo = Demo(surfaces, detector, trial, results)
+        demo = Demo(surfaces, detector, detector.inspect(surfaces.test))
         drawn = io.BytesIO()
         try:
             draw(demo).savefig(drawn, format="png", dpi=150)
@@ -75,9 +76,9 @@ def run(args: argparse.Namespace) -> int:
 
 def report(demo: Demo) -> str:
     """Say how it went, a line for each figure."""
-    surfaces, detector, trial = demo.surfaces, demo.detector, demo.trial
+    surfaces, detector = demo.surfaces, demo.detector
     maps = np.stack([result.anomaly_map for result in demo.results])
-    images = figures_of_images(surfaces.y_test, trial.scores, detector.offset_)
+    images = figures_of_images(surfaces.y_test, demo.scores, detector.offset_)
     pixels = figures_of_pixels(surfaces.masks, maps)
     alarms = rate_in_words(images["false_alarms"], images["n_good"])
     promised = f"{100 * detector.promised_fpr_:.3g} %"
@@ -91,8 +92,6 @@ def report(demo: Demo) -> str:
         "defects found": rate_in_words(images["detections"], images["n_defective"]),
         "false alarms": f"{alarms}; promised: at most {promised} on tiles like "
         "those that set the threshold",
-        "training": f"{trial.training_seconds:.0f} seconds",
-        "scoring": f"{trial.images_per_second:.0f} images a second",
     }
     return "\n".join(f"{name:<14} {text}" for name, text in lines.items())
 
@@ -118,6 +117,6 @@ def draw(demo: Demo) -> Any:
         upper.set_title(kinds[i])
         lower.imshow(heat_map_image(tile, result.anomaly_map, threshold))
         lower.set_title(_VERDICTS[surfaces.y_test[i], result.is_anomaly])
-    scores, offset = demo.trial.scores, demo.detector.offset_
-    ScoreDisplay.from_predictions(surfaces.y_test, scores, offset, ax=below.subplots())
+    display = ScoreDisplay(demo.scores, surfaces.y_test, demo.detector.offset_)
+    display.plot(below.subplots())
     return figure
