@@ -47,20 +47,17 @@ class Result(NamedTuple):
 class AD:
     """Anomaly detector with the calls of the old script.
 
-    A name makes a new model; the path of a stored model loads it. Images keep their 8
-    or 16 bits per channel. Colour models read gray files as colour.
-
     Parameters
     ----------
     model_name : str or path, default="AD1"
-        ``"AD0"``: 200 x 200 pixels, colour; ``"AD1"``: 200 x 200, gray; ``"AD2"``:
-        256 x 256, gray. Or the path of a model of skad or of the old script's two
-        files, with or without suffix. Another name warns and is AD1; another path is
-        an error.
+        A new model: ``"AD0"`` of 200 x 200 pixels in colour, ``"AD1"`` 200 x 200 gray,
+        ``"AD2"`` 256 x 256 gray; another name warns and is AD1. Or the path of a stored
+        model, of skad or of the old script, with or without suffix.
     train_path : path, default="Dataset/"
-        Good images, for `train` without `load_data`. May be missing until then.
+        Good images, for `train` without `load_data`.
     gray_scale : bool, default=True
-        Read images as gray. True leaves it to the name (AD0 is in colour).
+        Read images as gray. True leaves it to the name. Colour models read gray files
+        as colour.
     save_path : path, default="Models/"
         The folder where `train` saves the model, as "model.safetensors".
     img_size : (height, width), default=(200, 200)
@@ -117,13 +114,10 @@ class AD:
         They also set the threshold of a model of the old script, which has none: use
         other images than it was trained on.
 
-        Parameters
-        ----------
-        path : path, default=None
-            A folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png`` and ``*.bmp`` in
-            any case, not recursively; or one file. None means `train_path`. A warning
-            names files that cannot be read; if none can, that is an error, and so is a
-            mixture of 8 and 16 bits.
+        `path` is a folder, searched for ``*.jpg``, ``*.jpeg``, ``*.png`` and ``*.bmp``
+        in any case, not recursively; or one file; None means `train_path`. A warning
+        names files that cannot be read. No image, or a mixture of 8 and 16 bits, is an
+        error.
         """
         path = self.train_path if path is None else path
         options = self.img_size, self._channels
@@ -136,20 +130,13 @@ class AD:
     def train(self, epochs: int = 75) -> None:
         """Train on the loaded images, set the threshold, and save the model.
 
-        A trained model goes on training. Run the same call again to resume after a stop
-        (not with an old model): "model.safetensors.unfinished" keeps the state.
+        `epochs` are passes over the images, at least 1. A trained model goes on
+        training. Run the same call again to resume after a stop (not with an old
+        model): "model.safetensors.unfinished" keeps the state.
 
-        Parameters
-        ----------
-        epochs : int, default=75
-            Passes over the images, at least 1.
-
-        Raises
-        ------
-        OSError
-            If `train_path` is needed and missing, or `save_path` cannot be written to.
-        ValueError
-            If there are too few images, or that file is of another training.
+        Raises an OSError if `train_path` is needed and missing, or `save_path` cannot
+        be written to; a ValueError if there are too few images, or that file is of
+        another training.
         """
         epochs = check_whole("epochs", epochs, 1)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
@@ -167,12 +154,8 @@ class AD:
     def test_img(self, path_to_img: PathLike) -> Pixels:
         """Show an image file beside its reconstruction, where there is a screen.
 
-        If both look alike, training is on the right track.
-
-        Returns
-        -------
-        pair : ndarray of shape (height, 2 * width) or (height, 2 * width, 3)
-            The image left, its reconstruction right: uint8 or uint16, like the file.
+        If both look alike, training is on the right track. Returns both, the image
+        left: (height, 2 * width) or (height, 2 * width, 3), uint8 or uint16.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = read_frame(path_to_img, self.img_size, self._channels).image
