@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-STRIDE = 16  # the encoder halves the resolution four times
 FEATURE_STRIDES = (2, 4, 8, 16)  # resolutions of the features that `encode` returns
+STRIDE = FEATURE_STRIDES[-1]
 MAP_STRIDE = 2  # resolution of the anomaly logits, in input pixels
 _FIRST_LOGIT = -3.0  # few pixels are anomalous
 _WIDTHS = (24, 32, 64, 96)  # channels of the encoder at strides 2, 4, 8 and 16

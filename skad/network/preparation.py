@@ -15,7 +15,6 @@ from skad.network.random import bernoulli, normal, randint
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _ROUNDING = 1e-12  # of the mean: images that vary less are constant
 _SCALED = (np.uint8, np.uint16)  # by what the type can hold
-_AXES = (2, 3)  # of images (n, C, H, W), along which they may be flipped
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
 _NOISE_WINDOWS = (3, 15)  # pixels: near a pixel, and around it
 _LEAST_NOISE = 0.02  # of images without noise
@@ -173,7 +172,7 @@ def measure_variation(
         )
         noises.append((near - around).abs().median())
         shading.append(shades(x))
-        flipped = [preparation.flipped(x, axis) for axis in _AXES]
+        flipped = [preparation.flipped(x, axis) for axis in (2, 3)]
         descriptors.append(torch.stack([_describe(view) for view in (x, *flipped)]))
     flips, roi = _good_flips(descriptors), preparation.roi
     if roi is not None:
@@ -209,7 +208,7 @@ def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
         return ()
     usual = torch.cdist(plain, plain)[other].quantile(_FLIP_QUANTILE)
     apart = (torch.cdist(images, plain)[other].median() for images in flipped)
-    return tuple(a for a, far in zip(_AXES, apart, strict=True) if far <= usual)
+    return tuple(a for a, far in zip((2, 3), apart, strict=True) if far <= usual)
 
 
 def augment(images: Tensor, variation: Variation, rng: torch.Generator) -> Tensor:

@@ -39,15 +39,14 @@ _GRID = 32  # cells along each side of an image, for the foreground weight
 _VISIBLE_LEVEL = 4.0  # noise levels: a change of so much is plain to see
 _FAINT = 0.05  # opacity below which nothing is visible
 
-# What an anomaly shows, and how often a blob and a line show it.
-_FOREIGN = 0  # a rotated and scaled part of another image
-_MOVED = 1  # a slightly rotated part of this image, from nearby
-_BENT = 2  # what is here, slightly rotated and shifted
-_PLAIN = 3  # one colour that occurs somewhere: a hole
-_SHADED = 4  # what is here, in another colour
-_FILLED = 5  # an extrapolation of what lies around: something is missing
-_BLOB_SHARES = (3.0, 2.0, 2.0, 2.0, 3.0, 3.0)
-_LINE_SHARES = (0.0, 0.0, 0.0, 1.0, 3.0, 0.0)
+_SHARES = {  # what an anomaly shows, and how often a blob and a line show it
+    "foreign": (3.0, 0.0),  # a rotated and scaled part of another image
+    "moved": (2.0, 0.0),  # a slightly rotated part of this image, from nearby
+    "bent": (2.0, 0.0),  # what is here, slightly rotated and shifted
+    "plain": (2.0, 1.0),  # one colour that occurs somewhere: a hole
+    "shaded": (3.0, 3.0),  # what is here, in another colour
+    "filled": (3.0, 0.0),  # an extrapolation of what lies around: something is missing
+}
 _EXTRA_SHARE = 0.3  # of all, that change colour, too; and of those that get noise
 
 _FLATNESS = (0.25, 1.0)  # of blobs: width / length
@@ -202,10 +201,10 @@ def _paste(
     rng: Generator,
 ) -> None:
     """Paste an anomaly into every window of `changed` and `visibility` (pixels, …)."""
-    shapes, shares = (_lines, _LINE_SHARES) if are_lines else (_blobs, _BLOB_SHARES)
+    shapes = _lines if are_lines else _blobs
     opacity = shapes(windows.size, windows.offsets, rng)[:, None]  # m, 1, h, w
     own = _gather(images, windows.pixels)  # m, C, h, w
-    content = _content(images, own, opacity, windows, shares, rng)
+    content = _content(images, own, opacity, windows, are_lines, rng)
     # Small blobs stand out as points and lines by their length: they count for more.
     size = windows.size
     gain = torch.full_like(size, 2) if are_lines else (5 / size).clamp(min=1)
@@ -276,21 +275,24 @@ def _content(
     own: Tensor,
     opacity: Tensor,
     windows: _Windows,
-    shares: tuple[float, ...],
+    are_lines: bool,
     rng: Generator,
 ) -> Tensor:
     """Return what the anomalies show: (m, C, h, w)."""
     m, size = len(own), windows.size
-    weights = torch.tensor(shares, device=rng.device)
-    kind = torch.multinomial(weights, m, replacement=True, generator=rng)
+    shares = torch.tensor([s[are_lines] for s in _SHARES.values()], device=rng.device)
+    kind = torch.multinomial(shares, m, replacement=True, generator=rng)
+    shows = {name: kind == i for i, name in enumerate(_SHARES)}
     shown = own.clone(memory_format=torch.channels_last)
-    cut = torch.where(kind <= _BENT)[0]
-    shown[cut] = _cut(images, _Windows(*(t[cut] for t in windows)), kind[cut], rng)
-    filled = torch.where(kind == _FILLED)[0]
+    cut = torch.where(shows["foreign"] | shows["moved"] | shows["bent"])[0]
+    foreign, moved = shows["foreign"][cut], shows["moved"][cut]
+    of_cut = _Windows(*(t[cut] for t in windows))
+    shown[cut] = _cut(images, of_cut, foreign, moved, rng)
+    filled = torch.where(shows["filled"])[0]
     shown[filled] = _fill(own[filled], opacity[filled], size[filled])
-    plain, pixels = torch.where(kind == _PLAIN)[0], _pixelwise(images)
+    plain, pixels = torch.where(shows["plain"])[0], _pixelwise(images)
     shown[plain] = pixels[randint(len(plain), len(pixels), rng)][:, :, None, None]
-    recoloured = torch.where((kind == _SHADED) | bernoulli(m, _EXTRA_SHARE, rng))[0]
+    recoloured = torch.where(shows["shaded"] | bernoulli(m, _EXTRA_SHARE, rng))[0]
     k, c = len(recoloured), own.shape[1]
     gain = 2.0 ** (_GAIN * normal(k, 1, 1, 1, rng=rng))
     light = _BRIGHTNESS * normal(k, 1, 1, 1, rng=rng)
@@ -305,13 +307,14 @@ def _content(
     return shown
 
 
-def _cut(images: Tensor, windows: _Windows, kind: Tensor, rng: Generator) -> Tensor:
+def _cut(
+    images: Tensor, windows: _Windows, foreign: Tensor, moved: Tensor, rng: Generator
+) -> Tensor:
     """Cut parts (m, C, h, w) out of images and warp them, slightly if of this image."""
     n, _, height, width = images.shape
     m, h, w = windows.pixels.shape
-    foreign = kind == _FOREIGN
     donor = torch.where(foreign, randint(m, n, rng), windows.image)
-    nearby = (normal(2, m, rng=rng) * windows.size * (kind == _MOVED)).long()
+    nearby = (normal(2, m, rng=rng) * windows.size * moved).long()
     top = torch.where(foreign, randint(m, height - h + 1, rng), windows.top)
     left = torch.where(foreign, randint(m, width - w + 1, rng), windows.left)
     top, left = top + nearby[0], left + nearby[1]
