@@ -66,18 +66,15 @@ def test_any_name_of_a_pair_finds_both(tmp_path):
         assert find_pair(str(stem.with_name(name))) == pair
 
 
-def test_nothing_there_is_no_pair(tmp_path):
-    for name in ("model", "model.json", "model.h5", "model.keras", "x.weights.h5"):
+def test_nothing_there_is_no_pair_and_a_half_alone_names_the_other(stem, tmp_path):
+    stem.with_suffix(".h5").unlink()
+    with pytest.raises(ValueError, match=r"model\.h5 is missing"):
+        find_pair(stem)
+    stem.with_suffix(".json").unlink()
+    for name in ("model", "model.json", "model.h5"):
         assert find_pair(tmp_path / name) is None
     with pytest.raises(FileNotFoundError, match=r"looked for its .*\.json and \.h5"):
         read_network(tmp_path / "model")
-
-
-def test_a_half_alone_names_the_other(stem):
-    stem.with_suffix(".h5").unlink()
-    for name in ("model", "model.json", "model.h5"):
-        with pytest.raises(ValueError, match=r"model\.h5 is missing"):
-            find_pair(stem.with_name(name))
 
 
 # --- Other networks, and damage ---------------------------------------------------

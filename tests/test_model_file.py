@@ -144,18 +144,6 @@ def test_a_dense_detector_comes_back_without_the_path_of_its_model(old_model, pa
     assert loaded.history_[0]["loss"] < detector.history_[0]["loss"]
 
 
-def test_a_network_without_a_threshold_comes_back_so(old_model, path):
-    detector = DenseAutoencoderDetector(old_model).read_model()
-    save(detector, path)
-    loaded, X = load(path), draw(SHAPE[:2])
-    np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
-    with pytest.raises(NotFittedError, match="no threshold yet"):
-        loaded.predict(X)
-    loaded.set_params(target_fpr=0.3).calibrate(X)
-    save(loaded, path)
-    assert load(path).offset_ == loaded.offset_
-
-
 def test_provenance_is_told_and_comes_back(path, tmp_path):
     for i, image in enumerate(draw((16, 16))):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
