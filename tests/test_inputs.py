@@ -16,11 +16,10 @@ SIZE = (20, 24)
 
 
 class Lazy:
-    """A sequence of images read on access, into one array; notes what was read."""
+    """A sequence of images read on access, into one array."""
 
     def __init__(self, items):
         self.items = items
-        self.read = []
         self.frame = np.empty_like(items[0]) if isinstance(items, np.ndarray) else None
 
     def __len__(self):
@@ -28,7 +27,6 @@ class Lazy:
 
     def __getitem__(self, i):
         assert type(i) is int
-        self.read.append(i)
         if self.frame is None:
             return self.items[i]
         self.frame[:] = self.items[i]
@@ -144,7 +142,6 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
     ("fitted", "X", "words"),
     [
         (GRAY, draw(2, 24, 20), "have; got shape (24, 20)"),
-        (GRAY, draw(2, *SIZE, 3), "convert channels"),
         (
             GRAY,
             draw(2, *SIZE, dtype=int),
@@ -152,7 +149,6 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
         ),
         (FLOAT, draw(2, *SIZE), "number type float"),
         (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
-        (COLOUR, draw(2, 3, *SIZE), "channels last"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),
     ],
 )
@@ -195,12 +191,6 @@ def test_arrays_lists_and_sequences_are_one(container):
 def test_lists_of_numbers_are_images_too():
     rows = [[0.5] * 60, [1] * 60]  # whole numbers among fractions
     assert read_all(rows, (20, 3)).shape == (2, 20, 3, 1)
-
-
-def test_integers_are_scaled_by_their_type(gray):
-    X = draw(4, *SIZE)
-    wide = gray.score_samples(X.astype(np.uint16) * 257)  # 255 * 257 = 65535
-    np.testing.assert_allclose(wide, gray.score_samples(X), rtol=1e-4)
 
 
 def test_rows_are_flattened_images():
@@ -268,14 +258,12 @@ def test_an_error_comes_in_its_place_and_ends_the_thread():
     unused.close()
 
 
-def test_folders_train_and_score_as_arrays_do(gray, tmp_path):
+def test_folders_are_scored_as_arrays_are(gray, tmp_path):
     X = draw(4, *SIZE)
     for i, image in enumerate(X):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     folder = ImageFolder(tmp_path)
-    detector = fit(folder)
-    assert detector.history_ == gray.history_
-    np.testing.assert_array_equal(detector.anomaly_map(folder), gray.anomaly_map(X))
+    np.testing.assert_array_equal(gray.anomaly_map(folder), gray.anomaly_map(X))
     (tmp_path / "3.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no such image file: .*3\.png"):
-        detector.predict(folder)
+        gray.predict(folder)

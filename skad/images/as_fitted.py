@@ -16,7 +16,7 @@ class AsFitted:
 
     def __init__(self, detector: Any) -> None:
         shape = tuple(detector.image_shape_in_)
-        if not is_shape_of_files(shape):
+        if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
             raise ValueError(
                 f"the model was fitted on images of shape {shape}, but files are gray "
                 "(height, width) or colour (height, width, 3); pass arrays in Python "
@@ -42,8 +42,3 @@ def folder_as_fitted(detector: Any, files: Iterable[Path]) -> ImageFolder:
     if reader.channels == 3:
         return _ColourFolder(files, image_size=reader.size)
     return ImageFolder(files, image_size=reader.size, gray=True)
-
-
-def is_shape_of_files(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape come from files: gray, or in three colours."""
-    return len(shape) > 1 and shape[2:] in ((), (1,), (3,))

@@ -112,11 +112,8 @@ class ImageFolder:
         self.gray = bool(gray)
         self._options = (self.image_size, 1 if gray else self._channels)
         paths = find_images(source, recursive=recursive)
-        self.folder: Path | None = None
-        if isinstance(source, str | os.PathLike) and os.path.isdir(
-            folder := os.path.expanduser(source)
-        ):
-            self.folder = Path(folder)
+        one = isinstance(source, str | os.PathLike) and Path(source).expanduser()
+        self.folder = one if one and one.is_dir() else None
         survey = survey_files(paths, *self._options)
         self.paths, self.frame_sizes = survey.paths, survey.sizes
         self.dtype, self._image_shape = survey.dtype, survey.shape
@@ -137,15 +134,7 @@ class ImageFolder:
 
     def __getitem__(self, key: Any) -> Any:
         """Return an image for an int; for a slice, int array or bool mask a folder."""
-        try:
-            places = np.arange(len(self))[key]
-            if places.ndim > 1:
-                raise IndexError(f"got {key!r}")
-        except IndexError as error:
-            raise IndexError(
-                f"an ImageFolder of {len(self)} images is indexed by an int, a slice, "
-                f"a list of ints or a bool mask of that length: {error}"
-            ) from None
+        places = np.arange(len(self))[key]
         if places.ndim == 0:
             return read_frame(self.paths[places], *self._options).image
         subset = copy.copy(self)
