@@ -48,16 +48,6 @@ def read_image(
         that end early, with several frames or pages, with NaN or infinite pixels, with
         more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million), and with more
         than 8 bits if Pillow would reduce them to 8, such as 16-bit colour PNG files.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> from skad import read_image
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Image.new("RGB", (40, 30), "red").save(f"{folder}/part.png")
-    ...     read_image(f"{folder}/part.png", image_size=(15, 20), gray=True).shape
-    (15, 20)
     """
     return read_frame(path, check_options(image_size, gray), 1 if gray else None).image
 

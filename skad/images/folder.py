@@ -166,16 +166,6 @@ class ImageReader(TransformerMixin, BaseEstimator):
     image_size : int or (height, width), default=None
     gray : bool, default=False
         As in `read_image`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> from skad import ImageReader
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Image.new("RGB", (40, 30)).save(f"{folder}/part.png")
-    ...     ImageReader(image_size=16).fit_transform([f"{folder}/part.png"]).shape
-    (1, 16, 16, 3)
     """
 
     def __init__(

@@ -65,7 +65,7 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
 
 
 def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Resize (H, W) or (H, W, C) by a triangle filter that widens as it shrinks."""
+    """Resize (H, W[, C]) by a triangle filter that widens; floats become float32."""
     if array.shape[:2] == size:
         return array
     if array.dtype == np.uint8 and array.shape[2:] in ((), (3,)):
@@ -74,9 +74,7 @@ def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
         planes = map(np.ascontiguousarray, np.moveaxis(array, -1, 0))
         return np.stack([resize(p, size) for p in planes], axis=-1)  # (H, W, C)
     resized = _resize_plane(array.astype(np.float32), size)
-    if array.dtype.kind == "f":
-        return resized.astype(array.dtype)
-    return np.clip(np.rint(resized), 0, np.iinfo(array.dtype).max).astype(array.dtype)
+    return resized if array.dtype.kind == "f" else np.rint(resized).astype(array.dtype)
 
 
 def _resize_plane(plane: NDArray[Any], size: Size) -> NDArray[Any]:

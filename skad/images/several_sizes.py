@@ -56,12 +56,8 @@ def as_resized_images(X: Any, size: Size, fitted: Format | None = None) -> Image
 
 
 def _resized(image: np.ndarray, size: Size) -> np.ndarray:
-    if image.ndim not in (2, 3) or not image.size:
-        return image  # is refused where it is compared with others
-    if is_scaled(image.dtype):
-        return resize(image, size)
-    floats = resize(image.astype(np.float32), size)
-    return floats if image.dtype.kind == "f" else np.rint(floats).astype(image.dtype)
+    is_image = image.ndim in (2, 3) and image.size  # others are refused as unlike
+    return resize(image, size) if is_image else image
 
 
 def maps_in_given_sizes(
