@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 from skad.cli import command_demo
-from skad.cli.command_demo import Demo, draw, report
+from skad.cli.command_demo import draw, report
 from skad.cli.main import main
 from skad.detectors.inspection import judge
 
@@ -30,7 +30,7 @@ def demo():
     surfaces = Bunch(train=test[:3], calibration=test[:2], test=test, y_test=y)
     surfaces |= {"masks": masks, "kinds": np.array(KINDS)}
     results = [judge(one, -0.5, [-0.5] * 30) for one in maps]
-    return Demo(surfaces, detector, results)
+    return surfaces, detector, results
 
 
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
@@ -45,7 +45,7 @@ def test_demo_draws_writes_and_tells(tmp_path, capsys, monkeypatch):
 
 
 def test_the_report_gives_rates_with_counts_and_intervals(demo):
-    said = report(demo)
+    said = report(*demo)
     assert "3 good tiles to learn from, 2 for the threshold, 6 to test" in said
     assert "defects found  2 of 3 = 66.7 % (95 % interval " in said
     assert "false alarms   0 of 3 = 0.0 % " in said
@@ -54,7 +54,7 @@ def test_the_report_gives_rates_with_counts_and_intervals(demo):
 
 def test_the_picture_shows_good_tiles_and_one_of_each_defect(demo):
     pytest.importorskip("matplotlib")
-    *tiles, scores = draw(demo).axes
+    *tiles, scores = draw(*demo).axes
     titles = ["good", "good", "hole", "scratch", "passed", "passed", "missed", "found"]
     assert [ax.get_title() for ax in tiles] == titles
     shown = np.array([ax.images[0].get_array() for ax in tiles])  # 8, H, W, 3

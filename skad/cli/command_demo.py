@@ -2,8 +2,8 @@
 
 import argparse
 import io
-import sys
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from skimage.segmentation import find_boundaries
@@ -16,6 +16,7 @@ from skad.benchmark.evaluation import (
 )
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
+from skad.common.warnings import warn
 from skad.datasets import load_surfaces
 from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
@@ -26,7 +27,7 @@ _SURFACE = "brick"  # of scikit-image
 _N_TRAIN = 80
 _N_CALIBRATION = 40  # enough to promise 5 % of false alarms
 _N_GOOD_SHOWN = 2
-_SKY_BLUE = (86, 180, 233)  # the truth, as in AnomalyMapDisplay
+_SKY_BLUE = (86, 180, 233)  # the truth: M. Okabe and K. Ito, 2008
 _VERDICTS = {  # by label and answer
     (1, False): "passed",
     (1, True): "false alarm",
@@ -34,18 +35,7 @@ _VERDICTS = {  # by label and answer
     (-1, True): "found",
 }
 
-
-class Demo(NamedTuple):
-    """What the demo computed, before anything is said or drawn."""
-
-    surfaces: Bunch  # as from load_surfaces
-    detector: PatchAutoencoderDetector
-    results: list[InspectionResult]  # of the test tiles
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Scores of the test tiles, (n,)."""
-        return np.array([result.score for result in self.results])
+Results = Sequence[InspectionResult]  # of the test tiles
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,25 +50,27 @@ def run(args: argparse.Namespace) -> int:
         detector.fit(surfaces.train)
         # Training tiles overlap: those held out are not new, their threshold too low.
         detector.calibrate(surfaces.calibration)
-        demo = Demo(surfaces, detector, detector.inspect(surfaces.test))
+        results = detector.inspect(surfaces.test)
         drawn = io.BytesIO()
         try:
-            draw(demo).savefig(drawn, format="png", dpi=150)
-            write_atomically(picture, drawn.getvalue())
+            draw(surfaces, detector, results).savefig(drawn, format="png", dpi=150)
         except ImportError:
-            wanted = "no picture without matplotlib: pip install matplotlib"
-            print(f"skad: warning: {wanted}", file=sys.stderr)
-    print(report(demo))  # when all is written: who reads this may not wait
+            warn("no picture without matplotlib: pip install matplotlib")
+        else:
+            write_atomically(picture, drawn.getvalue())
+    print(report(surfaces, detector, results))  # when all is written
     if drawn.getvalue():
         print(f"picture        {picture}")
     return 0
 
 
-def report(demo: Demo) -> str:
+def report(surfaces: Bunch, detector: Any, results: Results) -> str:
     """Say how it went, a line for each figure."""
-    surfaces, detector = demo.surfaces, demo.detector
-    maps = np.stack([result.anomaly_map for result in demo.results])
-    images = figures_of_images(surfaces.y_test, demo.scores, detector.offset_)
+    maps, scores = (
+        np.stack([getattr(result, name) for result in results])
+        for name in ("anomaly_map", "score")
+    )
+    images = figures_of_images(surfaces.y_test, scores, detector.offset_)
     pixels = figures_of_pixels(surfaces.masks, maps)
     alarms = rate_in_words(images["false_alarms"], images["n_good"])
     promised = f"{100 * detector.promised_fpr_:.3g} %"
@@ -96,27 +88,27 @@ def report(demo: Demo) -> str:
     return "\n".join(f"{name:<14} {text}" for name, text in lines.items())
 
 
-def draw(demo: Demo) -> Any:
+def draw(surfaces: Bunch, detector: Any, results: Results) -> Any:
     """Draw some test tiles with the truth and with heat, and the scores below them."""
     from matplotlib.figure import Figure
 
-    surfaces, threshold = demo.surfaces, float(demo.detector.pixel_threshold_)
     kinds = list(surfaces.kinds)
     good = [i for i, kind in enumerate(kinds) if kind == "good"][:_N_GOOD_SHOWN]
     chosen = good + [kinds.index(kind) for kind in sorted(set(kinds) - {"good"})]
     figure = Figure(figsize=(2 * len(chosen), 8), layout="constrained")
     figures: Any = figure.subfigures(2, height_ratios=(5, 3))
-    above, below = figures
     no_ticks: dict[str, Any] = {"xticks": [], "yticks": []}
-    axes = above.subplots(2, len(chosen), squeeze=False, subplot_kw=no_ticks)
+    axes = figures[0].subplots(2, len(chosen), squeeze=False, subplot_kw=no_ticks)
     for i, (upper, lower) in zip(chosen, axes.T, strict=True):
-        tile, result = surfaces.test[i], demo.results[i]
+        tile, result = surfaces.test[i], results[i]
         truth = to_rgb_uint8(tile)
         truth[find_boundaries(surfaces.masks[i], mode="outer")] = _SKY_BLUE
         upper.imshow(truth)
         upper.set_title(kinds[i])
+        threshold = float(detector.pixel_threshold_)
         lower.imshow(heat_map_image(tile, result.anomaly_map, threshold))
         lower.set_title(_VERDICTS[surfaces.y_test[i], result.is_anomaly])
-    display = ScoreDisplay(demo.scores, surfaces.y_test, demo.detector.offset_)
-    display.plot(below.subplots())
+    scores = [result.score for result in results]
+    display = ScoreDisplay(scores, surfaces.y_test, detector.offset_)
+    display.plot(figures[1].subplots())
     return figure
