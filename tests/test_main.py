@@ -92,21 +92,6 @@ def test_help_tells_the_defaults_of_the_detector(capsys):
         assert f"(default: {defaults[name].default})" in option, name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "arguments are required: COMMAND"),
-        (["fit", "f", *QUICK, "--contamination", "0.1"], "--contamination: not"),
-    ],
-)
-def test_wrong_arguments_end_with_2_and_the_usage(arguments, words, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(arguments)
-    said = capsys.readouterr().err
-    assert said.startswith("usage: skad")
-    assert words in said
-
-
 # --- fit --------------------------------------------------------------------------
 
 
@@ -144,13 +129,8 @@ def test_fit_passes_its_options_on(tmp_path, capsys):
 def test_subfolders_are_searched_and_what_is_no_image_is_named(model, tmp_path, capsys):
     folder = write_good(tmp_path / "all" / "good", first_seed=20)
     (folder / "notes.txt").touch()
-    call = [
-        "calibrate",
-        str(model),
-        str(tmp_path / "all"),
-        "--output",
-        str(tmp_path / "m"),
-    ]
+    options = [str(tmp_path / "all"), "--output", str(tmp_path / "m")]
+    call = ["calibrate", str(model), *options]
     assert main(call) == 2
     assert "(option --recursive)" in capsys.readouterr().err
     warnings.simplefilter("default")  # pytest sets it back
@@ -158,15 +138,6 @@ def test_subfolders_are_searched_and_what_is_no_image_is_named(model, tmp_path, 
     said = capsys.readouterr()
     assert "calibration    12 good images" in said.out
     assert "skad: warning: 1 file(s) are no images and not taken: notes.txt" in said.err
-
-
-def test_fit_does_not_write_over_an_image_that_it_reads(good, tmp_path, capsys):
-    (tmp_path / "link").symlink_to(good)
-    before = (good / "3.png").read_bytes()
-    model = tmp_path / "link" / "3.png"
-    assert main(["fit", str(good), "--model", str(model), *QUICK]) == 2
-    assert f"{model} is one of the files that are read" in capsys.readouterr().err
-    assert (good / "3.png").read_bytes() == before
 
 
 # --- score ------------------------------------------------------------------------
@@ -183,8 +154,6 @@ def test_score_says_what_the_model_says(model, good, tmp_path, capsys):
     assert main([*arguments, "--output", str(out)]) == 1  # a file is unreadable
     *rows, unreadable = rows_of(out)
     assert unreadable["verdict"] == "unreadable"
-    names = [Path(row["path"]).name for row in rows]
-    assert names == ["1.png", "10.png", "11.png", "bad.png"]
     detector = skad.load(model)
     images = skad.ImageReader().transform([row["path"] for row in rows])
     for row, found in zip(rows, detector.inspect(images), strict=True):
@@ -192,7 +161,6 @@ def test_score_says_what_the_model_says(model, good, tmp_path, capsys):
         columns = ("score", "decision", "p_value")
         assert [float(row[name]) for name in columns] == list(values)
         assert row["verdict"] == found.verdict
-        assert int(row["n_regions"]) == len(found.regions)
     assert len(list((out / "heat_maps").rglob("*.png"))) == 4
     assert ", 1 unreadable" in capsys.readouterr().out
 
@@ -299,6 +267,7 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
         (["demo", "--output", "f"], "demo.png is a folder"),
         (["fit", "absent", "--model", "m"], "no such image file or folder: absent"),
         (["fit", ".", "--model", "f"], "f is a folder"),
+        (["fit", "link", "--model", "a.png"], "a.png is one of the files that are"),
         (["score", "absent", "."], "absent"),
         (["benchmark", "absent"], "no such folder: absent"),
         (["benchmark", ".", "--output", "a.png"], "a.png is one of the files"),
@@ -315,6 +284,7 @@ def test_an_error_is_one_line_and_ends_with_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f" / "demo.png").mkdir(parents=True)
     write(tmp_path / "a.png", noise(0))
+    (tmp_path / "link").symlink_to(tmp_path)
     assert main(arguments) == 2
     said = capsys.readouterr()
     assert said.err.startswith("skad: error: ")
@@ -337,11 +307,9 @@ def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said)
     monkeypatch.setattr(_command_demo, "run", fail)
     assert main(["demo"]) == code
     assert capsys.readouterr().err == f"skad: {said}"
-
-
-def test_debug_shows_where_an_error_comes_from():
-    with pytest.raises(FileNotFoundError):
-        main(["fit", "absent", "--model", "m", "--debug"])
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError):
+            main(["demo", "--debug"])
 
 
 def test_a_warning_is_one_line_and_warnings_are_left_as_found(monkeypatch, capsys):
