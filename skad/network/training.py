@@ -38,7 +38,8 @@ _ADAM_RATE = 0.3  # of Muon's learning rate
 _RISE = 0.1  # of the steps, up to the peak of the learning rate
 _AVERAGED_PART = 10  # the network ends as the average of the last tenth of the steps …
 _MOST_AVERAGED = 100.0  # … but of so many at the most
-_PIXELS_ON_GPU = 2**24  # augmented at once: a GPU waits for many small calls
+_BATCHES_ON_GPU = 4  # augmented at once: a GPU waits for many small calls …
+_PIXELS_AT_ONCE = 256 * 256 * 256  # … but no more than fit into memory
 
 Losses = dict[str, float]
 Progress = Callable[[int, int, Losses], None]  # step, number of steps, losses
@@ -257,13 +258,13 @@ def diverged(learning_rate: float) -> ValueError:
 
 
 def _together(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Join batches on a GPU, up to a number of pixels."""
-    most = 0 if device.type == "cpu" else _PIXELS_ON_GPU
+    """Join a few batches into one on a GPU: fewer of large images, and at the end."""
+    most = 1 if device.type == "cpu" else _BATCHES_ON_GPU
     several: list[Tensor] = []
     for batch in batches:
         several.append(batch)
-        if (len(several) + 1) * batch[:, 0].numel() > most:
-            yield torch.cat(several)
+        if len(several) >= min(most, _PIXELS_AT_ONCE // batch[:, 0].numel()):
+            yield torch.cat(several) if len(several) > 1 else batch
             several = []
     if several:
         yield torch.cat(several)
