@@ -151,7 +151,7 @@ WRONG = {  # by the file and the field
     "patch format.image_shape": [*NO_SIZES, [16, 16], [16, 16, 2**31 - 1], [8, 32, 1]],
     "patch format.kind": [None, "complex", ["float"]],
     "patch provenance": [None, []],
-    "patch history": [None, {}],
+    "patch history": [None, {}, [1], [{}], [{"loss": ""}]],
     "patch parameters": [None, [], {}],
     "patch parameters.memory": ["/cache"],
     "patch parameters.epochs": [None, 0, 1.5, "1", [1], {}, float("nan"), 10**400],

@@ -62,6 +62,10 @@ def _parameter(value: Any) -> bool:
     return fits(value, (None, bool, str, _number, sides))
 
 
+def _epoch(value: Any) -> bool:
+    return isinstance(value, dict) and fits(value.get("loss"), (_number, float))
+
+
 _FIELDS: dict[str, Any] = {
     "skad_version": str,
     "format": {
@@ -71,7 +75,7 @@ _FIELDS: dict[str, Any] = {
         "any_size": bool,
     },
     "feature_names": (None, lambda v: isinstance(v, list) and fits(v, len(v) * [str])),
-    "history": list,  # told, and not used
+    "history": lambda v: isinstance(v, list) and all(map(_epoch, v)),
     "provenance": dict,
     "offset": (None, _number),  # None: there is no threshold yet
     "mean_map": (None, _number),
