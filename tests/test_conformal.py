@@ -137,22 +137,16 @@ def test_what_cannot_set_a_threshold_is_refused():
 
 
 def test_a_promise_in_words():
-    def promise(m=7, rate=np.nan, contamination="auto", **labelled):
+    def promise(m=7, rate=np.nan):
         return promise_in_words(
             SimpleNamespace(
                 promised_fpr_=rate,
                 calibration_scores_=-np.arange(float(m)),
                 offset_=2.0 - m,
-                contamination=contamination,
-                **labelled,
             )
         )
 
     words = "at most 12.5 % of good images are flagged"
     assert promise(19, 0.125) == words
     assert promise(7, 0.125) == f"{words}; 7 good images can promise no less"
-    flags = "set the threshold; it flags 1 of 7 good images"
-    share = f"none: contamination, a share of the images, {flags}"
-    assert promise(contamination=0.1) == share
-    assert promise(labelled_threshold_=...) == f"none: labels {flags}"
-    assert promise().startswith("none: the threshold was set by hand; it flags 1 of 7")
+    assert promise().startswith("none, as target_fpr did not set it; it flags 1 of 7")

@@ -121,7 +121,7 @@ def test_fit_passes_its_options_on(tmp_path, capsys):
     assert detector.batch_size == 5
     assert detector.random_state == 3
     assert detector.roi[:6].all() and not detector.roi[6:].any()
-    assert "none: contamination, a share of the images" in capsys.readouterr().out
+    assert "none, as target_fpr did not set it" in capsys.readouterr().out
     assert main(["info", str(path)]) == 0
     assert "images         12 x 16, integer, with a roi\n" in capsys.readouterr().out
 
@@ -179,7 +179,7 @@ def test_score_moves_the_threshold_and_says_what_holds(model, good, tmp_path, ca
     assert main([*arguments, str(out), *options]) == 0
     said = capsys.readouterr().out
     assert "0 good, 12 anomalous" in said
-    assert "none: the threshold was set by hand; it flags " in said
+    assert "none, as target_fpr did not set it; it flags " in said
     assert rows_of(out)[0]["decision"] == rows_of(out)[0]["score"]
 
 
@@ -215,7 +215,7 @@ def test_calibrate_tells_anomalous_images_best_from_good_ones(model, tmp_path, c
     assert "detected       3 of 3 = 100.0 %" in said.out
     assert "false alarms   0 of 12 = " in said.out
     assert skad.load(new).labelled_threshold_.metric == "f1"
-    assert "none: labels set the threshold" in said.out
+    assert "none, as target_fpr did not set it" in said.out
 
 
 def test_info_says_what_a_model_is(model, good, tmp_path, capsys):

@@ -38,12 +38,11 @@ def whole_numbers(value: Any, *, alone: int = 0) -> tuple[int, ...]:
     return tuple(map(int, value)) if all(map(is_whole, value)) else ()
 
 
-def check_size(name: str, value: Any, *, square: bool = True) -> tuple[int, int]:
-    """Return (height, width) in pixels; with `square`, an int is both."""
-    sides = whole_numbers(value, alone=2 if square else 0)
+def check_size(name: str, value: Any) -> tuple[int, int]:
+    """Return (height, width) in pixels; an int is both."""
+    sides = whole_numbers(value, alone=2)
     if len(sides) != 2 or min(sides) < 1 or sides[0] * sides[1] > MAX_PIXELS:
-        rule = "an int or (height, width)" if square else "(height, width)"
-        rule += f", from 1 to {MAX_PIXELS} whole pixels in all"
+        rule = f"an int or (height, width), from 1 to {MAX_PIXELS} whole pixels in all"
         raise ValueError(f"{name} must be {rule}; got {value!r}.")
     return sides[0], sides[1]
 

@@ -11,7 +11,6 @@ from skad.common.warnings import warn
 
 _LABELS = {"1", "-1", "1.0", "-1.0"}  # as text, since True == 1
 MISSING = {"nan", "None", "<NA>"}  # NaN, None and pandas.NA, as text
-_MAX_SHOWN = 50  # characters
 
 
 def check_labels(y: Any, n: int, name: str = "y") -> NDArray[np.int_]:
@@ -55,8 +54,7 @@ def places_of_good(y: Any, n: int) -> NDArray[np.intp]:
 
 def not_labels(y: Any, name: str = "y") -> str:
     """Say what labels have to be, where `are_labels` is False."""
-    found = ", ".join(sorted(set(map(str, _distinct(y, name)))))
-    found = found if len(found) <= _MAX_SHOWN else f"{found[:_MAX_SHOWN]} ..."
+    found = ", ".join(sorted(set(map(str, _distinct(y, name))))[:9])
     return (
         f"{name} must hold the labels +1 (good) and -1 (anomalous), one an image; got "
         f"[{found}]. Pass {name} = np.where(bad, -1, 1), where bad is True for "

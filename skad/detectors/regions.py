@@ -35,8 +35,8 @@ class Region(NamedTuple):
         >>> region.scaled((256, 256), (1024, 512))
         Region(bbox=(40, 40, 48, 50), area=64, peak=3.0, centroid=(43.5, 44.5))
         """
-        old = check_size("from_size", from_size, square=False)
-        new = check_size("to_size", to_size, square=False)
+        old = check_size("from_size", from_size)
+        new = check_size("to_size", to_size)
         box = self.bbox
         if not (0 <= box[0] < box[2] <= old[0] and 0 <= box[1] < box[3] <= old[1]):
             raise ValueError(

@@ -94,7 +94,7 @@ class AD:
         patch_sizes(patch_size)  # for its errors
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
-        self.img_size = check_size("img_size", img_size, square=False)
+        self.img_size = check_size("img_size", img_size)
         self.images: Pixels | None = None
         name = os.fspath(model_name)
         stored = None if name in _PRESETS else files.stored_model(name, _PRESETS)

@@ -68,14 +68,8 @@ def promise_in_words(detector: Any) -> str:
         words = f"at most {100 * rate:.3g} % of good images are flagged"
         is_least = math.isclose(rate, 1 / (len(scores) + 1))
         return f"{words}; {n_images} can promise no less" if is_least else words
-    if hasattr(detector, "labelled_threshold_"):
-        reason = "labels set the threshold"
-    elif detector.contamination != "auto":
-        reason = "contamination, a share of the images, set the threshold"
-    else:
-        reason = "the threshold was set by hand"
     flagged = sum(1 for score in scores if score < detector.offset_)
-    return f"none: {reason}; it flags {flagged} of {n_images}"
+    return f"none, as target_fpr did not set it; it flags {flagged} of {n_images}"
 
 
 def _good_images(m: int) -> str:
