@@ -16,19 +16,17 @@ from skad.images import read_image
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
 def test_lossless_file_gives_its_pixels(tmp_path, shape):
-    array = noise(*shape)
-    for suffix in ("png", "bmp", "TIFF"):
-        read = read_image(save(tmp_path / f"a.{suffix}", array))
+    for suffix in ("png", "bmp", "TIFF", "ppm"):
+        read = read_image(save(tmp_path / f"a.{suffix}", noise(*shape)))
         assert read.dtype == np.uint8
-        assert_array_equal(read, array)
+        assert_array_equal(read, noise(*shape))
 
 
-@pytest.mark.parametrize("suffix", ["webp", "gif", "ppm", "jfif"])
+@pytest.mark.parametrize("suffix", ["webp", "gif", "jfif"])
 def test_other_formats_are_read_by_their_contents(tmp_path, suffix):
     needs(suffix)
-    options = {"quality": 100} if suffix in ("jfif", "webp") else {}
     array = np.asarray(photo().quantize(64).convert("RGB"))  # as GIF needs it
-    save(tmp_path / f"a.{suffix}", array, **options).rename(tmp_path / "a.png")
+    save(tmp_path / f"a.{suffix}", array, quality=95).rename(tmp_path / "a.png")
     read = read_image(str(tmp_path / "a.png"))
     assert np.abs(read.astype(int) - array).mean() <= 5
 

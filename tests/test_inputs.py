@@ -141,12 +141,8 @@ ROWS = Format((480,), (*SIZE, 1), "integer")
 @pytest.mark.parametrize(
     ("fitted", "X", "words"),
     [
-        (GRAY, draw(2, 24, 20), "have; got shape (24, 20)"),
-        (
-            GRAY,
-            draw(2, *SIZE, dtype=int),
-            "number type integer",
-        ),
+        (GRAY, draw(2, 24, 20), "the fit or image 0 have; got shape (24, 20)"),
+        (GRAY, draw(2, *SIZE, dtype=int), "number type integer"),
         (FLOAT, draw(2, *SIZE), "number type float"),
         (COLOUR, draw(20, 24, 3), "Pass X[None] for one image"),
         (ROWS, draw(2, 24), "X has 24 features, but skad is expecting 480 features"),
