@@ -130,7 +130,7 @@ def full(path, content):
 
 def test_a_full_disk_does_not_end_a_training(good, clock, tmp_path, monkeypatch):
     monkeypatch.setattr("skad.network.checkpoint.write_atomically", full)
-    with pytest.warns(UserWarning, match="No space left on device; training continues"):
+    with pytest.warns(UserWarning, match="No space left on device: training continues"):
         detector().fit(good, checkpoint=tmp_path / "c")
 
 

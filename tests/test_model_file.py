@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_old_file(fitted, path, monkeypatch):
 
     path.write_bytes(b"old")
     monkeypatch.setattr("os.fsync", fail)
-    words = rf"No space left on device; the detector is not stored.*{path.name}"
+    words = rf"No space left on device; it is not written.*{path.name}"
     with pytest.raises(OSError, match=words):
         save(fitted, path)
     assert path.read_bytes() == b"old"

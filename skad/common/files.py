@@ -34,6 +34,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         with suppress(OSError):  # it is new, or there are no permissions
             shutil.copymode(path, part)
         part.replace(path)
+    except OSError as error:  # which names the part, or nothing
+        reason = f"{error.strerror}; it is not written"
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -91,12 +91,8 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     except ValueError as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
     header["checksum"] = checksum(header, arrays)
-    path = make_room_for(path)
-    try:
-        write_atomically(path, to_bytes(arrays, {"skad": json.dumps(header)}))
-    except OSError as error:
-        reason = f"{error.strerror or error}; the detector is not stored"
-        raise OSError(error.errno, reason, str(path)) from error
+    content = to_bytes(arrays, {"skad": json.dumps(header)})
+    write_atomically(make_room_for(path), content)
 
 
 @limit_threads()

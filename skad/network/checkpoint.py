@@ -69,10 +69,7 @@ class Checkpoint:
         try:
             write_atomically(self.path, _MAGIC + sha256(content).digest() + content)
         except OSError as error:  # training is worth more
-            warn(
-                f"the unfinished training could not be written to {self.path}: "
-                f"{error.strerror or error}; training continues"
-            )
+            warn(f"{error}: training continues, and cannot be resumed from there")
         self._written = time.monotonic()
 
     def _find(self) -> dict[str, Any]:
