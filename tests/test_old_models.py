@@ -113,44 +113,23 @@ def test_training_goes_on_from_the_old_weights_and_saves_as_skad_does(root):
     assert AD("New/model").predict("Dataset/Test") == ad.predict("Dataset/Test")
 
 
-# --- skad convert -----------------------------------------------------------------
+# --- The command line -------------------------------------------------------------
 
 
-def test_convert_sets_the_threshold_from_good_images(root, capsys):
-    options = ["--good", "Dataset/Good", "--target-fpr", "0.1"]
-    assert main(["convert", "Models/model", "--output", "new/m.st", *options]) == 0
-    said = capsys.readouterr().out
-    assert "promise        at most 10 % of good images are flagged" in said
-    detector = skad.load("new/m.st")
-    scores = detector.score_samples(skad.read_images("Dataset/Good"))
-    assert detector.offset_ == np.sort(scores)[3]  # floor(0.1 * 41) = 4
-    assert f"threshold      {detector.pixel_threshold_:.6g}" in said
-    assert main(["score", "new/m.st", "Dataset/Test", "--output", "scores"]) == 0
-    assert "2 good, 1 anomalous" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("default:the model has no threshold")
-def test_convert_without_good_images_says_what_is_missing(root, capsys):
-    assert main(["convert", "Colour/model.h5", "--output", "m.safetensors"]) == 0
-    said = capsys.readouterr()
-    assert "no threshold" in said.err
-    assert "--good FOLDER" in said.err
-    assert said.out == "model          m.safetensors\n"
+def test_good_images_set_the_threshold_of_a_stored_network(root, capsys):
+    old = skad.DenseAutoencoderDetector("Models/model").read_model()
+    skad.save(old, "m.safetensors")
     assert main(["info", "m.safetensors"]) == 0
-    assert "learned        fitted_at='20" in capsys.readouterr().out
+    assert "threshold      none yet" in capsys.readouterr().out
     assert main(["score", "m.safetensors", "Dataset/Test"]) == 2
     assert "no threshold yet, and so no verdicts" in capsys.readouterr().err
     assert not Path("skad-scores").exists()
-
-
-def test_convert_overwrites_nothing_that_it_reads(root, capsys):
-    before = Path("Models/model.json").read_bytes()
-    call = ["convert", "Models/model.h5", "--output", "Models/model.json"]
-    assert main(call) == 2
-    assert "one of the files that are read" in capsys.readouterr().err
-    assert Path("Models/model.json").read_bytes() == before
-    assert main(["convert", "none", "--output", "m"]) == 2
-    assert "looked for its two files, .json and .h5" in capsys.readouterr().err
+    call = ["calibrate", "m.safetensors", "Dataset/Good", "--target-fpr", "0.1"]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert "promise        at most 10 % of good images are flagged" in said
+    assert main(["score", "m.safetensors", "Dataset/Test"]) == 0
+    assert "2 good, 1 anomalous" in capsys.readouterr().out
 
 
 # --- The page in the docs ---------------------------------------------------------

@@ -98,13 +98,6 @@ _CALIBRATE = [
     ("--cost-miss", "of a missed defect, with --metric cost (default: 1)", _NUMBER),
     ("--cost-false-alarm", "of a false alarm (default: 1)", _NUMBER),
 ]
-_CONVERT = [
-    ("model", "model.json, model.h5, or their common name, Models/model", _MODEL_FILE),
-    ("--output", "for the model, as model.safetensors", _NEEDED),
-    ("--good", "of good images, new to the model, for the threshold", _FOLDER),
-    _RECURSIVE,
-    _TARGET_FPR,
-]
 _BENCHMARK = [
     ("root", f"folder of categories, each with {_LAYOUT}", _ROOT),
     ("--categories", "only these (default: all)", _NAMES),
@@ -145,12 +138,6 @@ _COMMANDS: dict[str, tuple[str, list, dict[str, Any]]] = {
         {},
     ),
     "info": ("Describe a model, its parameters and its threshold.", [_MODEL], {}),
-    "convert": (
-        "Take over a model of the old script. Good images set the threshold; without "
-        "them there are no verdicts until skad calibrate sets one. Needs h5py.",
-        _CONVERT,
-        {"target_fpr": 0.05},
-    ),
     "benchmark": (
         "Measure on data sets in the layout of MVTec AD. Each category runs with each "
         "seed. The exit code is 1 if a run failed. Needs pandas and tabulate.",

@@ -130,7 +130,7 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
             f"{error}. Files of joblib are read by joblib.load, models of the old "
-            "script by skad convert; otherwise fit and save the detector again."
+            "script by AD; otherwise fit and save the detector again."
         ) from error
     if is_of_other_scores(header):
         warn(WARNING)
