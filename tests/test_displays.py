@@ -18,7 +18,6 @@ class FakeDetector:
 
     pixel_threshold_ = 0.5
     offset_ = -0.5
-    image_shape_in_ = (20, 30)
 
     def anomaly_map(self, X):
         return np.asarray(X).astype(np.float32) / 255

@@ -268,7 +268,6 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
         (["fit", "absent", "--model", "m"], "no such image file or folder: absent"),
         (["fit", ".", "--model", "f"], "f is a folder"),
         (["fit", "link", "--model", "a.png"], "a.png is one of the files that are"),
-        (["score", "absent", "."], "absent"),
         (["benchmark", "absent"], "no such folder: absent"),
         (["benchmark", ".", "--output", "a.png"], "a.png is one of the files"),
         (["benchmark", ".", "--seeds", "-1"], "'random_state' parameter"),

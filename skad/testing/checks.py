@@ -29,22 +29,13 @@ _assert_close = partial(npt.assert_allclose, rtol=1e-6, atol=1e-6)
 def check_image_detector(estimator):
     """Check over images what scikit-learn's own checks check over rows.
 
-    Parameters
-    ----------
-    estimator : outlier detector, an instance
-        With `fit`, `predict`, `score_samples`, `decision_function` and `offset_`;
-        `anomaly_map` and `predict_mask` are checked if present. It is copied, never
-        fitted. If `random_state` is None, the copies have 0.
+    `estimator` is an outlier detector, an instance, with `fit`, `predict`,
+    `score_samples`, `decision_function` and `offset_`; `anomaly_map`, `predict_mask`
+    and `device` are checked if present. It is copied, never fitted; if `random_state`
+    is None, the copies have 0.
 
-    Returns
-    -------
-    names : list of str
-        The checks, all passed.
-
-    Raises
-    ------
-    AssertionError
-        Names each check that failed, and tells why.
+    Returns the names of the checks. Raises an AssertionError that names each check that
+    failed, and tells why.
 
     Examples
     --------
