@@ -184,9 +184,10 @@ def test_arrays_lists_and_sequences_are_one(container):
         np.testing.assert_array_equal(found, X[..., None])
 
 
-def test_lists_of_numbers_are_images_too():
-    rows = [[0.5] * 60, [1] * 60]  # whole numbers among fractions
-    assert read_all(rows, (20, 3)).shape == (2, 20, 3, 1)
+def test_rows_may_be_lists_of_numbers_of_one_kind():
+    assert read_all([[0.5] * 60, [1.0] * 60], (20, 3)).shape == (2, 20, 3, 1)
+    with pytest.raises(ValueError, match=r"image 1 of X must have .* float64"):
+        read_all([[0.5] * 60, [1] * 60], (20, 3))
 
 
 def test_rows_are_flattened_images():

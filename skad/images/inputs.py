@@ -48,16 +48,15 @@ class Images:
     @property
     def is_lazy(self) -> bool:
         """Tell whether images are read on access, which may take long."""
-        return not isinstance(self.source, np.ndarray)
+        return not isinstance(self.source, np.ndarray | list | tuple)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at these places, (k, H, W, C), C-contiguous and native."""
         places = indices if self.places is None else self.places[indices]
-        if self.is_lazy:
-            # Copies: the next image may come in the same array.
-            batch = np.stack([self._read(int(i)).copy() for i in places])
-        else:
+        if isinstance(self.source, np.ndarray):
             batch = self.source[places]
+        else:
+            batch = np.stack([self._read(int(i)) for i in places])
         batch = batch.astype(batch.dtype.newbyteorder("="), order="C", copy=False)
         batch = batch.reshape(-1, *self.format.image_shape)  # k, H, W, C
         if self.measure is not None:
@@ -74,7 +73,10 @@ class Images:
         _check_alike(image, f"image {i} of X", self.format, self.dtype)
         if image.dtype.kind == "f":
             check_finite(image[None], first=i)
-        return image.reshape(self.format.image_shape)
+        # A copy: the next image of a lazy sequence may come in the same array.
+        return np.array(
+            image.reshape(self.format.image_shape), copy=self.is_lazy or None
+        )
 
 
 def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
@@ -142,15 +144,8 @@ def _stack(X: Any) -> Any:
     first = as_image(X[0], 0)
     if first.ndim == 0:
         return X
-    format = format_of(first.shape, first.dtype, None)
-    images = []
-    for i, item in enumerate(X):
-        image = as_image(item, i)
-        is_plain = isinstance(item, list | tuple)  # of numbers: 1 may stand beside 0.5
-        dtype = image.dtype if is_plain else first.dtype
-        _check_alike(image, f"image {i} of X", format, dtype)
-        images.append(image.reshape(first.shape))
-    return np.stack(images)
+    images = Images(X, format_of(first.shape, first.dtype, None), first.dtype)
+    return images.take(np.arange(len(X))).reshape(len(X), *first.shape)
 
 
 def as_image(item: Any, i: int) -> np.ndarray:
