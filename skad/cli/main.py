@@ -24,23 +24,11 @@ _OTHER_NAMES = {"random_state": "seed"}  # of options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command of the command line.
+    """Run a command with the arguments `argv`, or those of the program.
 
-    Parameters
-    ----------
-    argv : sequence of str, default=None
-        The arguments; None takes those of the program.
-
-    Returns
-    -------
-    code : int
-        0; 1 if files or runs failed; 2 for an error that ends the command; 130 if it
-        was stopped from the keyboard.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, and with 143 on SIGTERM.
+    Returns 0; 1 if files or runs failed; 2 for an error that ends the command; 130 if
+    it was stopped from the keyboard. Raises SystemExit with 2 for wrong arguments, and
+    with 143 on SIGTERM.
     """
     args = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _exit)

@@ -191,14 +191,11 @@ class AD:
             Higher = fewer anomalies. The threshold is ``m + thresh / 0.8 * (t - m)``,
             t the calibrated one and m the mean map value of held-out good images.
         hardcore : bool, default=False
-            False draws heat on exactly what exceeds the threshold, and a line around
-            it. True boxes every patch of `patch_size` that has such a pixel.
+            Box every patch of `patch_size` with a pixel that exceeds the threshold,
+            instead of drawing heat on exactly these pixels.
 
-        Returns
-        -------
-        results : list of Result
-            (path, is_anomaly, score, regions) of each image, sorted by name. A warning
-            names files that cannot be read; if none can, that is an error.
+        Returns a list of (path, is_anomaly, score, regions), sorted by name. A warning
+        names files that cannot be read; if none can, that is an error.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         side = check_whole("patch_size", patch_size, 0) or int(np.max(self.patch_size))
