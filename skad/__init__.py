@@ -14,7 +14,6 @@ _MODULE_OF = {
     "InspectionResult": "detectors.inspection",
     "PatchAutoencoderDetector": "detectors.patch",
     "Region": "detectors.regions",
-    "ScoreDisplay": "displays",
     "load": "model_io.model_file",
     "read_image": "images.decoding",
     "read_images": "images.folder",

@@ -1,6 +1,6 @@
-"""Displays as in scikit-learn: computed arrays in, a plot out.
+"""A display as in scikit-learn: computed arrays in, a plot out.
 
-Imports `common`, `metrics` and `overlays`; loads matplotlib only to draw.
+Imports `overlays`; loads matplotlib only to draw.
 """
 
 import math
@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.common.checks import check_whole
-from skad.metrics.scorers import check_labels_and_scores
 from skad.overlays import as_map, hottest_value, to_rgb_uint8
 
-__all__ = ["AnomalyMapDisplay", "ScoreDisplay"]
+__all__ = ["AnomalyMapDisplay"]
 
-# Colours that colour-blind people tell apart: M. Okabe and K. Ito, 2008.
-_BLUE, _VERMILION = "#0072B2", "#D55E00"
+_VERMILION = "#D55E00"  # colour-blind people tell it apart: M. Okabe, K. Ito, 2008
 
 
 class AnomalyMapDisplay:
@@ -77,7 +74,7 @@ class AnomalyMapDisplay:
         differ, or the map or the threshold is not finite; ImportError without
         matplotlib.
         """
-        plt = _pyplot("AnomalyMapDisplay")
+        plt = _pyplot()
         threshold = _finite("threshold", self.threshold)
         rgb, values = to_rgb_uint8(self.image), as_map(self.anomaly_map)
         if values.shape != rgb.shape[:2]:
@@ -115,96 +112,13 @@ class AnomalyMapDisplay:
         self.threshold_line_ = bar.axhline(threshold, color=_VERMILION, linewidth=3)
 
 
-class ScoreDisplay:
-    """Histograms of the scores of good and anomalous images, with the threshold.
-
-    The axis shows minus the score: higher = more anomalous. The threshold lies between
-    two bars, so exactly the flagged images are to the right of it.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        Scores, higher = more normal.
-    y : array-like of shape (n,)
-        Labels: +1 good, -1 anomalous; one of them may be missing.
-    offset : float
-        Images with lower scores are flagged.
-
-    Attributes
-    ----------
-    figure_, ax_ : matplotlib Figure and Axes
-    good_, anomalous_ : matplotlib BarContainer
-    threshold_line_ : matplotlib Line2D
-
-    Examples
-    --------
-    >>> display = ScoreDisplay([-0.1, -0.2, -0.9], [1, 1, -1], offset=-0.5)
-    >>> [int(bar.get_height()) for bar in display.plot(bins=2).anomalous_]
-    [1, 0, 0]
-    """
-
-    def __init__(self, scores: ArrayLike, y: ArrayLike, offset: float):
-        self.scores = scores
-        self.y = y
-        self.offset = offset
-
-    @classmethod
-    def from_estimator(
-        cls, detector, X, y: ArrayLike, *, ax=None, bins=30
-    ) -> "ScoreDisplay":
-        """Compute the scores of labelled images and draw them.
-
-        The detector has `score_samples(X)` and `offset_`; the options are those of
-        :class:`ScoreDisplay` and :meth:`plot`.
-        """
-        scores = detector.score_samples(X)
-        return cls(scores, y, detector.offset_).plot(ax, bins=bins)
-
-    @classmethod
-    def from_predictions(
-        cls, y: ArrayLike, scores: ArrayLike, offset: float, *, ax=None, bins=30
-    ) -> "ScoreDisplay":
-        """Draw computed scores, as :class:`ScoreDisplay` and :meth:`plot` take them."""
-        return cls(scores, y, offset).plot(ax, bins=bins)
-
-    def plot(self, ax=None, *, bins=30) -> "ScoreDisplay":
-        """Draw the two histograms and the threshold; return self.
-
-        `ax` are the Axes to draw on; None creates a figure. `bins` is about the number
-        of bars that span the scores. Raises ValueError if labels are not +1 and -1,
-        lengths differ or a number is not finite; ImportError without matplotlib.
-        """
-        plt = _pyplot("ScoreDisplay")
-        y, scores = check_labels_and_scores(self.y, self.scores)
-        offset = _finite("offset", self.offset)
-        edges = _edges(scores, offset, check_whole("bins", bins, 1))
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
-
-        def bars(label: int, name: str, **style: Any) -> Any:
-            # Not ax.hist: a score at the threshold counts as good.
-            counts = np.histogram(scores[y == label], edges)[0]
-            style |= {"alpha": 0.65, "edgecolor": "white", "align": "edge"}
-            name = f"{name} ({counts.sum()})"
-            return ax.bar(-edges[1:], counts, np.diff(edges), label=name, **style)
-
-        self.good_ = bars(1, "good", color=_BLUE)
-        self.anomalous_ = bars(-1, "anomalous", color=_VERMILION, hatch="//")
-        self.threshold_line_ = ax.axvline(-offset, ls="--", c="k", label="threshold")
-        ax.set(xlabel="anomaly score (higher = worse)", ylabel="images")
-        ax.locator_params(axis="y", integer=True)
-        ax.legend()
-        self.ax_ = ax
-        self.figure_: Any = ax.figure
-        return self
-
-
-def _pyplot(feature: str) -> Any:
+def _pyplot() -> Any:
     try:
         return import_module("matplotlib.pyplot")
     except ImportError as error:
-        message = f"{feature} needs matplotlib. Install it: pip install matplotlib."
-        raise ImportError(message) from error
+        raise ImportError(
+            "AnomalyMapDisplay needs matplotlib. Install it: pip install matplotlib."
+        ) from error
 
 
 def _finite(name: str, value: Any) -> float:
@@ -219,14 +133,3 @@ def _outline(axes: Any, region: NDArray) -> Any:
     style = {"colors": _VERMILION, "linewidths": 1.5}
     frame = (-1, width, -1, height)  # the centres of the outermost pixels
     return axes.contour(np.pad(region, 1), levels=[0.5], extent=frame, **style)
-
-
-def _edges(scores: NDArray, offset: float, bins: int) -> NDArray[np.float64]:
-    """Return evenly spaced edges that span the scores, one of them at the offset."""
-    width = (np.ptp(scores) or 1.0) / bins
-    first = np.floor((scores.min() - offset) / width)
-    last = np.floor((scores.max() - offset) / width) + 1
-    edges = offset + width * np.arange(first, last + 1)
-    edges[0] = min(edges[0], scores.min())  # rounding must not lose the extremes
-    edges[-1] = max(edges[-1], scores.max())
-    return edges

@@ -70,7 +70,6 @@ _FIT = [
     ],
     _DEVICE,
     _SEED,
-    ("--restart", "delete an unfinished training and start over", _FLAG),
 ]
 _SCORE = [
     _MODEL,

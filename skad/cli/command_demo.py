@@ -20,7 +20,6 @@ from skad.common.warnings import warn
 from skad.datasets import load_surfaces
 from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
-from skad.displays import ScoreDisplay
 from skad.overlays import heat_map_image, to_rgb_uint8
 
 _SURFACE = "brick"  # of scikit-image
@@ -89,16 +88,15 @@ def report(surfaces: Bunch, detector: Any, results: Results) -> str:
 
 
 def draw(surfaces: Bunch, detector: Any, results: Results) -> Any:
-    """Draw some test tiles with the truth and with heat, and the scores below them."""
+    """Draw some test tiles with the truth and, below them, with heat."""
     from matplotlib.figure import Figure
 
     kinds = list(surfaces.kinds)
     good = [i for i, kind in enumerate(kinds) if kind == "good"][:_N_GOOD_SHOWN]
     chosen = good + [kinds.index(kind) for kind in sorted(set(kinds) - {"good"})]
-    figure = Figure(figsize=(2 * len(chosen), 8), layout="constrained")
-    figures: Any = figure.subfigures(2, height_ratios=(5, 3))
+    figure = Figure(figsize=(2 * len(chosen), 5), layout="constrained")
     no_ticks: dict[str, Any] = {"xticks": [], "yticks": []}
-    axes = figures[0].subplots(2, len(chosen), squeeze=False, subplot_kw=no_ticks)
+    axes = figure.subplots(2, len(chosen), squeeze=False, subplot_kw=no_ticks)
     for i, (upper, lower) in zip(chosen, axes.T, strict=True):
         tile, result = surfaces.test[i], results[i]
         truth = to_rgb_uint8(tile)
@@ -108,7 +106,4 @@ def draw(surfaces: Bunch, detector: Any, results: Results) -> Any:
         threshold = float(detector.pixel_threshold_)
         lower.imshow(heat_map_image(tile, result.anomaly_map, threshold))
         lower.set_title(_VERDICTS[surfaces.y_test[i], result.is_anomaly])
-    scores = [result.score for result in results]
-    display = ScoreDisplay(scores, surfaces.y_test, detector.offset_)
-    display.plot(figures[1].subplots())
     return figure

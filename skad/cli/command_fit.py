@@ -39,8 +39,6 @@ def run(args: argparse.Namespace) -> int:
             verbose=1,
         )
         print(f"learning from {len(images)} images in {args.folder}")
-        if args.restart:
-            checkpoint.path.unlink(missing_ok=True)
         n_bytes = math.prod(images.shape) * images.dtype.itemsize
         X: Any = images if n_bytes > _BYTES_IN_MEMORY else images.in_memory()
         detector.fit(X, checkpoint=checkpoint)

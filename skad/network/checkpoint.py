@@ -19,10 +19,6 @@ _SECONDS = 30.0  # from one write to the next
 _MAGIC = b"skad unfinished training 4\n"  # then a SHA-256 of the rest, and the rest
 
 
-class OtherTrainingError(ValueError):
-    """A checkpoint is of another training."""
-
-
 class HeldCheckpoint(NamedTuple):
     """A checkpoint's path in a block of `hold`."""
 
@@ -48,9 +44,9 @@ class Checkpoint:
     """A file that follows a training.
 
     `training` is what determines the result of the training, named as users know it.
-    `found` is the state to resume from, empty if there is no file. Raises
-    OtherTrainingError if that is of another training, a ValueError if it is damaged or
-    something else, an OSError if it cannot be read.
+    `found` is the state to resume from, empty if there is no file. Raises a ValueError
+    if that is of another training, damaged or something else, an OSError if it cannot
+    be read.
     """
 
     def __init__(self, path: Path, training: Mapping[str, Any]) -> None:
@@ -84,10 +80,9 @@ class Checkpoint:
         there, here = found["training"], self._training
         for name, value in here.items():
             if there.get(name) != value:
-                raise OtherTrainingError(
+                raise ValueError(
                     f"{self.path} holds an unfinished training with {name}="
                     f"{there.get(name)}; this call has {name}={value}. To resume that "
-                    "one, give the same again; to start over, delete the file (skad "
-                    "fit does so with --restart)."
+                    "one, give the same again; to start over, delete the file."
                 )
         return found
