@@ -46,14 +46,14 @@ def test_bad_files_are_left_out_with_one_warning(folder, read):
     (folder / "00.png").write_bytes(b"")
     for i in range(2, 13):
         (folder / f"{i:02}.png").write_bytes(b"this is no image")
-    with pytest.warns(UserWarning, match="left out, cannot read 12 image fi") as record:
+    with pytest.warns(UserWarning, match="12 image file.* left out") as record:
         result = read(folder)
     assert len(record) == 1
     assert record[0].filename == __file__
     text = str(record[0].message)
     assert len(text.splitlines()) == 1 + 10 + 1
     assert re.search(r"00\.png: the file is empty", text)
-    assert text.endswith("and 2 more")
+    assert text.endswith("\n  ...")
     assert_array_equal([image[0, 0] for image in result], [1, *range(13, 20)])
     for file in folder.iterdir():
         file.write_bytes(b"")
@@ -117,7 +117,7 @@ def test_reader_reads_and_keeps_step(folder):
     assert read.shape == (20, 3, 4)
     assert_array_equal(read[:, 0, 0], np.arange(20)[::-1])
     (folder / "03.png").write_bytes(b"this is no image")
-    with pytest.raises(ValueError, match=r"cannot read 1 .*\n.*03\.png: "):
+    with pytest.raises(ValueError, match=r"1 image .*\n.*03\.png: "):
         reader.transform(paths)
     with pytest.raises(FileNotFoundError, match="gone"):
         reader.transform([*paths, folder / "gone.png"])

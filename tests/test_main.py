@@ -210,7 +210,7 @@ def test_calibrate_tells_anomalous_images_best_from_good_ones(model, tmp_path, c
     options = ["--anomalous", str(good / "bad"), "--metric", "f1", "--recursive"]
     assert main(["calibrate", str(new), str(good), *options]) == 0
     said = capsys.readouterr()
-    assert "left out, cannot read 1 image file(s):" in said.err
+    assert "1 image file(s) left out:" in said.err
     assert "chosen for     f1, here 1\n" in said.out
     assert "detected       3 of 3 = 100.0 %" in said.out
     assert "false alarms   0 of 12 = " in said.out

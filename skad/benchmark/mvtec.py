@@ -12,10 +12,10 @@ from PIL import Image
 
 from skad.common.checks import as_mask
 from skad.common.warnings import warn
-from skad.images.decoding import PathLike, read_image
+from skad.images.decoding import PathLike, read_image, reader_of
 from skad.images.finding import find_images, is_image_name
-from skad.images.resizing import Size, check_options
-from skad.images.survey import survey_files
+from skad.images.folder import survey_files
+from skad.images.resizing import Size
 
 _LAYOUT = "ROOT/CATEGORY/train/good, .../test/good and .../test/DEFECT"
 
@@ -85,10 +85,10 @@ def load_category(path: PathLike, image_size: int | Size | None = None) -> Categ
     if not files:
         raise ValueError(f"no test image in {path / 'test'}: it must hold {_LAYOUT}")
     good = find_images(path / "train" / "good")
-    size = check_options(image_size, False)
-    survey = survey_files([*good, *files], size, None, keep=True, strict=True)
-    if size is not None and len(set(survey.sizes)) == 1:
-        survey = survey_files([*good, *files], None, None, keep=True, strict=True)
+    reader, all_files = reader_of(image_size, False), [*good, *files]
+    survey = survey_files(all_files, reader, keep=True, strict=True)
+    if image_size is not None and len(set(survey.sizes)) == 1:
+        survey = survey_files(all_files, reader_of(None, False), keep=True, strict=True)
     sizes = dict(zip(survey.paths, survey.sizes, strict=True))
     height, width = survey.images.shape[1:3]
     kinds = np.array([file.parent.name for file in files])

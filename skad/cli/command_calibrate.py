@@ -7,8 +7,8 @@ from skad.benchmark.evaluation import rate_in_words
 from skad.cli.commands import check_not_read, parameters_of, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
-from skad.images.as_fitted import folder_as_fitted
 from skad.images.finding import find_images
+from skad.images.folder import folder_as_fitted
 from skad.model_io.model_file import load, save
 
 

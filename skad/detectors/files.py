@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from skad.detectors.inspection import judge
-from skad.images.as_fitted import AsFitted
-from skad.images.decoding import Frame
+from skad.images.decoding import Frame, Reader
+from skad.images.folder import as_fitted
 from skad.images.inputs import read_ahead
 from skad.scoring.anomaly_map import NotFiniteError
 
@@ -28,11 +28,11 @@ def inspect_files(
 
     Raises a ValueError at once where no file can hold images as it was fitted on.
     """
-    return _inspect_read(detector, AsFitted(detector), paths)
+    return _inspect_read(detector, as_fitted(detector), paths)
 
 
 def _inspect_read(
-    detector: Any, reader: AsFitted, paths: Sequence[Path]
+    detector: Any, reader: Reader, paths: Sequence[Path]
 ) -> Generator[Inspected, None, None]:
     def read(path: Path) -> Any:
         try:
@@ -40,7 +40,7 @@ def _inspect_read(
         except (OSError, ValueError) as error:
             return error
 
-    n = max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(reader.size)))
+    n = max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(reader.size or ())))
     chunks = (paths[i : i + n] for i in range(0, len(paths), n))
     frames_of = read_ahead(lambda chunk: [(p, read(p)) for p in chunk], chunks)
     with closing(frames_of) as chunks_read:

@@ -1,20 +1,18 @@
-"""One image file in, one array out; or a reason why not."""
+"""One image file in, one array out; or an error that names it."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skad.common.checks import check_size
 from skad.images import pillow
 from skad.images.pillow import UnreadableError
-from skad.images.resizing import Size, check_options, resize
+from skad.images.resizing import Size, check_bool, resize
 
 PathLike = str | os.PathLike[str]
-
-_LISTED = 10  # files that one warning or error spells out
 
 
 def read_image(
@@ -49,7 +47,7 @@ def read_image(
         more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million), and with more
         than 8 bits if Pillow would reduce them to 8, such as 16-bit colour PNG files.
     """
-    return read_frame(path, check_options(image_size, gray), 1 if gray else None).image
+    return reader_of(image_size, gray).read(path).image
 
 
 class Frame(NamedTuple):
@@ -59,53 +57,48 @@ class Frame(NamedTuple):
     size: Size  # of the file, upright, before it was resized
 
 
-def read_frame(path: PathLike, size: Size | None, channels: int | None) -> Frame:
-    """Read one image file with 1 channel (H, W), 3 (H, W, 3) or, None, those it has."""
-    path = Path(os.path.expanduser(path))
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no such image file: {path}")
-    frame = decode_or_say_why(path, size, channels)
-    if isinstance(frame, str):
-        raise ValueError(f"cannot read the image {path}: {frame}")
-    return frame
+class Reader(NamedTuple):
+    """How image files are read."""
+
+    size: Size | None  # that they are resized to; None: their own
+    channels: int | None  # 1 (H, W), 3 (H, W, 3); None: those that a file has
+
+    def read(self, path: PathLike) -> Frame:
+        """Read a file; a FileNotFoundError or ValueError names one that it cannot."""
+        path = Path(os.path.expanduser(path))
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"no such image file: {path}")
+        try:
+            return self._decode(path)
+        except UnreadableError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "there is not enough memory to decode it"
+        except Exception as error:  # whatever a decoder has for a bad file
+            reason = "it is damaged, ends early or is of a kind that is not supported"
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
+            elif " " in str(error):
+                reason += f"; its decoder says: {error}"
+        raise ValueError(f"cannot read the image {path}: {reason}")
+
+    def _decode(self, path: Path) -> Frame:
+        if not path.is_file():  # a pipe would never open
+            raise UnreadableError("it is a folder or a device, not a file")
+        if not path.stat().st_size:
+            raise UnreadableError("the file is empty")
+        with path.open("rb") as file:
+            image = pillow.decode(file, self.channels == 1)
+        if image.dtype == np.float32 and not np.isfinite(image).all():
+            raise UnreadableError("pixels must be finite numbers; some are NaN or inf")
+        resized = image if self.size is None else resize(image, self.size)
+        if self.channels == 3 and resized.ndim == 2:
+            resized = np.repeat(resized[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
+        return Frame(resized, (image.shape[0], image.shape[1]))
 
 
-def decode_or_say_why(
-    path: Path, size: Size | None, channels: int | None
-) -> Frame | str:
-    """Read one image file as `read_frame` does, or return the reason why not."""
-    try:
-        return _decode(path, size, channels)
-    except UnreadableError as error:
-        return str(error)
-    except MemoryError:
-        return "there is not enough memory to decode it"
-    except Exception as error:  # whatever a decoder has for a bad file
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        reason = "it is damaged, ends early or is of a kind that is not supported"
-        return f"{reason}; its decoder says: {error}" if " " in str(error) else reason
-
-
-def name_files(files: Sequence[tuple[Path, str]]) -> str:
-    """Name some image files, each with a reason."""
-    lines = [f"  {path}: {reason}" for path, reason in files[:_LISTED]]
-    if len(files) > _LISTED:
-        lines.append(f"  and {len(files) - _LISTED} more")
-    return "\n".join([f"{len(files)} image file(s):", *lines])
-
-
-def _decode(path: Path, size: Size | None, channels: int | None) -> Frame:
-    """Decode and resize."""
-    if path.exists() and not path.is_file():  # a pipe would never open
-        raise UnreadableError("it is a folder or a device, not a file")
-    if not path.stat().st_size:
-        raise UnreadableError("the file is empty")
-    with path.open("rb") as file:
-        image = pillow.decode(file, channels == 1)
-    if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise UnreadableError("pixels must be finite numbers; some are NaN or infinite")
-    resized = image if size is None else resize(image, size)
-    if channels == 3 and resized.ndim == 2:
-        resized = np.repeat(resized[:, :, np.newaxis], 3, axis=2)  # (H, W, 3)
-    return Frame(resized, (image.shape[0], image.shape[1]))
+def reader_of(image_size: Any, gray: Any) -> Reader:
+    """Check both options, and return what reads files by them."""
+    check_bool("gray", gray)
+    size = None if image_size is None else check_size("image_size", image_size)
+    return Reader(size, 1 if gray else None)

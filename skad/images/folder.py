@@ -1,21 +1,102 @@
-"""Read many image files: into one array, or lazily as they are asked for."""
+"""Read many image files: into one array, or lazily as they are asked for.
+
+Every file is decoded once at the start: which can be read, and do they fit together?
+"""
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from skad.images.decoding import PathLike, read_frame
+from skad.common.warnings import warn
+from skad.images.decoding import Frame, PathLike, Reader, reader_of
 from skad.images.finding import find_images
-from skad.images.resizing import Size, check_options
-from skad.images.survey import survey_files
+from skad.images.resizing import Size
+
+_LISTED = 10  # files that one warning or error spells out
+_WORKERS = min(4, os.cpu_count() or 1)
+_AT_ONCE = 4 * _WORKERS  # decoded images that wait in memory, at most
+
+
+class Survey(NamedTuple):
+    """What came of decoding some files."""
+
+    paths: list[Path]  # of the files that could be read
+    sizes: list[Size]  # of these, before they were resized
+    shape: tuple[int, ...]  # of each image
+    dtype: np.dtype[Any]  # of each image
+    images: NDArray[Any]  # empty unless they are kept
+
+
+def survey_files(
+    paths: list[Path], reader: Reader, *, keep: bool = False, strict: bool = False
+) -> Survey:
+    """Decode every file once, and check that the images fit together.
+
+    Files that cannot be read are left out with a warning, or with `strict` an error.
+    """
+    errors: list[str] = []
+    good: list[Path] = []
+    sizes: list[Size] = []
+    first = images = np.empty(0)
+    for path, frame in _read_all(paths, reader):
+        if isinstance(frame, Exception):
+            errors.append(str(frame))
+            continue
+        image = frame.image
+        if not good:
+            first = image
+            images = np.empty((len(paths) if keep else 0, *image.shape), image.dtype)
+        if (image.shape, image.dtype) != (first.shape, first.dtype):
+            raise ValueError(
+                "images must have one size (height x width), colour and bit depth: "
+                f"{good[0]} is {_describe(first)}, {path} is {_describe(image)}; pass "
+                f"image_size={first.shape[:2]} to resize them, or gray=True to read "
+                "all as gray, or convert the files to one bit depth"
+            )
+        if keep:
+            images[len(good)] = image
+        good.append(path)
+        sizes.append(frame.size)
+    if errors:
+        more = ["..."] * (len(errors) > _LISTED)
+        which = "\n  ".join(
+            [f"{len(errors)} image file(s) left out:", *errors[:_LISTED], *more]
+        )
+        if strict or not good:
+            raise ValueError(which if good else f"no image can be read; {which}")
+        warn(which)
+    return Survey(good, sizes, first.shape, first.dtype, images[: len(good)])
+
+
+def _describe(image: NDArray[Any]) -> str:
+    colour = "gray" if image.ndim == 2 else "colour"
+    return f"{image.shape[0]} x {image.shape[1]} {colour} {image.dtype}"
+
+
+def _read_all(
+    paths: list[Path], reader: Reader
+) -> Iterator[tuple[Path, Frame | Exception]]:
+    """Read in parallel, in order; of a file that cannot be read, yield the error."""
+
+    def read(path: Path) -> Frame | Exception:
+        try:
+            return reader.read(path)
+        except (OSError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            yield from zip(some, pool.map(read, some), strict=True)
 
 
 def read_images(
@@ -49,9 +130,10 @@ def read_images(
     ValueError
         If no file can be read, or the images differ in size, colour or bit depth.
     """
-    size = check_options(image_size, gray)
-    paths = find_images(path, recursive=recursive)
-    return survey_files(paths, size, 1 if gray else None, keep=True).images
+    reader = reader_of(image_size, gray)
+    return survey_files(
+        find_images(path, recursive=recursive), reader, keep=True
+    ).images
 
 
 class ImageFolder:
@@ -98,8 +180,6 @@ class ImageFolder:
     ((3, 20, 20), (20, 20), 2)
     """
 
-    _channels: int | None = None  # those that a file has
-
     def __init__(
         self,
         source: PathLike | Iterable[PathLike],
@@ -108,20 +188,22 @@ class ImageFolder:
         gray: bool = False,
         recursive: bool = False,
     ) -> None:
-        self.image_size = check_options(image_size, gray)
-        self.gray = bool(gray)
-        self._options = (self.image_size, 1 if gray else self._channels)
+        reader = reader_of(image_size, gray)
         paths = find_images(source, recursive=recursive)
         one = isinstance(source, str | os.PathLike) and Path(source).expanduser()
         self.folder = one if one and one.is_dir() else None
-        survey = survey_files(paths, *self._options)
+        self._read(paths, reader)
+
+    def _read(self, paths: list[Path], reader: Reader) -> None:
+        self._reader = reader
+        survey = survey_files(paths, reader)
         self.paths, self.frame_sizes = survey.paths, survey.sizes
         self.dtype, self._image_shape = survey.dtype, survey.shape
         self._stamps = [_stamp(path) for path in self.paths]  # for joblib.hash
 
     def in_memory(self) -> NDArray[Any]:
         """Read all images into one array, as `read_images` does."""
-        return survey_files(self.paths, *self._options, keep=True).images
+        return survey_files(self.paths, self._reader, keep=True).images
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,7 +218,7 @@ class ImageFolder:
         """Return an image for an int; for a slice, int array or bool mask a folder."""
         places = np.arange(len(self))[key]
         if places.ndim == 0:
-            return read_frame(self.paths[places], *self._options).image
+            return self._reader.read(self.paths[places]).image
         subset = copy.copy(self)
         for name in ("paths", "frame_sizes", "_stamps"):
             of_all = getattr(self, name)
@@ -146,6 +228,29 @@ class ImageFolder:
     def __repr__(self) -> str:
         """Say how many images of which shape and type there are."""
         return f"<ImageFolder of shape {self.shape}, {self.dtype}>"
+
+
+def as_fitted(detector: Any) -> Reader:
+    """Return what reads files at the size and with the channels of a detector's images.
+
+    Raises a ValueError where it was fitted on images that no file can hold.
+    """
+    shape = tuple(detector.image_shape_in_)
+    if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(
+            f"the model was fitted on images of shape {shape}, but files are gray "
+            "(height, width) or colour (height, width, 3); pass arrays in Python "
+            "instead: skad.load(model).score_samples(X)"
+        )
+    return Reader((shape[0], shape[1]), 3 if shape[2:] == (3,) else 1)
+
+
+def folder_as_fitted(detector: Any, files: list[Path]) -> ImageFolder:
+    """Return files as a detector reads them, without those that cannot be read."""
+    folder = ImageFolder.__new__(ImageFolder)
+    folder.folder = None
+    folder._read(files, as_fitted(detector))
+    return folder
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -176,7 +281,7 @@ class ImageReader(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Sequence[PathLike], y: Any = None) -> Self:
         """Check the parameters; X and y are ignored and no file is opened."""
-        check_options(self.image_size, self.gray)
+        reader_of(self.image_size, self.gray)
         return self
 
     def transform(self, X: Sequence[PathLike]) -> NDArray[Any]:
@@ -191,16 +296,13 @@ class ImageReader(TransformerMixin, BaseEstimator):
         ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
             dtype as in `read_image`.
         """
-        size = check_options(self.image_size, self.gray)
+        reader = reader_of(self.image_size, self.gray)
         if isinstance(X, str | os.PathLike):
             raise ValueError(
                 f"X must be a sequence of paths; got the single path {X!r}: pass "
                 "[path], or skad.images.find_images(folder)"
             )
-        channels = 1 if self.gray else None
-        return survey_files(
-            find_images(X), size, channels, keep=True, strict=True
-        ).images
+        return survey_files(find_images(X), reader, keep=True, strict=True).images
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that no fit is needed."""

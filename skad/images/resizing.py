@@ -14,12 +14,6 @@ _DTYPES = (np.uint8, np.uint16, np.float32)  # of all that is read
 _REDUCING_GAP = 3.0  # quicker, and "almost indistinguishable" (Pillow's manual)
 
 
-def check_options(image_size: Any, gray: Any) -> Size | None:
-    """Check both; return image_size as (height, width) or None."""
-    check_bool("gray", gray)
-    return None if image_size is None else check_size("image_size", image_size)
-
-
 def check_bool(name: str, value: Any) -> bool:
     """Return a flag as a Python bool."""
     if not isinstance(value, bool | np.bool_):

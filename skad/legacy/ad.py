@@ -21,9 +21,8 @@ from skad.detectors.files import inspect_files
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.detectors.regions import Region, above, marked_patches, scaled_box
-from skad.images.as_fitted import AsFitted
-from skad.images.decoding import PathLike, read_frame
-from skad.images.survey import survey_files
+from skad.images.decoding import PathLike, Reader
+from skad.images.folder import as_fitted, survey_files
 from skad.legacy import files
 from skad.model_io.model_file import save
 
@@ -120,8 +119,9 @@ class AD:
         error.
         """
         path = self.train_path if path is None else path
-        options = self.img_size, self._channels
-        self.images = survey_files(files.image_files(path), *options, keep=True).images
+        self.images = survey_files(
+            files.image_files(path), self._reader, keep=True
+        ).images
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
             self.detector.calibrate(self.images)
@@ -158,7 +158,7 @@ class AD:
         left: (height, 2 * width) or (height, 2 * width, 3), uint8 or uint16.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
-        image = read_frame(path_to_img, self.img_size, self._channels).image
+        image = self._reader.read(path_to_img).image
         pair = np.hstack([image, self.detector.reconstruct(image[np.newaxis])[0]])
         files.show(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
@@ -231,7 +231,7 @@ class AD:
 
     def _take_over(self) -> None:
         """Take over the settings of a stored model; warn of others that were passed."""
-        fitted = AsFitted(self.detector)
+        fitted = as_fitted(self.detector)
         held = {"gray_scale": fitted.channels == 1, "img_size": fitted.size}
         if hasattr(self.detector, "patch_size"):
             held["patch_size"] = self.detector.patch_size
@@ -257,8 +257,8 @@ class AD:
         return detector
 
     @property
-    def _channels(self) -> int:
-        return 1 if self.gray_scale else 3
+    def _reader(self) -> Reader:
+        return Reader(self.img_size, 1 if self.gray_scale else 3)
 
 
 def _draw(
