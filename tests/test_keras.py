@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from old_models import SHAPE, description, random_weights, write_model
 
-from skad.network.keras import Pair, find_pair, read_network
+from skad.network.keras import find_pair, read_network
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_without_h5py_the_error_says_how_to_install_it(stem, monkeypatch):
 
 def test_any_name_of_a_pair_finds_both(tmp_path):
     stem = write_model(tmp_path / "part.v2")
-    pair = Pair(*(stem.with_name(f"part.v2{suffix}") for suffix in (".json", ".h5")))
+    pair = tuple(stem.with_name(f"part.v2{suffix}") for suffix in (".json", ".h5"))
     for name in ("part.v2", "part.v2.json", "part.v2.h5"):
         assert find_pair(stem.with_name(name)) == pair
         assert find_pair(str(stem.with_name(name))) == pair
@@ -98,7 +98,7 @@ def layer(i, **config):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (layer(1, strides=[2, 2]), r"strides=\[2, 2\] in place of \[1, 1\]"),
+        (layer(2, alpha=0.3), r"alpha=0\.3 in place of 0\.1"),
         (layer(-1, activation="linear"), "in place of 'sigmoid'"),
         (lambda layers: layers[3].update(class_name="Lambda"), "LeakyReLU, Lambda"),
         (layer(0, batch_input_shape=[None, 16, 20, 1]), r"of shape \(16, 20, 1\)"),

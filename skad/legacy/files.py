@@ -27,7 +27,7 @@ def stored_model(name: str, presets: Iterable[str]) -> ImageDetector | None:
             return load(path)
     pair = find_pair(name)
     if pair is not None:
-        return DenseAutoencoderDetector(pair.weights, random_state=0).read_model()
+        return DenseAutoencoderDetector(pair[1], random_state=0).read_model()
     names, suffix = ", ".join(presets), Path(name).suffix
     if "/" in name or "\\" in name or suffix in (*OLD_SUFFIXES, ".safetensors"):
         raise FileNotFoundError(

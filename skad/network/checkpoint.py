@@ -16,7 +16,7 @@ from skad.common.locks import locked
 from skad.common.warnings import warn
 
 _SECONDS = 30.0  # from one write to the next
-_MAGIC = b"skad unfinished training 4\n"  # then a SHA-256 of the rest, and the rest
+_MAGIC = b"skad unfinished training 5\n"  # then a SHA-256 of the rest, and the rest
 
 
 class HeldCheckpoint(NamedTuple):

@@ -7,7 +7,7 @@ made, and the weights are read as arrays.
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from skad.network.dense import DenseAutoencoder, from_state, is_input_shape
 
 OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
-# The layers, and their settings; the numbers of filters and units follow from the
-# weights, and older versions of Keras name fewer settings.
+# The layers, and the settings that do not show in the shapes of the weights; older
+# versions of Keras name fewer.
 _LAYERS = [
     "InputLayer",
     *3 * ["Conv2D", "LeakyReLU", "MaxPooling2D"],
@@ -29,33 +29,18 @@ _LAYERS = [
     *3 * ["Conv2D", "LeakyReLU", "UpSampling2D"],
     "Conv2D",
 ]
-_CONV = {"kernel_size": [5, 5], "strides": [1, 1], "padding": "same"}
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "Conv2D": {**_CONV, "activation": "linear"},
-    "LeakyReLU": {"alpha": float(np.float32(0.1))},
-    "MaxPooling2D": {"pool_size": [2, 2], "strides": [2, 2]},
-    "Dense": {"activation": "linear"},
-    "UpSampling2D": {"size": [2, 2], "interpolation": "nearest"},
-}
-_LAST_SETTINGS = {**_CONV, "activation": "sigmoid"}
+_SETTINGS = {"alpha": float(np.float32(0.1)), "interpolation": "nearest"}
 
 
-class Pair(NamedTuple):
-    """The two files of a model of the old script."""
-
-    description: Path  # model.json
-    weights: Path  # model.h5
-
-
-def find_pair(path: PathLike) -> Pair | None:
-    """Find the files that a path means, one of the two or their common name.
+def find_pair(path: PathLike) -> tuple[Path, Path] | None:
+    """Find model.json and model.h5 by the path of one or by their common name.
 
     Returns None where there is neither; raises a ValueError if only one is there.
     """
     stem = os.fspath(path)
     if stem.endswith((".json", ".h5")):
         stem = os.path.splitext(stem)[0]
-    pair = Pair(Path(f"{stem}.json"), Path(f"{stem}.h5"))
+    pair = Path(f"{stem}.json"), Path(f"{stem}.h5")
     missing = [file for file in pair if not file.is_file()]
     if len(missing) == 1:
         raise ValueError(
@@ -85,18 +70,18 @@ def read_network(path: PathLike) -> DenseAutoencoder:
             "Install it: pip install h5py."
         ) from error
     try:
-        description = json.loads(pair.description.read_bytes())
+        description = json.loads(pair[0].read_bytes())
         if str(description.get("keras_version")).startswith("3"):
             raise ValueError(
                 "it is of Keras 3. The old script writes files of Keras 2 with the "
                 "package tf_keras and the variable TF_USE_LEGACY_KERAS=1"
             )
         input_shape, layers = _check(description["config"]["layers"])
-        with h5py.File(pair.weights) as file:
+        with h5py.File(pair[1]) as file:
             state = _read_state(file.get("model_weights", file), layers, input_shape)
     except Exception as error:  # of many kinds: the files may hold anything
         raise ValueError(
-            f"{pair.description} and {pair.weights.name} are damaged, or not the "
+            f"{pair[0]} and {pair[1].name} are damaged, or not the "
             f"network of the old script, the only one that can be read: {error}. Copy "
             'both files of one training, or train a new model: skad.AD("AD1"), then '
             "load_data and train."
@@ -115,18 +100,16 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
     )
     if classes != _LAYERS:
         raise ValueError(f"its layers are {', '.join(classes)}")
-    for i, layer in enumerate(layers):
-        is_last = i == len(layers) - 1
-        settings = _LAST_SETTINGS if is_last else _SETTINGS.get(classes[i], {})
-        for name, value in settings.items():
+    for layer in layers:
+        activation = "sigmoid" if layer is layers[-1] else "linear"
+        for name, value in {**_SETTINGS, "activation": activation}.items():
             found = layer["config"].get(name, value)
             if found != value:
                 raise ValueError(
-                    f"layer {names[i]} has {name}={found!r} in place of {value!r}"
+                    f"layer {layer['name']} has {name}={found!r} in place of {value!r}"
                 )
-    with_weights = ("Conv2D", "Dense")
     pairs = zip(names, classes, strict=True)
-    return input_shape, [name for name, kind in pairs if kind in with_weights]
+    return input_shape, [name for name, kind in pairs if kind in ("Conv2D", "Dense")]
 
 
 def _read_state(

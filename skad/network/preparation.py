@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skad.images.inputs import batches_of
+from skad.images.inputs import batches_of, is_scaled
 from skad.network.model import MAP_STRIDE, STRIDE
 from skad.network.random import bernoulli, normal, randint
 
 _FARTHEST = 1e4  # standard deviations that an image may be off and stay finite
 _ROUNDING = 1e-12  # of the mean: images that vary less are constant
-_SCALED = (np.uint8, np.uint16)  # by what the type can hold
 _FLIP_QUANTILE = 0.9  # of the distances between two good images
 _NOISE_WINDOWS = (3, 15)  # pixels: near a pixel, and around it
 _LEAST_NOISE = 0.02  # of images without noise
@@ -56,11 +55,6 @@ class Preparation:
             x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
         return _pad(x).contiguous(memory_format=torch.channels_last)
 
-    def flipped(self, x: Tensor, axis: int) -> Tensor:
-        """Flip prepared images (k, C, h, w); their padding stays at the end."""
-        height, width = self.working_size
-        return _pad(x[..., :height, :width].flip(axis))
-
     def undo(self, images: Tensor) -> Tensor:
         """Turn images (k, C, h, w) of the network back into (k, H, W, C)."""
         images = self._resize(images).permute(0, 2, 3, 1).double()
@@ -87,7 +81,7 @@ class Preparation:
         """Standardise images (k, H, W, C) on the device: float32."""
         top = _top(batch.dtype)
         # A float32 holds every number of 16 bits; others may need a float64.
-        exact = torch.float32 if batch.dtype in _SCALED else torch.float64
+        exact = torch.float32 if is_scaled(batch.dtype) else torch.float64
         mean = torch.from_numpy(self.mean * top).to(device, exact)
         x = torch.from_numpy(batch)
         if device.type != "cpu":  # as they are, which takes least time
@@ -110,7 +104,7 @@ def to_unit_range(batch: np.ndarray) -> np.ndarray:
 
 def _top(dtype: np.dtype) -> int:
     """Return what a number of this type is divided by."""
-    return np.iinfo(dtype).max if dtype in _SCALED else 1
+    return np.iinfo(dtype).max if is_scaled(dtype) else 1
 
 
 def _pad(x: Tensor) -> Tensor:
@@ -161,27 +155,27 @@ def measure_variation(
     images: Any, sample: np.ndarray, preparation: Preparation, device: torch.device
 ) -> Variation:
     """Measure how good images vary."""
-    means, deviations, noises, shading, descriptors = [], [], [], [], []
+    (height, width), roi = preparation.working_size, preparation.roi
+    measured = []
     for image in batches_of(images, sample[:, np.newaxis]):
         x = preparation(image, device)
-        means.append(x.mean())
-        deviations.append(x.std())
         near, around = (
             F.avg_pool2d(x, k, 1, k // 2, count_include_pad=False)
             for k in _NOISE_WINDOWS
         )
-        noises.append((near - around).abs().median())
-        shading.append(shades(x))
-        flipped = [preparation.flipped(x, axis) for axis in (2, 3)]
-        descriptors.append(torch.stack([_describe(view) for view in (x, *flipped)]))
-    flips, roi = _good_flips(descriptors), preparation.roi
+        noise = (near - around).abs().median()
+        flipped = (_pad(x[..., :height, :width].flip(axis)) for axis in (2, 3))
+        looks = torch.stack([_describe(view) for view in (x, *flipped)])
+        measured.append((noise, x.mean(), x.std(), shades(x)[0], looks))
+    noises, means, stds, shading, looks = map(torch.stack, zip(*measured, strict=True))
+    flips = _good_flips(looks)
     if roi is not None:
         flips = tuple(a for a in flips if torch.equal(roi.flip(a - 2), roi))
     return Variation(
-        noise_level=float(torch.stack(noises).median()) + _LEAST_NOISE,
-        brightness=float(torch.stack(means).std(correction=0)),
-        contrast=float(torch.stack(deviations).std(correction=0)),
-        shading=float(torch.cat(shading).std(0, correction=0).mean()),
+        noise_level=float(noises.median()) + _LEAST_NOISE,
+        brightness=float(means.std(correction=0)),
+        contrast=float(stds.std(correction=0)),
+        shading=float(shading.std(0, correction=0).mean()),
         flips=flips,
     )
 
@@ -196,13 +190,13 @@ def _describe(x: Tensor) -> Tensor:
     return torch.cat(views)
 
 
-def _good_flips(descriptors: list[Tensor]) -> tuple[int, ...]:
-    """Return axes along which images, n descriptors (1 + 2, k), look good flipped.
+def _good_flips(descriptors: Tensor) -> tuple[int, ...]:
+    """Return axes along which images, descriptors (n, 1 + 2, k), look good flipped.
 
     They do where the median flipped image is no farther from the others than a tenth
     of the pairs of images are from each other.
     """
-    plain, *flipped = torch.stack(descriptors, 1)
+    plain, *flipped = descriptors.movedim(1, 0).contiguous()
     other = ~torch.eye(len(plain), dtype=torch.bool, device=plain.device)
     if not other.any():
         return ()

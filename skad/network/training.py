@@ -75,11 +75,7 @@ def train(
     history: list[Losses] = []  # of every step
     drawn: list[int] = []  # images, in the order in which they are shown
 
-    parts: dict[str, Any] = {
-        "network": network,
-        "average": average,
-        "optimizer": optimizer,
-    }
+    parts = {"network": network, "average": average, **optimizer.parts}
 
     def state() -> dict[str, Any]:
         states = {name: part.state_dict() for name, part in parts.items()}
@@ -180,7 +176,10 @@ class Optimizer:
             )
             for optimizer in (self._muon, self._adam)
         ]
-        self._parts: list[Any] = [self._muon, self._adam, *self._schedules]
+        parts = (self._muon, self._adam, *self._schedules)
+        self.parts: dict[str, Any] = {  # of its state
+            f"optimizer {i}": part for i, part in enumerate(parts)
+        }
 
     def step(self, loss: Tensor) -> None:
         """Take a step down the gradient of a loss."""
@@ -194,15 +193,6 @@ class Optimizer:
         self._adam.step()
         for schedule in self._schedules:
             schedule.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return momenta and schedules."""
-        return {"parts": [part.state_dict() for part in self._parts]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from there."""
-        for part, held in zip(self._parts, state["parts"], strict=True):
-            part.load_state_dict(held)
 
 
 def shuffled(
