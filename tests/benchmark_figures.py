@@ -18,6 +18,5 @@ FIGURES = {
     "training_seconds": 1.5,
     "images_per_second": 100.0,
     "peak_memory_mb": 500.0,
-    "defects": {},
     "notes": [],
 }

@@ -22,23 +22,22 @@ def test_a_row_is_mean_and_deviation_over_seeds():
     aurocs = [0.9, 0.8, 0.85]
     results = [result("b", i, image_auroc=v) for i, v in enumerate(aurocs)]
     results += [result("a", 0, au_pro=None, image_auroc=0.4), FAILED]
-    b, a, mean, pooled = rows_of(table(results))
+    b, a, mean = rows_of(table(results))
     expected, deviation = statistics.fmean(aurocs), statistics.stdev(aurocs)
     assert b["image AUROC"] == f"{expected:.3f} ± {deviation:.3f}"
     assert b["promised"] == "0.050"
     assert (a["image AUROC"], a["AU-PRO"]) == ("0.400", "-")
     assert mean["image AUROC"] == f"{(expected + 0.4) / 2:.3f}"  # of categories
     assert [row["category"] for row in (b, a)] == ["b", "a"]
-    assert pooled["category"] == "**pooled**"
     assert table([FAILED]) == "No run has ended.\n"
 
 
-def test_the_pooled_false_alarms_stand_beside_the_promise():
+def test_the_false_alarms_of_all_runs_stand_beside_the_promise():
     results = [
         result("a", 0, false_alarms=1, n_good=20),
         result("a", 1, false_alarms=3, n_good=20),
         result("b", 0, false_alarms=0, n_good=60, promised_fpr=0.1),
     ]
-    *_, pooled = rows_of(table(results))
-    assert pooled["false alarms"] == "0.040 [0.016, 0.098]"
-    assert pooled["promised"] == "0.080"  # (40 * 0.05 + 60 * 0.1) / 100
+    text = table(results)
+    assert "where 8.0% were\npromised" in text  # (40 * 0.05 + 60 * 0.1) / 100
+    assert "4 of 100 = 4.0 % (95 % interval 1.6 % to 9.8 %)" in text

@@ -19,16 +19,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from skad import __version__
 from skad.benchmark.evaluation import figures_of_images, figures_of_pixels
-from skad.benchmark.mvtec import (
-    Category,
-    find_categories,
-    fingerprint,
-    load_category,
-)
+from skad.benchmark.mvtec import find_categories, fingerprint, load_category
 from skad.benchmark.process import in_a_process
 from skad.common.bars import bar, say
 from skad.common.files import make_room_for, write_atomically
@@ -157,7 +150,6 @@ def run_one(
             "n_calibration": len(detector.calibration_scores_),
             **figures_of_images(category.y, scores, detector.offset_),
             **figures_of_pixels(category.masks, maps),
-            "defects": _detections(category, scores < detector.offset_),
             "threshold": float(detector.pixel_threshold_),
             "target_fpr": float(detector.target_fpr),
             "promised_fpr": detector.promised_fpr_,
@@ -172,15 +164,6 @@ def run_one(
         save(detector, model)
         result["model"] = _sha256(model)
     return {"platform": platform.platform(), "cpus": os.cpu_count(), **result}
-
-
-def _detections(category: Category, flagged: NDArray) -> dict[str, dict[str, int]]:
-    """Count, for each kind of defect, the images and those that are flagged."""
-    found = {}
-    for kind in sorted(set(category.kinds[category.y == -1].tolist())):
-        of_kind = flagged[category.kinds == kind]
-        found[kind] = {"images": len(of_kind), "detections": int(of_kind.sum())}
-    return found
 
 
 def peak_memory_mb() -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from scipy.stats import binomtest
+from skad.benchmark.evaluation import rate_in_words
 
 Result = dict[str, Any]  # of one run, from `runs.run`
 
@@ -20,9 +20,10 @@ _TITLES = {
 }
 _DECIMALS = dict.fromkeys(list(_TITLES)[:6], 3)  # of the others, none
 _LEGEND = """
-Mean ± standard deviation over seeds. Pooled: all test images of all runs, with 95 %
-Wilson intervals; an image counts once for each seed, so that these are somewhat too
-narrow. The promise is target_fpr, or more where calibration images are too few for it.
+Mean ± standard deviation over seeds. All runs together: false alarms {alarms},
+where {promised:.1f} % were promised; detected {detected}.
+An image counts once for each seed, so that these intervals are somewhat too narrow. The
+promise is target_fpr, or more where calibration images are too few for it.
 """
 
 
@@ -43,7 +44,7 @@ def table(results: Iterable[Result]) -> str:
     """Lay out what `run` returns, but for failed runs.
 
     A row for each category (mean ± standard deviation over its seeds), one of the
-    means over categories, and one of the pooled rates at the threshold.
+    means over categories, and below the rates at the threshold in all runs together.
     """
     runs = import_pandas().DataFrame([r for r in results if "error" not in r])
     if runs.empty:
@@ -52,18 +53,18 @@ def table(results: Iterable[Result]) -> str:
     groups = figures.groupby("category", sort=False)
     cells = groups.agg(_cell)
     cells.loc["**mean**"] = groups.mean().mean().to_frame().T.agg(_cell)
-    n_good, n_defective = runs["n_good"].sum(), runs["n_defective"].sum()
-    promised = (runs["promised_fpr"] * runs["n_good"]).sum()
-    pooled = {
-        "promised_fpr": f"{promised / n_good:.3f}" if n_good else "",
-        "false_alarm_rate": _rate(runs["false_alarms"].sum(), n_good),
-        "detection_rate": _rate(runs["detections"].sum(), n_defective),
-    }
-    cells.loc["**pooled**"] = [pooled.get(key, "") for key in _TITLES]
     text = cells.rename(columns=_TITLES).to_markdown(
         disable_numparse=True, colalign=["left"] + ["right"] * len(_TITLES)
     )
-    return f"{text}\n{_LEGEND}"
+    runs["promised"] = runs["promised_fpr"] * runs["n_good"]
+    counts = ["promised", "false_alarms", "n_good", "detections", "n_defective"]
+    promised, alarms, n_good, detections, n_defective = runs[counts].sum()
+    legend = _LEGEND.format(
+        alarms=rate_in_words(int(alarms), int(n_good)),
+        promised=100 * promised / max(n_good, 1),
+        detected=rate_in_words(int(detections), int(n_defective)),
+    )
+    return f"{text}\n{legend}"
 
 
 def _cell(values: Any) -> str:
@@ -74,10 +75,3 @@ def _cell(values: Any) -> str:
     return (
         f"{text} ± {deviation:.{decimals}f}" if round(deviation, decimals) > 0 else text
     )
-
-
-def _rate(successes: int, n: int) -> str:
-    if n == 0:
-        return ""
-    low, high = binomtest(successes, n).proportion_ci(method="wilson")
-    return f"{successes / n:.3f} [{low:.3f}, {high:.3f}]"
