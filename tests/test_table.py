@@ -39,5 +39,5 @@ def test_the_false_alarms_of_all_runs_stand_beside_the_promise():
         result("b", 0, false_alarms=0, n_good=60, promised_fpr=0.1),
     ]
     text = table(results)
-    assert "where 8.0% were\npromised" in text  # (40 * 0.05 + 60 * 0.1) / 100
+    assert "where 8.0 % were promised" in text  # (40 * 0.05 + 60 * 0.1) / 100
     assert "4 of 100 = 4.0 % (95 % interval 1.6 % to 9.8 %)" in text

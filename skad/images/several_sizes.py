@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,8 @@ def maps_in_given_sizes(
     if images.given_shapes is None:
         yield from maps
         return
-    for i, amap in enumerate(one for some in maps for one in some):
-        height, width = images.given_shapes[i][:2]
-        pixels = torch.from_numpy(amap)[None]  # 1, h, w
-        yield F.adaptive_max_pool2d(pixels, (height, width)).numpy()
+    for amap, shape in zip(chain.from_iterable(maps), images.given_shapes, strict=True):
+        yield F.adaptive_max_pool2d(torch.from_numpy(amap)[None], shape[:2]).numpy()
 
 
 def rebuilt_in_given_sizes(
@@ -82,18 +81,17 @@ def rebuilt_in_given_sizes(
 ) -> Iterator[np.ndarray]:
     """Bring reconstructions (k, h, w, C) to the given shapes and type of the images."""
     if images.given_shapes is None:
-        for batch in rebuilt:
-            yield as_given(batch, images)
+        yield from (
+            _typed(batch, images.dtype, images.format.shape) for batch in rebuilt
+        )
         return
-    for i, one in enumerate(one for some in rebuilt for one in some):
-        shape = images.given_shapes[i]
-        single = replace(images, format=images.format._replace(shape=shape))
-        yield as_given(resize(one, (shape[0], shape[1]))[None], single)  # 1, H, W, C
+    each = chain.from_iterable(rebuilt)
+    for one, shape in zip(each, images.given_shapes, strict=True):
+        yield _typed(resize(one, shape[:2])[None], images.dtype, shape)  # 1, H, W[, C]
 
 
-def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
-    """Bring floats (k, H, W, C) from the network, in place, to the images' type."""
-    dtype = images.dtype
+def _typed(batch: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Bring floats (k, H, W, C) from the network, in place, to a type and shape."""
     if is_scaled(dtype):
         batch *= np.iinfo(dtype).max
     if dtype.kind in "iu":
@@ -103,7 +101,7 @@ def as_given(batch: np.ndarray, images: Images) -> np.ndarray:
         batch = batch > 0.5
     elif dtype.itemsize < batch.dtype.itemsize:
         np.clip(batch, np.finfo(dtype).min, np.finfo(dtype).max, out=batch)
-    return batch.astype(dtype).reshape(len(batch), *images.format.shape)
+    return batch.astype(dtype).reshape(len(batch), *shape)
 
 
 def joined(parts: Sequence[np.ndarray], **options: Any) -> Any:

@@ -14,7 +14,6 @@ from skad.threshold.conformal import conformal_rank
 
 Arrays = dict[str, np.ndarray]
 
-_DTYPES = {"integer": np.uint8, "unscaled integer": np.int64, "float": np.float64}
 _TYPES = {  # of arrays, as safetensors names them; of all others, F32
     "mean": "F64",
     "calibration_scores": "F64",
@@ -28,8 +27,7 @@ def check_parameters(header: Header) -> None:
     detector: Any = DETECTORS[header["kind"]](**header["parameters"])
     detector._validate_params()
     format = Format(**header["format"])
-    dtype = np.dtype(_DTYPES[format.kind])
-    right = format_of(format.shape, dtype, detector.image_shape).image_shape
+    right = format_of(format.shape, np.dtype(int), detector.image_shape).image_shape
     if right != format.image_shape:
         raise ValueError(
             f"items of shape {format.shape} are images of shape {right}, and it was "
