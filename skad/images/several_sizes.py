@@ -81,13 +81,13 @@ def rebuilt_in_given_sizes(
 ) -> Iterator[np.ndarray]:
     """Bring reconstructions (k, h, w, C) to the given shapes and type of the images."""
     if images.given_shapes is None:
-        yield from (
-            _typed(batch, images.dtype, images.format.shape) for batch in rebuilt
-        )
+        for batch in rebuilt:
+            yield _typed(batch, images.dtype, images.format.shape)
         return
     each = chain.from_iterable(rebuilt)
     for one, shape in zip(each, images.given_shapes, strict=True):
-        yield _typed(resize(one, shape[:2])[None], images.dtype, shape)  # 1, H, W[, C]
+        resized = resize(one, (shape[0], shape[1]))[None]  # 1, H, W, C
+        yield _typed(resized, images.dtype, shape)
 
 
 def _typed(batch: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
