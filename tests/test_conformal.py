@@ -122,9 +122,6 @@ def test_flagging_all_or_nothing_is_among_the_candidates(size):
 
 
 def test_what_cannot_set_a_threshold_is_refused():
-    for target_fpr in (0, 1, np.nan):
-        with pytest.raises(ValueError, match="target_fpr must be above 0 and below 1"):
-            conformal_threshold(np.arange(30.0), target_fpr)
     with pytest.raises(ValueError, match=r"both labels.*got only \+1.*without y"):
         labelled_threshold([0.0, 1.0], [1, 1])
     with pytest.raises(ValueError, match=r"metric must be one of .* got 'accuracy'"):

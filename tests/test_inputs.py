@@ -186,7 +186,7 @@ def test_arrays_lists_and_sequences_are_one(container):
 
 def test_rows_may_be_lists_of_numbers_of_one_kind():
     assert read_all([[0.5] * 60, [1.0] * 60], (20, 3)).shape == (2, 20, 3, 1)
-    with pytest.raises(ValueError, match=r"image 1 of X must have .* float64"):
+    with pytest.raises(ValueError, match=r"image 1 of X must have .* float"):
         read_all([[0.5] * 60, [1] * 60], (20, 3))
 
 

@@ -10,7 +10,6 @@ from skad.common.labels import check_labels, places_of_good
 @pytest.mark.parametrize(
     ("y", "expected"),
     [
-        (None, [0, 1, 2, 3]),
         (np.array([1.0, -1.0, -1.0, 1.0]), [0, 3]),
         (np.array([[1], [-1], [1], [1]]), [0, 2, 3]),  # a table of one column
         (pd.Series([1, -1, 1, 1], index=[9, 8, 7, 6]), [0, 2, 3]),

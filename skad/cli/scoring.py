@@ -12,7 +12,6 @@ from typing import Any
 from skad.common.bars import bar, say
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
-from skad.detectors.drift import one_warning
 from skad.detectors.files import inspect_files
 from skad.detectors.inspection import InspectionResult
 from skad.images.decoding import PathLike
@@ -49,7 +48,7 @@ def score_files(
     table is replaced, and the heat maps that it names go.
     """
     paths, table = list_files(sources, recursive), make_room_for(Path(output) / TABLE)
-    with locked(table.parent), one_warning():
+    with locked(table.parent):
         kept = _rows_to_keep(table, detector.offset_) if resume else []
         done = {row["path"] for row in kept}
         waiting = [path for path in paths if str(path) not in done]

@@ -40,8 +40,6 @@ def places_of_good(y: Any, n: int) -> NDArray[np.intp]:
     A y that cannot be labels, such as a continuous target, is ignored; one that may be
     other labels, as 0 and 1, is ignored with a warning.
     """
-    if y is None:
-        return np.arange(n)
     if are_labels(y):
         return np.flatnonzero(check_labels(y, n) == 1)
     if _may_be_labels(_distinct(y, "y"), n):

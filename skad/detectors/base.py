@@ -1,15 +1,19 @@
 """ImageDetector: what detectors over images share once they are fitted."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skad import __version__
 from skad.common.labels import are_labels, check_labels, not_labels, places_of_good
 from skad.common.warnings import warn
 from skad.detectors.drift import (
@@ -24,14 +28,14 @@ from skad.detectors.fitted import (
     Learned,
     Threshold,
     no_threshold,
-    provenance_now,
 )
-from skad.detectors.inspection import judge, regions_in_frames
+from skad.detectors.inspection import in_frames, judge
 from skad.detectors.parameters import generator
-from skad.detectors.progress import CallbackSupportMixin
+from skad.detectors.progress import CallbackSupportMixin, Progress, following
 from skad.detectors.regions import above
 from skad.detectors.split import (
     NONE,
+    Digests,
     Places,
     Split,
     calibration_places,
@@ -65,6 +69,7 @@ class FitImages:
     statistics: Statistics | None  # of the good ones
     seed: int  # of the training
     before: Fitted | None  # what a warm start goes on from
+    known: Digests  # of the images that trained it
 
 
 class ImageDetector(
@@ -142,26 +147,18 @@ class ImageDetector(
         n lists of `Region`, in pixels of the images as given; for an `ImageFolder`, of
         its files.
         """
-        found = [(r.regions, r.anomaly_map.shape) for r in self._judged(X)]
-        return regions_in_frames(X, *zip(*found, strict=True))
+        return [result.regions for result in self.inspect(X)]
 
     def inspect(self, X):
         """Return score, verdict, regions and map of each image: n `InspectionResult`.
 
         ``regions`` are those of `anomaly_regions`; ``anomaly_map`` has X's resolution.
         """
-        results = list(self._judged(X))
-        sizes = [result.anomaly_map.shape for result in results]
-        regions = regions_in_frames(X, [result.regions for result in results], sizes)
-        both = zip(results, regions, strict=True)
-        return [replace(result, regions=some) for result, some in both]
-
-    def _judged(self, X):
-        """Return an iterator of results, with regions in pixels of the maps."""
         fitted, images, threshold = self._check_judged(X)
         offset, scores = threshold.offset, threshold.calibration_scores
         maps = _maps(fitted, images)
-        return (judge(one, offset, scores) for some in maps for one in some)
+        results = [judge(one, offset, scores) for some in maps for one in some]
+        return in_frames(X, results)
 
     def reconstruct(self, X):
         """Return the autoencoder's reconstructions, in the shape and type of X."""
@@ -206,10 +203,11 @@ class ImageDetector(
             If images are unlike those of `fit`; if labels are not +1 and -1, or all the
             same; if groups, metric or costs are invalid.
         """
+        self._validate_params()
         fitted, images = self._check_images(X)
         check_metric(metric, cost_miss, cost_false_alarm)
         labels = None if y is None else check_labels(y, len(images))
-        groups = None if groups is None else check_groups(groups, len(images))
+        groups = check_groups(groups, len(images))
         rng, roi = generator(self.random_state), fitted.mapper.roi
         images.measure = partial(image_statistics, roi=roi)
         if labels is None:
@@ -237,6 +235,7 @@ class ImageDetector(
         fitted = self.fitted
         old = self._threshold
         self.set_params(contamination="auto", target_fpr=target_fpr)
+        self._validate_params()
         new = self._promising(old.calibration_scores, old.mean_map)
         new = replace(new, statistics=old.statistics)
         self._fitted = replace(fitted, threshold=new)
@@ -254,7 +253,7 @@ class ImageDetector(
         """Split the good images: this share of their groups calibrates."""
         n = len(images)
         good = np.arange(n) if y is None else places_of_good(y, n)
-        groups = None if groups is None else check_groups(groups, n)
+        groups = check_groups(groups, n)
         rng = generator(self.random_state)
         before = self._fitted if self.warm_start and hasattr(self, "_fitted") else None
         known = NONE if before is None else before.trained_on
@@ -266,7 +265,15 @@ class ImageDetector(
         )
         statistics = statistics_to_keep(read.measured.values())
         seed = rng.randint(2**31 - 1)
-        return FitImages(images, good, split, statistics, seed, before)
+        return FitImages(images, good, split, statistics, seed, before, known)
+
+    def _following(
+        self, X: Any, y: Any, n_epochs: int
+    ) -> AbstractContextManager[Progress | None]:
+        """Follow a training, if anybody listens; else there is no progress."""
+        if self.verbose or hasattr(self, "_skl_callbacks"):
+            return following(self, X, y, n_epochs)
+        return nullcontext()
 
     def _finish_fit(self, X: Any, data: FitImages, learned: Learned) -> None:
         """Set the threshold, and keep all that was learned."""
@@ -277,19 +284,21 @@ class ImageDetector(
             of_all, _ = learned.mapper.score_images(data.images.subset(data.good))
             offset = np.percentile(of_all, 100 * float(self.contamination))
             threshold = _threshold(offset, np.nan, scores, means)
-        before, split = data.before, data.split
-        known = NONE if before is None else before.trained_on
+        source = getattr(X, "folder", None)
         self._fitted = Fitted(
             learned.mapper,
             data.images.format,
             learned.history,
-            trained_on=np.union1d(known, split.trained_on),
-            provenance=provenance_now(
-                n_images=len(data.images),
-                n_training=len(split.training),
-                n_calibration=len(split.calibration),
-                source=getattr(X, "folder", None),
-            ),
+            trained_on=np.union1d(data.known, data.split.trained_on),
+            provenance={
+                "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "n_images": len(data.images),
+                "n_training": len(data.split.training),
+                "n_calibration": len(data.split.calibration),
+                "source": None if source is None else str(source),
+                "skad_version": __version__,
+                "torch_version": str(torch.__version__),
+            },
             threshold=replace(threshold, statistics=data.statistics),
         )
 

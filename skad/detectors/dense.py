@@ -14,9 +14,9 @@ from torch import Tensor
 
 from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector
-from skad.detectors.fitted import Fitted, Learned, provenance_now
+from skad.detectors.fitted import Fitted, Learned
 from skad.detectors.parameters import CONSTRAINTS, MOST, resolve_device
-from skad.detectors.progress import Progress, following, with_callbacks
+from skad.detectors.progress import Progress, with_callbacks
 from skad.detectors.split import NONE
 from skad.images.inputs import Format, batches_of
 from skad.network.dense import DenseAutoencoder, train
@@ -143,14 +143,18 @@ class DenseAutoencoderDetector(ImageDetector):
         data = self._split(images, y, groups, share)
         mapper = DenseMapper(network, images.format.image_shape[:2])
         mapper.to(resolve_device(self.device))
-        followed = following(self, X, y, int(self.epochs))
-        with training_settings(), followed as progress:
+        with (
+            training_settings(),
+            self._following(X, y, int(self.epochs)) as progress,
+        ):
             history = self._train(mapper, data, progress) if self.epochs else []
             scores, means = mapper.score_images(images.subset(data.split.calibration))
             self._finish_fit(X, data, Learned(mapper, scores, means, history))
         return self
 
-    def _train(self, mapper: DenseMapper, data: Any, progress: Progress) -> list[dict]:
+    def _train(
+        self, mapper: DenseMapper, data: Any, progress: Progress | None
+    ) -> list[dict]:
         """Train the mapper's network in place, and return the history."""
         training = data.split.training
 
@@ -192,9 +196,8 @@ class DenseAutoencoderDetector(ImageDetector):
         mapper = DenseMapper(network, (height, width))
         mapper.to(resolve_device(self.device))
         format = Format(shape, network.input_shape, "integer")
-        counts = {"n_images": 0, "n_training": 0, "n_calibration": 0}
-        provenance = provenance_now(**counts, source=None)
-        self._fitted = Fitted(mapper, format, [], NONE.copy(), provenance)
+        provenance = {"source": str(self.model)}
+        self._fitted = Fitted(mapper, format, [], NONE, provenance)
         return self
 
     def _read_network(self) -> DenseAutoencoder:

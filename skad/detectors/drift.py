@@ -1,9 +1,6 @@
 """Images unlike the good ones: another light, exposure, bit depth or channel order."""
 
-import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,42 +18,28 @@ _MIN_PIXELS = 256  # of an image: fewer say too little
 _MAX_KEPT = 512  # images
 _MOST = 0.75  # share of the images of a call that must be off, and on one side
 
-# How far off means of n images may be: so far that no good and no defective images of
-# docs/benchmarks.md are told, alone or in batches.
+# How far off an image's means may be: so far that no good and no defective images of
+# docs/benchmarks.md are told.
 _SPREADS = 4.0  # standard deviations between good images …
-_SHARES = (0.1, 0.2)  # … and so much + so much / sqrt(n) of the usual mean, or of
+_SHARE = 0.3  # … and so much of the usual mean, or of
 _CONTRASTS = 5.0  # standard deviations of pixels, if that is less
 _MIN_CONTRAST = 0.05  # of the mean: flat images have noise, too
 _TINY = np.finfo(float).tiny
-
-# Whether a call that takes batch by batch has warned; None outside of such calls.
-_has_warned: ContextVar[bool | None] = ContextVar("skad_has_warned", default=None)
 
 
 class DriftWarning(UserWarning):
     """Most images of a call are unlike those that the threshold was set on."""
 
 
-@contextmanager
-def one_warning() -> Iterator[None]:
-    """Warn of drift at most once in here, in a call that takes batch by batch."""
-    token = _has_warned.set(False)
-    try:
-        yield
-    finally:
-        _has_warned.reset(token)
-
-
 def image_statistics(
     image: np.ndarray, roi: NDArray[np.bool_] | None
 ) -> Statistics | None:
     """Return statistics (3, C) of an image (H, W, C); None for one of few pixels."""
-    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _MAX_SAMPLED))
-    pixels = image[::step, ::step] if roi is None else image[roi]
-    pixels = pixels.reshape(-1, image.shape[2])  # k, C
+    pixels = image.reshape(-1, image.shape[2]) if roi is None else image[roi]  # k, C
     if len(pixels) < _MIN_PIXELS:
         return None
-    pixels = to_unit_range(pixels[:: max(1, len(pixels) // _MAX_SAMPLED)])
+    # In odd steps: an even one may be a multiple of the width, and see a few columns.
+    pixels = to_unit_range(pixels[:: len(pixels) // _MAX_SAMPLED | 1])
     return np.stack([pixels.mean(0), trim_mean(pixels, 0.25), pixels.std(0)])
 
 
@@ -71,55 +54,45 @@ def statistics_to_keep(found: Iterable[Statistics | None]) -> Statistics | None:
 
 def warn_if_unlike(found: Iterable[Statistics], threshold: Any) -> None:
     """Warn if most images are unlike those of a threshold, if there is any."""
-    if threshold is None or threshold.statistics is None or _has_warned.get():
-        return
-    why = why_unlike(np.stack(list(found)), threshold.statistics)
-    if why is None:
-        return
-    if _has_warned.get() is not None:
-        _has_warned.set(True)
-    warn(
+    if threshold is not None and threshold.statistics is not None:
+        why = why_unlike(np.stack(list(found)), threshold.statistics)
+        if why is not None:
+            warn(_what_to_do(why), DriftWarning)
+
+
+def _what_to_do(why: str) -> str:
+    return (  # without figures, so that Python shows it once, not for every batch
         f"These images are unlike those that set the threshold: {why}. Scores and "
         "verdicts are not reliable. Convert them to the form of the others; if all "
-        "images are to look like this, call calibrate with good ones, or fit again.",
-        DriftWarning,
+        "images are to look like this, call calibrate with good ones, or fit again."
     )
 
 
 def why_unlike(seen: Statistics, good: Statistics) -> str | None:
     """Say in what most of some images are unlike good ones; None if they are not."""
     found, usual, spread = seen[:, :2], np.median(good[:, :2], 0), good[:, :2].std(0)
-    contrast = math.sqrt(np.mean(good[:, 2] ** 2) + np.mean(good[:, 0].var(0)))
-    contrast = max(contrast, _MIN_CONTRAST * float(np.abs(usual[0]).max()), _TINY)
-    error = contrast / math.sqrt(len(seen))  # of a mean, roughly
-    if seen.shape[2] > 1 and _are_reversed(seen[:, 0], good[:, 0], error):
+    contrast = np.sqrt(np.mean(good[:, 2] ** 2) + np.mean(good[:, 0].var(0)))
+    contrast = max(contrast, _MIN_CONTRAST * np.abs(usual[0]).max(), _TINY)
+    if seen.shape[2] > 1 and _are_reversed(seen[:, 0], good[:, 0], contrast):
         return "their channels come in another order, as BGR for RGB"
-    scale = np.abs(usual) + error
-    off = found - usual  # n, 2, C
+    scale, off = np.abs(usual) + contrast, found - usual  # n, 2, C
     if min(found.min(), usual.min()) >= 0:  # a ratio is as far off as its inverse
-        off = scale * np.log((found + error) / scale)
-    share = _SHARES[0] + _SHARES[1] / math.sqrt(len(seen))
-    off /= _SPREADS * spread + share * np.minimum(scale, _CONTRASTS * contrast)
+        off = scale * np.log1p(off / scale)
+    off /= _SPREADS * spread + _SHARE * np.minimum(scale, _CONTRASTS * contrast)
     # A large defect moves the mean, an outline that moves a little the mean between the
     # quartiles, and another light both.
     for words, side in (("brighter", off), ("darker", -off)):
         if (side > 1).all(1).mean(0).max() >= _MOST:
-            words += (
-                f" ({np.median(found[:, 0]):.3g} instead of {np.median(usual[0]):.3g})"
-            )
             return f"they are {words}, as with another light, exposure or bit depth"
     return None
 
 
-def _are_reversed(means: np.ndarray, known: np.ndarray, error: float) -> bool:
-    """Tell whether most images have the colours of good ones in reversed order.
-
-    By the means (n, C) of both; `error` is that of a mean.
-    """
+def _are_reversed(means: np.ndarray, known: np.ndarray, contrast: float) -> bool:
+    """Tell whether most means (n, C) are those of good images in reversed order."""
     colours, good = (some - some.mean(1, keepdims=True) for some in (means, known))
     usual = np.median(good, 0)  # C
     gap, spread = np.abs(usual - usual[::-1]), (known - known[:, ::-1]).std(0)
-    if not (gap > _SPREADS * spread + 0.3 * error).any():  # as where all are gray
+    if not (gap > _SPREADS * spread + 0.3 * contrast).any():  # as where all are gray
         return False
     own = np.abs(colours - usual).max(1)  # n
     other = np.abs(colours - usual[::-1]).max(1)

@@ -2,17 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from html import escape
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from skad import __version__
@@ -22,7 +18,7 @@ from skad.detectors.parameters import device_at_hand
 from skad.detectors.split import Digests
 from skad.images.inputs import Format
 from skad.scoring.anomaly_map import Mapper
-from skad.threshold.conformal import LabelledThreshold, promise_in_words
+from skad.threshold.conformal import LabelledThreshold
 
 
 @dataclass
@@ -45,9 +41,6 @@ class Threshold:
     promised_fpr: float  # NaN where nothing is promised
     labelled: LabelledThreshold | None = None  # where labels set the threshold
     statistics: Statistics | None = None  # what other images are compared with
-
-    def __post_init__(self) -> None:
-        self.calibration_scores.flags.writeable = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +115,11 @@ class FittedAttributes(BaseEstimator):
             raise AttributeError("labelled_threshold_ is set by calibrate with labels")
         return self._threshold.labelled
 
-    calibration_scores_ = property(attrgetter("_threshold.calibration_scores"))
+    @property
+    def calibration_scores_(self):
+        """A copy of the scores that set the threshold, sorted."""
+        return self._threshold.calibration_scores.copy()
+
     mean_map_ = property(attrgetter("_threshold.mean_map"))
     promised_fpr_ = property(attrgetter("_threshold.promised_fpr"))
     network_ = property(attrgetter("fitted.mapper.network"))
@@ -134,30 +131,6 @@ class FittedAttributes(BaseEstimator):
     def n_features_in_(self):
         """Numbers in an image."""
         return math.prod(self.fitted.format.image_shape)
-
-    def _repr_html_inner(self):
-        if not hasattr(self, "offset_"):
-            return estimator_html_repr(self)
-        rows = {
-            "threshold": f"{self.pixel_threshold_:.6g}",
-            "promise": promise_in_words(self),
-            "calibration images": len(self.calibration_scores_),
-            "images": " x ".join(map(str, self.image_shape_in_)),
-            "device": self.fitted.mapper.device,
-        }
-        style = "style='text-align:left'"
-        cells = "".join(
-            f"<tr><th {style}>{name}</th><td {style}>{escape(str(value))}</td></tr>"
-            for name, value in rows.items()
-        )
-        table = f"<table class='skad-fitted'>{cells}</table>"
-        return estimator_html_repr(self) + table
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:  # scikit-learn asks _repr_html_inner for one of two
-            bundle["text/html"] = self._repr_html_inner()
-        return bundle
 
     def __getstate__(self):
         """Return what is pickled, with the version that it is of."""
@@ -175,18 +148,3 @@ class FittedAttributes(BaseEstimator):
         super().__setstate__(state)
         if "_fitted" in state:
             self._fitted.mapper.to(device_at_hand(self.device))
-
-
-def provenance_now(
-    *, n_images: int, n_training: int, n_calibration: int, source: Any
-) -> dict[str, Any]:
-    """Tell when, by what and from how many images of which folder one learns."""
-    return {
-        "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "n_images": n_images,
-        "n_training": n_training,
-        "n_calibration": n_calibration,
-        "source": None if source is None else str(source),
-        "skad_version": __version__,
-        "torch_version": str(torch.__version__),
-    }

@@ -1,13 +1,12 @@
 """The verdict about one image: score, threshold, p-value and regions, in one place."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.detectors.regions import Region, Size, above, find_regions
+from skad.detectors.regions import Region, above, find_regions
 from skad.images.inputs import is_lazy
 from skad.threshold.conformal import conformal_p_value
 
@@ -55,14 +54,14 @@ def judge(
     )
 
 
-def regions_in_frames(
-    X: Any, regions: Sequence[list[Region]], sizes: Sequence[Size]
-) -> list[list[Region]]:
-    """Bring regions in maps of these sizes to pixels before resizing, `frame_sizes`."""
+def in_frames(X: Any, results: list[InspectionResult]) -> list[InspectionResult]:
+    """Bring regions from pixels of the maps to those of the files, `frame_sizes`."""
     frames = getattr(X, "frame_sizes", None) if is_lazy(X) else None
     if frames is None:
-        return list(regions)
+        return results
     return [
-        [region.scaled(size, frame) for region in some]
-        for some, size, frame in zip(regions, sizes, frames, strict=True)
+        replace(
+            one, regions=[r.scaled(one.anomaly_map.shape, size) for r in one.regions]
+        )
+        for one, size in zip(results, frames, strict=True)
     ]

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Memory
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_memory
 
 from skad import __version__
-from skad.common.checks import check_size, is_whole, whole_numbers
+from skad.common.checks import check_size
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
@@ -48,20 +46,21 @@ def training_parameters(detector: Any, shape: tuple[int, int]) -> dict[str, Any]
         "learning_rate": float(detector.learning_rate),
         "validation_fraction": float(detector.validation_fraction),
         "device": resolve_device(detector.device),
-        "random_state": int(seed) if is_whole(seed) else None,
+        "random_state": int(seed) if isinstance(seed, Integral) else None,
         "skad_version": __version__,
     }
 
 
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:
     """Return the sizes of the largest defects, in pixels."""
-    sizes = whole_numbers(patch_size, alone=1)
-    if not sizes or min(sizes) < 2 or max(sizes) > MOST:
+    sizes = patch_size if isinstance(patch_size, tuple | list) else (patch_size,)
+    are_whole = all(isinstance(size, Integral) for size in sizes)
+    if not (sizes and are_whole and min(sizes) >= 2 and max(sizes) <= MOST):
         raise ValueError(
             f"patch_size must be one or more ints, each from 2 to {MOST}; got "
             f"{patch_size!r}."
         )
-    return sizes
+    return tuple(map(int, sizes))
 
 
 def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
@@ -101,12 +100,6 @@ def device_at_hand(device: str) -> str:
         return resolve_device(device)
     except ValueError:  # stored on a machine with a GPU, loaded on one without
         return "cpu"
-
-
-def open_memory(memory: Any) -> Memory:
-    """Return the joblib.Memory of a path; None means one that keeps nothing."""
-    is_path = isinstance(memory, os.PathLike)
-    return check_memory(os.fspath(memory) if is_path else memory)
 
 
 def generator(random_state: Any) -> np.random.RandomState:

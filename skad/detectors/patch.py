@@ -1,6 +1,7 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from typing import Any, ClassVar
 import joblib
 import numpy as np
 import torch
+from sklearn.utils.validation import check_memory
 from torch import Tensor
 
 from skad.common.checks import check_pickles, check_size, is_whole
 from skad.common.torch_settings import limit_threads, training_settings
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Learned
-from skad.detectors.parameters import CONSTRAINTS, open_memory, training_parameters
-from skad.detectors.progress import Progress, following, with_callbacks
+from skad.detectors.parameters import CONSTRAINTS, training_parameters
+from skad.detectors.progress import Progress, with_callbacks
 from skad.images.inputs import Images, batches_of
 from skad.images.roi import roi_for
 from skad.images.several_sizes import as_resized_images, have_several_sizes
@@ -233,9 +235,7 @@ class PatchAutoencoderDetector(ImageDetector):
             start = None if data.before is None else _weights(data.before, images)
             places = data.split.training, data.split.calibration
             task = TrainingTask(parameters, images, *places, roi, start, data.seed)
-            followed: Any = nullcontext()
-            if self.verbose or hasattr(self, "_skl_callbacks"):
-                followed = following(self, X, y, parameters["epochs"])
+            followed = self._following(X, y, parameters["epochs"])
             with training_settings(), followed as progress:
                 learned = self._train(task, progress, held)
                 self._finish_fit(X, data, learned)
@@ -265,9 +265,9 @@ class PatchAutoencoderDetector(ImageDetector):
             print(f"resuming from  {checkpoint.path}")
         run: Any = learn
         if self.memory is not None and task.start is None:  # a warm start is not kept
-            run = open_memory(self.memory).cache(
-                learn, ignore=["progress", "checkpoint"]
-            )
+            path = isinstance(self.memory, os.PathLike)
+            memory = check_memory(os.fspath(self.memory) if path else self.memory)
+            run = memory.cache(learn, ignore=["progress", "checkpoint"])
         learned = run(task, progress=progress, checkpoint=checkpoint)
         learned.mapper.to(task.parameters["device"])  # what was kept is on the CPU
         return learned

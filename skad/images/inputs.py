@@ -227,12 +227,11 @@ def _check_alike(
     image: np.ndarray, name: str, format: Format, dtype: np.dtype | None = None
 ) -> None:
     """Raise unless an image is like those of the fit or, given `dtype`, image 0."""
-    kind = format.kind if dtype is None else _kind_of(dtype)
-    fits = _kind_of(image.dtype) == kind
-    if dtype is not None and is_scaled(dtype):
-        fits = fits and image.itemsize == dtype.itemsize
-    if _with_channels(image.shape) != _with_channels(format.shape) or not fits:
-        raise _unlike(image, name, format.shape, kind if dtype is None else str(dtype))
+    found, wanted = _kind_of(image.dtype), format.kind
+    if dtype is not None and is_scaled(dtype):  # one array cannot hold 8 and 16 bits
+        found, wanted = image.dtype.name, dtype.name
+    if _with_channels(image.shape) != _with_channels(format.shape) or found != wanted:
+        raise _unlike(image, name, format.shape, wanted)
 
 
 def _unlike(

@@ -16,7 +16,6 @@ from skad.common.files import make_room_for, write_atomically
 from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector as Dense
-from skad.detectors.drift import one_warning
 from skad.detectors.files import inspect_files
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
@@ -163,7 +162,6 @@ class AD:
         files.show(overlays.to_rgb_uint8(pair), Path(path_to_img).name)
         return pair
 
-    @one_warning()
     def predict(
         self,
         path: PathLike,

@@ -63,9 +63,7 @@ class Preparation:
 
     def to_input(self, maps: Tensor) -> Tensor:
         """Bring maps (k, h / 2, w / 2) of padded images to the input's (k, H, W)."""
-        maps = F.interpolate(
-            maps[:, None], scale_factor=MAP_STRIDE, mode="bilinear", align_corners=False
-        )
+        maps = F.interpolate(maps[:, None], scale_factor=MAP_STRIDE, mode="bilinear")
         maps = self._resize(maps)[:, 0]
         return maps if self.roi is None else maps * self.roi.to(maps.device)
 

@@ -136,9 +136,7 @@ class AnomalyMapper(Mapper):
 
     def _map(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
         """Return the maps (n, h/2, w/2) of prepared images, or tiles, (n, C, h, w)."""
-        values = branches(
-            self.folded, x, self.gaussians, self.context, corner, whole
-        )  # branches, n, h/2, w/2
+        values = branches(self.folded, x, self.gaussians, self.context, corner, whole)
         return join(piecewise_linear(values, self.tails))
 
     @inference()
@@ -226,8 +224,8 @@ def branches(
     x: Tensor,
     gaussians: Iterable[Gaussians],
     context: nn.Linear | None,
-    corner: Sequence[int] = (0, 0),
-    whole: Sequence[int] | None = None,
+    corner: Sequence[int],
+    whole: Sequence[int],
 ) -> Tensor:
     """Return the values of all branches, (branches, n, h/2, w/2), at x (n, C, h, w).
 
@@ -237,7 +235,6 @@ def branches(
     (height, width).
     """
     reconstruction, logits, features = network(x)
-    whole = whole or x.shape[2:]
     found = [logits[:, None]]  # n, 1, h', w' each
     coarse = features[-len(STRIDES) :]
     for stride, level, f in zip(STRIDES, gaussians, coarse, strict=True):

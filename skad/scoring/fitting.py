@@ -66,7 +66,8 @@ def fit_mapper(
     held_out = list(zip(*(without for _, without in levels), strict=True))
 
     def values(i: int, x: Tensor, context: nn.Linear | None) -> Tensor:
-        return branches(folded, x, held_out[i % len(held_out)], context)
+        left_out = held_out[i % len(held_out)]
+        return branches(folded, x, left_out, context, (0, 0), x.shape[2:])
 
     context = fit_context(
         each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))

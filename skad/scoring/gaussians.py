@@ -43,7 +43,7 @@ class Gaussians(nn.Module):
     @classmethod
     def empty(cls, c: int, size: Sequence[int]) -> Self:
         """Return Gaussians without values, for features (n, c, *size)."""
-        n_cells, k = math.prod(_grid(size)), min(_N_COMPONENTS, c)
+        n_cells, k = math.prod(_cells(size)[1]), min(_N_COMPONENTS, c)
         shapes = (k, c), (n_cells, k), (n_cells, k, k)
         return cls(*(torch.empty(shape) for shape in shapes))
 
@@ -60,14 +60,14 @@ class Gaussians(nn.Module):
         """
         n, _, h, w = features.shape
         whole = whole or (h, w)
-        cell = _cell_side(whole)
+        cell, grid = _cells(whole)
         top, left = (at % cell for at in corner)  # within the first cell
         rows, columns = (
             slice(at // cell, -(-(at + side) // cell))
             for at, side in zip(corner, (h, w), strict=True)
         )
-        mean = self.mean.unflatten(0, _grid(whole))[rows, columns]
-        whitening = self.whitening.unflatten(0, _grid(whole))[rows, columns]
+        mean = self.mean.unflatten(0, grid)[rows, columns]
+        whitening = self.whitening.unflatten(0, grid)[rows, columns]
 
         z = features.movedim(1, 3)  # n, h, w, c
         if len(self.projection) < z.shape[3]:  # to turn all of them changes no distance
@@ -103,7 +103,7 @@ def _moments(features: Tensor) -> Tensor:
     They are the sums, over the positions of a cell, of z z', where z is (x, 1).
     """
     z = F.pad(features.movedim(1, 3), (0, 1), value=1.0)  # n, h, w, c + 1
-    z = _by_cell(z, _cell_side(z.shape[1:3])).double()
+    z = _by_cell(z, _cells(z.shape[1:3])[0]).double()
     return z.mT @ z
 
 
@@ -172,15 +172,9 @@ def _by_cell(z: Tensor, cell: int, inset: tuple[int, int] = (0, 0)) -> Tensor:
     return z.reshape(rows * columns, n * cell * cell, k)
 
 
-def _cell_side(size: Sequence[int]) -> int:
-    """Return the side of the smallest cells that are not too many."""
+def _cells(size: Sequence[int]) -> tuple[int, list[int]]:
+    """Return the side of the smallest cells that are not too many, and their grid."""
     cell = max(1, math.isqrt(math.prod(size) // _MOST_CELLS), max(size) // _MOST_CELLS)
-    while math.prod(-(-side // cell) for side in size) > _MOST_CELLS:
+    while math.prod(grid := [-(-side // cell) for side in size]) > _MOST_CELLS:
         cell += 1
-    return cell
-
-
-def _grid(size: Sequence[int]) -> list[int]:
-    """Return the numbers of rows and columns of cells."""
-    cell = _cell_side(size)
-    return [-(-side // cell) for side in size]
+    return cell, grid

@@ -33,11 +33,7 @@ def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> flo
     1))``: a new score that is exchangeable with them is below it with probability at
     most k / (m + 1) [1]_. If k = 0, it is the lowest, with a warning.
     """
-    scores, rate = np.sort(np.asarray(calibration_scores)), as_float(target_fpr)
-    if not 0 < rate < 1:
-        raise ValueError(
-            f"target_fpr must be above 0 and below 1, as 0.05; got {target_fpr!r}."
-        )
+    scores, rate = np.sort(np.asarray(calibration_scores)), float(target_fpr)
     m = len(scores)
     k = conformal_rank(m, rate)
     if k == 0:
