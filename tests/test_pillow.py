@@ -107,14 +107,6 @@ def test_gray_tiff_keeps_its_numbers(tif):
         assert_array_equal(read_image(tif), array)
 
 
-def test_stacks_and_previews_are_refused(tif):
-    stack = noise(4, 20, 30, dtype=np.uint16)
-    for array, options in ((stack, {"imagej": True}), (stack[0], {"subfiletype": 1})):
-        tifffile.imwrite(tif, array, **options)
-        with pytest.raises(ValueError, match="it has several frames or pages"):
-            read_image(tif)
-
-
 def test_tiff_without_all_strips_is_refused(tif):
     for name, values in {"StripOffsets": [10**6] * 8, "RowsPerStrip": 1}.items():
         tifffile.imwrite(tif, noise(64, 64), rowsperstrip=8)

@@ -93,21 +93,15 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     is_array = isinstance(X, np.ndarray)
     first = X[0] if is_array else as_image(X[0], 0)
     if fitted is None:
-        format = _new_format(X, first, image_shape)
+        if is_array:
+            refuse_single_image(X, image_shape)
+        format = format_of(first.shape, first.dtype, image_shape)
     else:
         _check_alike(first, "Every image", fitted)
         format = fitted._replace(shape=first.shape, any_size=False)
     if is_array and X.dtype.kind == "f":
         check_finite(X)
     return Images(X, format, first.dtype)
-
-
-def _new_format(X: Any, first: np.ndarray, image_shape: Any) -> Format:
-    """Return the format of X by its first image; refuse what looks like another."""
-    if isinstance(X, np.ndarray):
-        refuse_single_image(X, image_shape)
-    refuse_channels_first(first.shape)
-    return format_of(first.shape, first.dtype, image_shape)
 
 
 def is_lazy(X: Any) -> bool:
@@ -189,6 +183,7 @@ def _has_channels(size: tuple[int, ...], n: int) -> bool:
 
 def format_of(shape: tuple[int, ...], dtype: np.dtype, image_shape: Any) -> Format:
     """Return the format of an item: (H, W), (H, W, C), or (p,) from `image_shape`."""
+    refuse_channels_first(shape)
     if image_shape is not None:
         sides = whole_numbers(image_shape)
         is_shape = len(sides) in (2, 3) and min(sides) > 0

@@ -23,7 +23,7 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of im
 _AHEAD = bytes(8)  # libjpeg looks so many bytes ahead
 _JUNK = bytes(range(1, 65))  # skipped before a marker, decoded amid a scan
 
-_TYPE, _BITS, _INK, _TEXT = 254, 258, 262, 270  # tags of TIFF 6.0
+_BITS, _INK = 258, 262  # tags of TIFF 6.0
 
 
 class UnreadableError(ValueError):
@@ -42,7 +42,12 @@ def decode(file: BinaryIO, gray: bool) -> NDArray[Any]:
     with _quiet():
         image = _open(file)
         tags = getattr(image, "tag_v2", {})  # of TIFF
-        _check_single(image, tags)
+        # MPO files of cameras hold previews, too.
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise UnreadableError(
+                "it has several frames or pages, and one image is wanted; split it "
+                "into files, for instance with PIL.ImageSequence"
+            )
         if _would_lose_bits(image, tags):
             raise UnreadableError(
                 "it has more than 8 bits per channel, and not 16 bits of gray, and "
@@ -63,19 +68,6 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
             f"its contents are not an image of {', '.join(FORMATS)}, or not of a kind "
             "that Pillow reads"
         ) from None
-
-
-def _check_single(image: ImageFile.ImageFile, tags: Any) -> None:
-    """Refuse a file of several frames or pages, or whose first one is a preview."""
-    # Stacks of ImageJ may have one page alone. Further pictures of MPO are previews.
-    is_stack = re.search(r"ImageJ=(.|\n)*\nimages=(?!1\n)", str(tags.get(_TEXT)))
-    is_preview = tags.get(_TYPE, 0) & 1
-    has_more = image.format != "MPO" and getattr(image, "is_animated", False)
-    if has_more or is_stack or is_preview:
-        raise UnreadableError(
-            "it has several frames or pages, and one image is wanted; split it into "
-            "files, for instance with PIL.ImageSequence"
-        )
 
 
 def _would_lose_bits(image: ImageFile.ImageFile, tags: Any) -> bool:
