@@ -93,15 +93,20 @@ def as_images(X: Any, image_shape: Any, fitted: Format | None = None) -> Images:
     is_array = isinstance(X, np.ndarray)
     first = X[0] if is_array else as_image(X[0], 0)
     if fitted is None:
-        if is_array:
-            refuse_single_image(X, image_shape)
-        format = format_of(first.shape, first.dtype, image_shape)
+        format = _new_format(X, first, image_shape)
     else:
         _check_alike(first, "Every image", fitted)
         format = fitted._replace(shape=first.shape, any_size=False)
     if is_array and X.dtype.kind == "f":
         check_finite(X)
     return Images(X, format, first.dtype)
+
+
+def _new_format(X: Any, first: np.ndarray, image_shape: Any) -> Format:
+    """Return the format of X by its first image; refuse what looks like one image."""
+    if isinstance(X, np.ndarray):
+        refuse_single_image(X, image_shape)
+    return format_of(first.shape, first.dtype, image_shape)
 
 
 def is_lazy(X: Any) -> bool:
