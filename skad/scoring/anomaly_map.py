@@ -1,10 +1,4 @@
-"""Images in, anomaly maps out: branches, calibrated, joined.
-
-The network gives four branches of evidence at each pixel. From all but that of the
-segmentation decoder, the value predicted from context is subtracted. On good images, a
-value has a tail probability p, the share of pixels that reach it; -log p is its
-calibrated score. The anomaly map is a weighted mean of these scores.
-"""
+"""Images in, anomaly maps out: branches of evidence, calibrated, joined."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,20 +9,26 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads, side_by_side
+from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import batches_of
-from skad.network.model import FEATURE_STRIDES, MAP_STRIDE, PatchAutoencoder, fold
+from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
+from skad.scoring.encoder_branches import EncoderBranches
+from skad.scoring.fusion import (
+    N_KNOTS,
+    coarsest_branch,
+    join,
+    piecewise_linear,
+    raise_by_whole,
+    weights_of,
+)
 from skad.scoring.gaussians import Gaussians
-from skad.scoring.tiles import MARGIN, TILE, in_tiles
+from skad.scoring.network_branches import N_BRANCHES, STRIDES, network_branches
+from skad.scoring.tiles import ENCODER_MARGIN, MARGIN, TILE, in_tiles
 
-STRIDES = FEATURE_STRIDES[2:]  # 8 and 16: distances of finer features add nothing
-# Of the branches: the segmentation decoder, which alone was trained to find anomalies,
-# the distances of the features at these strides, and the reconstruction error.
-WEIGHTS = (4.0, 1.0, 1.0, 1.0)
-N_KNOTS = 10  # of the calibration of a branch
+_OWN = "encoder.features.encoder."  # names of an encoder's arrays
 PIXELS = {  # in a batch, small enough for the cache, and in all batches at a time
     "cpu": (256 * 256, 16 * 256 * 256),
     "cuda": (64 * 256 * 256, 128 * 256 * 256),
@@ -60,7 +60,7 @@ class Mapper(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return next(self.parameters()).device
 
     def __reduce__(self) -> tuple:
         """Pickle arrays: a machine without the device can read them."""
@@ -102,46 +102,82 @@ class Mapper(nn.Module):
 
 
 class AnomalyMapper(Mapper):
-    """The network and all that was fitted to good images."""
+    """What gives evidence, the network, an encoder, or both, and how it is joined."""
 
     tails: Tensor  # (branches, N_KNOTS, 2): knots, from values to calibrated scores
+    usual: Tensor  # (2,): mean and standard deviation of good images' mean values
 
     def __init__(
         self,
-        network: PatchAutoencoder,
         preparation: Preparation,
+        network: PatchAutoencoder | None,
         gaussians: Iterable[Gaussians],
-        context: nn.Linear,
+        context: nn.Linear | None,
+        encoder: EncoderBranches | None,
         tails: Tensor,
+        usual: Tensor,
     ) -> None:
         super().__init__()
-        self.network = network
         self.preparation = preparation
-        for stride, level in zip(STRIDES, gaussians, strict=True):
-            self.add_module(f"gaussians{stride}", level)
+        self.network = network
         self.context = context
+        for stride, level in zip(STRIDES, gaussians, strict=network is not None):
+            self.add_module(f"gaussians{stride}", level)
+        self.encoder = encoder
         self.register_buffer("tails", tails)
+        self.register_buffer("usual", usual)
+        parts = network is not None, encoder is not None
+        self.weights, self.whole_weight = weights_of(*parts)
+        self.coarsest = coarsest_branch(*parts)
         self.network_size = preparation.padded_size
         if preparation.roi is not None:
             self.roi = preparation.roi.numpy(force=True) > 0
         names = ("std", "input_size", "working_size")
         self.settings = {name: getattr(preparation, name) for name in names}
+        self.settings["has_network"] = network is not None
+        self.settings["encoder"] = None if encoder is None else encoder.setting
 
     @inference()
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)  # k, C, h, w
-        maps = self._by_tiles(self._map, x, MAP_STRIDE)  # k, h/2, w/2
-        return self.preparation.to_input(maps).cpu().numpy()
+        return self.to_maps(self._by_tiles(self._evidence, x, MAP_STRIDE))
 
-    def _map(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
-        """Return the maps (n, h/2, w/2) of prepared images, or tiles, (n, C, h, w)."""
-        values = branches(self.folded, x, self.gaussians, self.context, corner, whole)
-        return join(piecewise_linear(values, self.tails))
+    def _evidence(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Any:
+        """Return what `joined` does at prepared images, or tiles, (n, C, h, w)."""
+        values = []
+        if self.network is not None:
+            gaussians = [getattr(self, f"gaussians{stride}") for stride in STRIDES]
+            values.append(
+                network_branches(self.folded, x, gaussians, self.context, corner, whole)
+            )
+        if self.encoder is not None:
+            values.append(self.encoder(x, corner, whole))
+        return self.joined(torch.cat(values))
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Join values (branches, n, h/2, w/2); those of whole images beside: (n, 2, …)."""
+        scores = piecewise_linear(values, self.tails)
+        return torch.stack([join(scores, self.weights), values[self.coarsest]], 1)
+
+    def to_maps(self, evidence: Tensor) -> np.ndarray:
+        """Turn what `joined` gives, of whole images, into maps (k, H, W)."""
+        joined, of_whole = evidence.unbind(1)  # k, h/2, w/2
+        inside = self.inside
+        joined = joined * inside
+        means = (of_whole * inside).sum((1, 2)) / inside.sum()
+        part = self.whole_weight / sum(self.weights)
+        raised = raise_by_whole(joined, means, self.usual, part)
+        return self.preparation.to_input(raised.expm1_()).cpu().numpy()
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
         """Return what the autoencoder makes of images (k, H, W, C), as float64."""
+        if self.network is None:
+            raise ValueError(
+                "This detector was fitted with epochs=0: it has an encoder and no "
+                "autoencoder that could reconstruct. Fit it with epochs > 0."
+            )
 
         def rebuild(x: Tensor, *_: Sequence[int]) -> Tensor:
             return self.folded.rebuild(self.folded.encode(x)[-1])
@@ -154,143 +190,113 @@ class AnomalyMapper(Mapper):
         self, compute: Callable[..., Tensor], x: Tensor, stride: int
     ) -> Tensor:
         """Compute maps of images (k, C, h, w), tile by tile where they are large."""
-        if x.shape[2] * x.shape[3] <= (TILE + 2 * MARGIN) ** 2:
+        margin = MARGIN if self.encoder is None else ENCODER_MARGIN
+        if x.shape[2] * x.shape[3] <= (TILE + 2 * margin) ** 2:
             return compute(x, (0, 0), x.shape[2:])
-        return in_tiles(compute, x, stride)
-
-    @property
-    def gaussians(self) -> list[Gaussians]:
-        """Those of the features at every stride."""
-        return [getattr(self, f"gaussians{stride}") for stride in STRIDES]
+        return in_tiles(compute, x, stride, margin)
 
     @cached_property  # which is no part of the state
     def folded(self) -> PatchAutoencoder:
         """The network's function in less arithmetic."""
         return fold(self.network)
 
+    @cached_property
+    def inside(self) -> Tensor:
+        """Where maps show the image and the roi: (h/2, w/2), 0 or 1."""
+        return self.preparation.inside(MAP_STRIDE).float().to(self.device)
+
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move everything to a device, in place."""
         before = self.device
         super().to(*args, **kwargs)
         if self.device != before:
-            self.__dict__.pop("folded", None)
+            for name in ("folded", "inside"):
+                self.__dict__.pop(name, None)
         return self
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
-        arrays = {name: t.numpy(force=True) for name, t in self.state_dict().items()}
+        state = self.state_dict()
+        if self.own_encoder is not None:
+            state = {k: t for k, t in state.items() if not k.startswith(_OWN)}
+        arrays = {name: t.numpy(force=True) for name, t in state.items()}
         arrays["mean"] = self.preparation.mean
         if self.preparation.roi is not None:
             arrays["roi"] = self.preparation.roi.numpy()
         return arrays
 
+    @property
+    def own_encoder(self) -> FrozenEncoder | None:
+        """An encoder of the user's own, which is no part of the arrays."""
+        found = None if self.encoder is None else self.encoder.features.encoder
+        return None if found is None or found.name is not None else found
+
+    def __reduce__(self) -> tuple:
+        """Pickle arrays, and an encoder of the user's own."""
+        settings = self.settings | {"own_encoder": self.own_encoder}
+        return partial(self.from_arrays, **settings), (self.to_arrays(),)
+
     @classmethod
     @limit_threads()
-    def from_arrays(cls, arrays: dict[str, np.ndarray], **settings: Any) -> Self:
+    def from_arrays(
+        cls,
+        arrays: dict[str, np.ndarray],
+        *,
+        has_network: bool,
+        encoder: dict[str, Any] | None,
+        own_encoder: FrozenEncoder | None = None,
+        **settings: Any,
+    ) -> Self:
         """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
         tensors = {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
         mean, roi = tensors.pop("mean").numpy(), tensors.pop("roi", None)
-        mapper = cls._empty(Preparation(mean, roi=roi, **settings))
+        preparation = Preparation(mean, roi=roi, **settings)
+        mapper = cls._empty(preparation, has_network, encoder, own_encoder)
+        own = {k: t for k, t in mapper.state_dict().items() if k.startswith(_OWN)}
+        tensors |= own if own_encoder is not None else {}
         mapper.load_state_dict(tensors, assign=True)
         return mapper.eval().to(memory_format=torch.channels_last)
 
     @classmethod
     def array_shapes(
-        cls, n_channels: int, working_size: tuple[int, int]
+        cls,
+        n_channels: int,
+        working_size: tuple[int, int],
+        has_network: bool,
+        encoder: dict[str, Any] | None,
+        own_encoder: FrozenEncoder | None = None,
     ) -> dict[str, tuple[int, ...]]:
         """Return the shapes that `to_arrays` gives, without the roi's."""
         mean = np.broadcast_to(0.0, n_channels)  # takes no memory
-        mapper = cls._empty(Preparation(mean, 1.0, working_size, working_size))
+        preparation = Preparation(mean, 1.0, working_size, working_size)
+        mapper = cls._empty(preparation, has_network, encoder, own_encoder)
         shapes = {name: tuple(t.shape) for name, t in mapper.state_dict().items()}
+        if own_encoder is not None:
+            shapes = {k: s for k, s in shapes.items() if not k.startswith(_OWN)}
         return shapes | {"mean": (n_channels,)}
 
     @classmethod
-    def _empty(cls, preparation: Preparation) -> Self:
+    def _empty(
+        cls,
+        preparation: Preparation,
+        has_network: bool,
+        encoder: dict[str, Any] | None,
+        own_encoder: FrozenEncoder | None,
+    ) -> Self:
         """Return a mapper without values, which takes no memory."""
         with torch.device("meta"):
-            network = PatchAutoencoder(len(preparation.mean))
+            network = context = branches = None
             gaussians = []
-            for stride in STRIDES:
-                c = getattr(network, f"down{stride}")[0][0].out_channels
-                size = [side // stride for side in preparation.padded_size]
-                gaussians.append(Gaussians.empty(c, size))
-            context = nn.Linear(c, len(WEIGHTS) - 1)
-            tails = torch.empty(len(WEIGHTS), N_KNOTS, 2)
-            return cls(network, preparation, gaussians, context, tails)
-
-
-def branches(
-    network: nn.Module,
-    x: Tensor,
-    gaussians: Iterable[Gaussians],
-    context: nn.Linear | None,
-    corner: Sequence[int],
-    whole: Sequence[int],
-) -> Tensor:
-    """Return the values of all branches, (branches, n, h/2, w/2), at x (n, C, h, w).
-
-    The logits of the segmentation decoder, and the logarithms of feature distances at
-    every stride and of the reconstruction error, less what the context predicts. x may
-    be a tile, cut at this upper left corner, of images whose size as a `whole` is
-    (height, width).
-    """
-    reconstruction, logits, features = network(x)
-    found = [logits[:, None]]  # n, 1, h', w' each
-    coarse = features[-len(STRIDES) :]
-    for stride, level, f in zip(STRIDES, gaussians, coarse, strict=True):
-        place, size = ([side // stride for side in pair] for pair in (corner, whole))
-        found.append(level.distance(f, place, size)[:, None].log1p_())
-    found.append(_cell_means((x - reconstruction).abs_()).log1p_())
-    size = logits.shape[1:]
-    values = torch.cat([F.interpolate(f, size, mode="bilinear") for f in found], 1)
-    if context is not None:
-        predicted = context(features[-1].movedim(1, 3)).movedim(3, 1)
-        predicted = around(predicted)  # n, branches - 1, h/16, w/16
-        values[:, 1:] -= F.interpolate(predicted, size, mode="bilinear")
-    return values.movedim(1, 0)
-
-
-def around(x: Tensor) -> Tensor:
-    """Return the means of every position of (n, c, h, w) and its neighbours."""
-    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-
-def _cell_means(x: Tensor) -> Tensor:
-    """Return means (n, 1, h/2, w/2) over cells and channels of images (n, C, h, w).
-
-    By a convolution, which is quicker than pooling where the channels come last.
-    """
-    shape = (1, x.shape[1], MAP_STRIDE, MAP_STRIDE)
-    mean = x.new_full(shape, 1 / math.prod(shape))
-    return F.conv2d(x, mean, stride=MAP_STRIDE)
-
-
-def piecewise_linear(values: Tensor, knots: Tensor) -> Tensor:
-    """Map values (m, …) by m piecewise linear functions with knots (m, k, 2).
-
-    0 up to the first knot; beyond the last one the last line goes on. To sum up the
-    rise along every line is far quicker than to search for that of each value.
-    """
-    x, y = knots.unbind(2)
-    lengths = x.diff()
-    slopes = y.diff() / lengths
-    lengths[:, -1] = math.inf
-    flat = values.flatten(1)
-    total = torch.zeros_like(flat)
-    lines = (each.split(1, 1) for each in (x[:, :-1], lengths, slopes))
-    for start, length, slope in zip(*lines, strict=True):  # m, 1 each
-        along = (flat - start).clamp_(min=0.0)
-        total.addcmul_(torch.minimum(along, length, out=along), slope)
-    return total.reshape(values.shape)
-
-
-def join(scores: Tensor) -> Tensor:
-    """Join calibrated scores (branches, …) to one, >= 0.
-
-    The weighted geometric mean of 1 + score, minus 1: branches that agree count for
-    more than a single loud one.
-    """
-    total = torch.zeros_like(scores[0])
-    for score, weight in zip(scores, WEIGHTS, strict=True):
-        total.add_(score.log1p(), alpha=weight / sum(WEIGHTS))
-    return total.expm1_()
+            if has_network:
+                network = PatchAutoencoder(len(preparation.mean))
+                for stride in STRIDES:
+                    c = getattr(network, f"down{stride}")[0][0].out_channels
+                    size = [side // stride for side in preparation.padded_size]
+                    gaussians.append(Gaussians.empty(c, size))
+                context = nn.Linear(c, N_BRANCHES - 1)
+            if encoder is not None:
+                branches = EncoderBranches.empty(preparation, encoder, own_encoder)
+            weights, _ = weights_of(has_network, encoder is not None)
+            tails = torch.empty(len(weights), N_KNOTS, 2)
+            usual = torch.empty(2)
+            return cls(preparation, network, gaussians, context, branches, tails, usual)

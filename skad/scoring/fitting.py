@@ -1,134 +1,175 @@
 """All that is fitted to good images once the network is trained."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from skad.common.torch_settings import inference, limit_threads, side_by_side
+from skad.common.torch_settings import inference, side_by_side
+from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
-from skad.scoring.anomaly_map import (
-    PIXELS,
-    STRIDES,
-    AnomalyMapper,
-    around,
-    branches,
+from skad.scoring.anomaly_map import PIXELS, AnomalyMapper
+from skad.scoring.encoder_branches import (
+    N_COMPONENTS,
+    EncoderBranches,
+    encoder_branches,
+    new_features,
 )
-from skad.scoring.gaussians import N_FOLDS, fit_gaussians, sum_moments
+from skad.scoring.fusion import coarsest_branch, fit_tails, fit_usual
+from skad.scoring.gaussians import fit_gaussians, principal_components, sum_moments
+from skad.scoring.neighbours import Candidates
+from skad.scoring.network_branches import STRIDES, fit_context, network_branches
 
 T = TypeVar("T")
+Values = Callable[[int, Tensor], Tensor]  # of a group of images, by the other folds
+N_FOLDS = 3  # of the images: calibration takes values from held-out images
 _MOST_SAMPLES = 2**21  # pixels that quantiles are estimated from
 _PIXELS_TOGETHER = 64 * 64  # of small images, which are computed in groups
-_TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)  # probabilities
-_RIDGE = 1e-3  # of the mean square
-_LEAST_STEP = 1e-5  # to the next knot, of the largest value: more than float32 rounds
-_LEAST_SPREAD = 0.05  # of the last knots, where good images are all alike
+_N_FIRST = 16  # groups of images that give the principal components of an encoder
+
+
+class Groups:
+    """Good images in groups, each within a fold, that are computed side by side."""
+
+    def __init__(
+        self,
+        images: Any,
+        folds: list[np.ndarray],
+        preparation: Preparation,
+        device: Any,
+    ) -> None:
+        self.images = images
+        self.preparation = preparation
+        self.device = device
+        self.n_images = sum(map(len, folds))
+        self.n_folds = len(folds)
+        pixels = math.prod(preparation.padded_size)
+        most = max(1, _PIXELS_TOGETHER // pixels)
+        parts = [np.array_split(places, -(-len(places) // most)) for places in folds]
+        both = [(group, i) for i, some in enumerate(parts) for group in some]
+        self.groups = [group for group, _ in both]
+        self.folds = [i for _, i in both]
+        self.at_a_time = 1  # on a GPU
+        if device.type == "cpu":
+            self.at_a_time = PIXELS["cpu"][1] // (len(self.groups[0]) * pixels)
+
+    def each(
+        self, compute: Callable[[int, Tensor], T], chosen: slice = slice(None)
+    ) -> Iterator[T]:
+        """Compute something of the fold and the network's input of every group."""
+        groups, folds = self.groups[chosen], self.folds[chosen]
+
+        @inference()  # in every thread
+        def prepare_and_compute(numbered: tuple[int, np.ndarray]) -> T:
+            fold, batch = numbered
+            return compute(fold, self.preparation(batch, self.device))
+
+        with closing(batches_of(self.images, groups)) as batches:
+            numbered = zip(folds, batches, strict=True)
+            yield from side_by_side(prepare_and_compute, numbered, self.at_a_time)
 
 
 @inference()
 def fit_mapper(
-    network: PatchAutoencoder,
+    network: PatchAutoencoder | None,
     preparation: Preparation,
     images: Any,
-    places: np.ndarray,
-) -> AnomalyMapper:
-    """Fit Gaussians, context and tails to the good images at these places.
+    folds: list[np.ndarray],
+    encoder: FrozenEncoder | None = None,
+) -> tuple[AnomalyMapper, Callable[[], tuple[np.ndarray, np.ndarray]]]:
+    """Fit what scores, with a network, an encoder or both, to good images.
 
-    All but the Gaussians come from Gaussians that were fitted without the image in
-    question.
+    `folds` are places of images. All calibration comes from Gaussians and neighbours of
+    the other folds; so do the scores and mean map values (n,) of these images, in the
+    order of their folds, that the function beside the mapper returns.
     """
-    folded, device = fold(network), next(network.parameters()).device
-    pixels = math.prod(preparation.padded_size)
-    groups = _groups(places, pixels)
-    at_a_time = 1  # on a GPU
-    if device.type == "cpu":
-        at_a_time = PIXELS["cpu"][1] // (len(groups[0]) * pixels)
+    device = next((network or encoder).parameters()).device  # type: ignore[union-attr]
+    groups = Groups(images, folds, preparation, device)
+    held_out: list[Values] = []
+    gaussians, context, branches = [], None, None
+    if network is not None:
+        gaussians, context, values = _fit_network(fold(network), groups)
+        held_out.append(values)
+    if encoder is not None:
+        branches, values = _fit_encoder(encoder, groups, images.format.kind)
+        held_out.append(values)
 
-    def each(compute: Callable[[int, Tensor], T]) -> Iterator[T]:
-        @inference()  # in every thread
-        def prepare_and_compute(numbered: tuple[int, np.ndarray]) -> T:
-            i, batch = numbered
-            return compute(i, preparation(batch, device))
+    def values_of(i: int, x: Tensor) -> Tensor:
+        return torch.cat([values(i, x) for values in held_out])
 
-        with closing(batches_of(images, groups)) as batches:
-            yield from side_by_side(prepare_and_compute, enumerate(batches), at_a_time)
+    parts = preparation, network, gaussians, context, branches
+    coarsest = coarsest_branch(network is not None, encoder is not None)
+    inside = preparation.inside(MAP_STRIDE).to(device)
+    every = -(-int(inside.sum()) * groups.n_images // _MOST_SAMPLES)
 
-    folds = sum_moments(each(lambda _, x: folded.encode(x)[-len(STRIDES) :]))
-    levels = [fit_gaussians(moments) for moments in folds]
+    def sample(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = values_of(i, x)[..., inside]  # branches, n, pixels
+        return found[..., i % every :: every].flatten(1), found[coarsest].mean(1)
+
+    samples, means = zip(*groups.each(sample), strict=True)
+    tails, usual = fit_tails(torch.cat(samples, 1)), fit_usual(torch.cat(means))
+    mapper = AnomalyMapper(*parts, tails, usual)
+
+    def score() -> tuple[np.ndarray, np.ndarray]:
+        maps = groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
+        found = [(-some.max((1, 2)), some.mean((1, 2))) for some in maps]
+        scores, means = (np.concatenate(part) for part in zip(*found, strict=True))
+        return scores.astype(np.float64), means.astype(np.float64)
+
+    return mapper, score
+
+
+def in_folds(places: np.ndarray, n_folds: int = N_FOLDS) -> list[np.ndarray]:
+    """Divide places into folds, as evenly as can be."""
+    n = min(n_folds, len(places))
+    return [places[i::n] for i in range(n)]
+
+
+def _fit_network(folded: PatchAutoencoder, groups: Groups) -> tuple[Any, Any, Values]:
+    """Fit Gaussians and context to the features of a network."""
+    moments = sum_moments(
+        groups.each(lambda i, x: (i, folded.encode(x)[-len(STRIDES) :]))
+    )
+    levels = [fit_gaussians(of_folds) for of_folds in moments]
     gaussians = [level for level, _ in levels]
     held_out = list(zip(*(without for _, without in levels), strict=True))
 
-    def values(i: int, x: Tensor, context: nn.Linear | None) -> Tensor:
-        left_out = held_out[i % len(held_out)]
-        return branches(folded, x, left_out, context, (0, 0), x.shape[2:])
+    def values(i: int, x: Tensor, context: Any) -> Tensor:
+        return network_branches(folded, x, held_out[i], context)
 
     context = fit_context(
-        each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))
+        groups.each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))
     )
-    inside = preparation.inside(MAP_STRIDE).to(device)
-    every = -(-int(inside.sum()) * len(places) // _MOST_SAMPLES)
-
-    def sampled(i: int, x: Tensor) -> Tensor:
-        found = values(i, x, context)[..., inside]  # branches, n, pixels
-        return found[..., i % every :: every].flatten(1)
-
-    tails = fit_tails(torch.cat(list(each(sampled)), 1))
-    return AnomalyMapper(network, preparation, gaussians, context, tails)
+    return gaussians, context, lambda i, x: values(i, x, context)
 
 
-def _groups(places: np.ndarray, pixels: int) -> list[np.ndarray]:
-    """Divide places into groups of small images, at least as many as folds."""
-    most = min(_PIXELS_TOGETHER // pixels, len(places) // N_FOLDS)
-    return np.array_split(places, -(-len(places) // max(1, most)))
+def _fit_encoder(
+    encoder: FrozenEncoder, groups: Groups, kind: str
+) -> tuple[EncoderBranches, Values]:
+    """Choose neighbours and fit Gaussians to the features of an encoder."""
+    features = new_features(encoder, groups.preparation, kind == "integer")
+    features.to(groups.device)
+    every = -(-len(groups.groups) // _N_FIRST)
+    first = groups.each(lambda _, x: features(x)[1], slice(None, None, every))
+    features.projection = principal_components(torch.cat(list(first)), N_COMPONENTS)
+    candidates = Candidates(groups.n_folds, groups.n_images)
 
+    def coarse_of_all() -> Iterator[tuple[int, tuple[Tensor]]]:
+        for i, (fine, coarse) in groups.each(lambda i, x: (i, features(x))):
+            candidates.add(fine, i)
+            yield i, (coarse,)
 
-def fit_context(images: Iterable[tuple[Tensor, Tensor]]) -> nn.Linear:
-    """Fit a ridge regression of branches on the coarsest features around.
+    (moments,) = sum_moments(coarse_of_all())
+    gaussians, others = fit_gaussians(moments)
+    neighbours, other_neighbours = candidates.choose()
 
-    Takes features (n, c, h, w) and values (branches, n, H, W) of good images.
-    """
-    moments = torch.stack([_context_moments(*pair) for pair in images]).sum(0)
-    c = moments.shape[1] - 1
-    square, product = moments[: c + 1], moments[c + 1 :]
-    square.diagonal().add_(_RIDGE * square.diagonal().mean())
-    weights = torch.linalg.solve(square, product.T).T.float()
-    with torch.device("meta"):  # draws no weights
-        context = nn.Linear(c, len(weights))
-    state = {
-        "weight": weights[:, :-1].contiguous(),
-        "bias": weights[:, -1].contiguous(),
-    }
-    context.load_state_dict(state, assign=True)
-    return context.requires_grad_(False)
+    def values(i: int, x: Tensor) -> Tensor:
+        return encoder_branches(features, x, other_neighbours[i], others[i])
 
-
-@limit_threads(1)
-def _context_moments(coarsest: Tensor, values: Tensor) -> Tensor:
-    """Return sums of (x, y) x', x features and a one, y the values of branches."""
-    x = F.pad(around(coarsest), (0, 0, 0, 0, 0, 1), value=1.0)  # n, c + 1, h, w
-    y = F.adaptive_avg_pool2d(values.movedim(0, 1), (x.shape[2], x.shape[3]))
-    xy = torch.cat([x, y], 1).movedim(1, 3).flatten(0, 2).double()
-    return xy.T @ xy[:, : x.shape[1]]
-
-
-def fit_tails(values: Tensor) -> Tensor:
-    """Fit the calibration: knots (branches, N_KNOTS, 2) for `piecewise_linear`.
-
-    From values (branches, m) of good pixels to -log tail probability, by quantiles.
-    """
-    tails = torch.tensor(_TAILS, dtype=torch.float64)
-    ranks = ((1 - tails) * (values.shape[1] - 1)).round().long()
-    knots = values.sort(1).values.cpu()[:, ranks].double()  # branches, k
-    # Strictly rising, also where good images are all alike.
-    knots[:, -1] = knots[:, -1].maximum(knots[:, -2] + _LEAST_SPREAD)
-    steps = torch.arange(len(tails)) * _LEAST_STEP
-    knots += steps * knots.abs().amax(1, keepdim=True).clamp(min=1.0)
-    scores = -tails.log().expand(len(values), -1)
-    return torch.stack([knots, scores], 2).float().to(values.device)
+    return EncoderBranches(features, neighbours, gaussians), values

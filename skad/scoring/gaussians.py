@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from skad.common.torch_settings import limit_threads
 
-N_FOLDS = 3  # of the images: calibration takes distances from held-out images
 _MOST_CELLS = 1024  # in larger images, neighbouring positions share a Gaussian
 _N_COMPONENTS = 32  # of the features, that are kept
 _SHRINKAGE = 0.1  # of means and covariances
@@ -79,20 +78,20 @@ class Gaussians(nn.Module):
         return distance[:, top : top + h, left : left + w]
 
 
-def sum_moments(images: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+def sum_moments(images: Iterable[tuple[int, Sequence[Tensor]]]) -> list[Tensor]:
     """Sum moments over images: (folds, P, c + 1, c + 1), for every level of features.
 
-    Takes the features (n, c, h, w) of all levels for one image, or a group, after the
-    other; the i-th belongs to fold i % N_FOLDS.
+    Takes a fold, and the features (n, c, h, w) of all levels, for one group of images
+    after the other; the first of a fold come in its order.
     """
     levels: list[list[Tensor]] = []
-    for i, features in enumerate(images):
+    for i, features in images:
         levels = levels or [[] for _ in features]
         for folds, x in zip(levels, features, strict=True):
-            if i < N_FOLDS:
+            if i == len(folds):
                 folds.append(_moments(x))
             else:
-                folds[i % N_FOLDS] += _moments(x)
+                folds[i] += _moments(x)
     return [torch.stack(folds) for folds in levels]
 
 
@@ -113,7 +112,7 @@ def fit_gaussians(folds: Tensor) -> tuple[Gaussians, list[Gaussians]]:
 
     A single fold is not left out.
     """
-    projection = _principal_components(folds.sum((0, 1)))
+    projection = _first_directions(folds.sum((0, 1)), _N_COMPONENTS)
     one = projection.new_ones(1, 1)
     basis = torch.block_diag(projection, one).double()  # k + 1, c + 1
     folds = basis @ folds @ basis.T
@@ -130,15 +129,21 @@ def fit_gaussians(folds: Tensor) -> tuple[Gaussians, list[Gaussians]]:
     return fit(every), [fit(moments) for moments in rest]
 
 
-def _principal_components(moments: Tensor) -> Tensor:
-    """Return the directions (k, c), float32, in which features vary most."""
+def principal_components(features: Tensor, most: int) -> Tensor:
+    """Return the directions (k, c) in which features (n, c, h, w) vary most."""
+    z = F.pad(features.movedim(1, 3), (0, 1), value=1.0).flatten(0, 2).double()
+    return _first_directions(z.T @ z, most)
+
+
+def _first_directions(moments: Tensor, most: int) -> Tensor:
+    """Return the principal components (k, c), float32, of moments (c + 1, c + 1)."""
     c = len(moments) - 1
-    if c <= _N_COMPONENTS:
+    if c <= most:
         return torch.eye(c, device=moments.device)
     mean = moments[:-1, -1] / moments[-1, -1]
     covariance = moments[:-1, :-1] / moments[-1, -1] - mean[:, None] * mean
     directions = torch.linalg.eigh(covariance).eigenvectors  # ascending variance
-    return directions.flip(1)[:, :_N_COMPONENTS].T.float().contiguous()
+    return directions.flip(1)[:, :most].T.float().contiguous()
 
 
 def _shrink(moments: Tensor) -> tuple[Tensor, Tensor]:

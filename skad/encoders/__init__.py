@@ -1,0 +1,4 @@
+"""Frozen encoders, trained elsewhere: images to feature maps.
+
+Imports `common`.
+"""

@@ -1,0 +1,190 @@
+"""What a frozen encoder adds: two more branches of evidence at each pixel."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skad.encoders.frozen import FrozenEncoder
+from skad.network.model import MAP_STRIDE
+from skad.network.preparation import Preparation
+from skad.scoring.gaussians import Gaussians
+from skad.scoring.neighbours import Neighbours
+
+FINE, COARSE = 8, 16  # strides of the features of neighbours and of Gaussians
+_OF_FINE, _OF_COARSE = (4, 16), (16, 32)  # strides of what joins them
+_LEAST_SIDE = 192  # pixels: smaller images are enlarged by a whole factor …
+_MOST_ENLARGED = 4  # … up to this one
+_STD_OF_FLOATS = 0.25  # of numbers without a known range, when they come to an encoder
+N_COMPONENTS = 32  # of the coarse features, that are kept
+
+
+class EncoderFeatures(nn.Module):
+    """Turns the network's input into fine and coarse features of a frozen encoder.
+
+    Features of several strides are joined, each with the length 1.
+    """
+
+    encoder: Any
+    scale: Tensor  # (C, 1, 1): from the network's input …
+    shift: Tensor  # … to values in [0, 1]
+    projection: Tensor  # (k, c): the first principal components of coarse features
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        scale: Tensor,
+        shift: Tensor,
+        projection: Tensor | None,
+        enlarged: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.register_buffer("projection", projection)
+        self.enlarged = enlarged
+        strides = [stride for _, stride in encoder.layout]
+        self.of_fine = _chosen(strides, FINE, _OF_FINE)
+        self.of_coarse = _chosen(strides, COARSE, _OF_COARSE)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Channels, and stride in the network's input, of fine and coarse features."""
+        layout = self.encoder.layout
+        return [
+            (sum(layout[i][0] for i in of), max(1, layout[of[0]][1] // self.enlarged))
+            for of in (self.of_fine, self.of_coarse)
+        ]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fine and coarse features (n, c, h', w') of input (n, C, h, w)."""
+        x = (x * self.scale + self.shift).clamp_(0, 1)
+        if self.enlarged > 1:
+            x = F.interpolate(x, scale_factor=float(self.enlarged), mode="bilinear")
+        found = self.encoder(x)
+        fine = _join([found[i] for i in self.of_fine], mean_over=3)
+        coarse = _join([found[i] for i in self.of_coarse])
+        if self.projection is not None:
+            coarse = (coarse.movedim(1, 3) @ self.projection.T).movedim(3, 1)
+        return fine, coarse
+
+
+class EncoderBranches(nn.Module):
+    """The branches of a frozen encoder: neighbours, and a Gaussian per position."""
+
+    def __init__(
+        self, features: EncoderFeatures, neighbours: Neighbours, gaussians: Gaussians
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.neighbours = neighbours
+        self.gaussians = gaussians
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What `empty` needs, in plain values."""
+        encoder = self.features.encoder
+        return {
+            "name": encoder.name,
+            "digest": None if encoder.name is not None else encoder.digest(),
+            "n_neighbours": len(self.neighbours.bank),
+        }
+
+    @classmethod
+    def empty(
+        cls,
+        preparation: Preparation,
+        setting: dict[str, Any],
+        own_encoder: FrozenEncoder | None,
+    ) -> Self:
+        """Return branches without values, but for an encoder of the user's own."""
+        encoder = own_encoder
+        if encoder is None:
+            encoder = FrozenEncoder.named(setting["name"], pretrained=False)
+        features = new_features(encoder, preparation, True)
+        (n_fine, _), (n_coarse, stride) = features.sizes
+        n = min(n_coarse, N_COMPONENTS)
+        features.projection = torch.empty(n, n_coarse)
+        size = [side // stride for side in preparation.padded_size]
+        bank = torch.empty(setting["n_neighbours"], n_fine)
+        return cls(features, Neighbours(bank), Gaussians.empty(n, size))
+
+    def forward(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
+        """Return the values of both branches, (2, n, h/2, w/2), at x (n, C, h, w)."""
+        both = self.neighbours, self.gaussians
+        return encoder_branches(self.features, x, *both, corner, whole)
+
+
+def encoder_branches(
+    features: EncoderFeatures,
+    x: Tensor,
+    neighbours: Neighbours,
+    gaussians: Gaussians,
+    corner: Sequence[int] = (0, 0),
+    whole: Sequence[int] | None = None,
+) -> Tensor:
+    """Return the values of both branches, (2, n, h/2, w/2), at x (n, C, h, w).
+
+    The distance of fine features from their nearest neighbours, and the logarithm of
+    that of coarse features from the Gaussian of their position. x may be a tile, as in
+    `network_branches`.
+    """
+    fine, coarse = features(x)
+    stride = x.shape[2] // coarse.shape[2]
+    place, size = (
+        [s // stride for s in pair] for pair in (corner, whole or x.shape[2:])
+    )
+    found = neighbours.distance(fine), gaussians.distance(coarse, place, size).log1p_()
+    size = [side // MAP_STRIDE for side in x.shape[2:]]
+    return torch.cat(
+        [F.interpolate(one[None], size, mode="bilinear") for one in found]
+    )  # 2, n, h/2, w/2
+
+
+def new_features(
+    encoder: FrozenEncoder, preparation: Preparation, is_scaled: bool
+) -> EncoderFeatures:
+    """Return features of an encoder for prepared images, without a projection.
+
+    Integers come to it as they are, from 0 to 1. Other numbers may have any range, and
+    come with the mean 0.5 and the standard deviation 0.25.
+    """
+    n = len(preparation.mean)
+    scale, shift = torch.full((n, 1, 1), _STD_OF_FLOATS), torch.full((n, 1, 1), 0.5)
+    if is_scaled:
+        scale = torch.full((n, 1, 1), preparation.std)
+        shift = torch.from_numpy(preparation.mean).float().reshape(n, 1, 1)
+    enlarged = -(-_LEAST_SIDE // min(preparation.padded_size))
+    return EncoderFeatures(encoder, scale, shift, None, min(enlarged, _MOST_ENLARGED))
+
+
+def _chosen(strides: Sequence[int], wanted: int, ends: tuple[int, int]) -> list[int]:
+    """Return the places of the strides between two ends, that wanted first."""
+    by_distance = sorted(
+        range(len(strides)), key=lambda i: abs(math.log2(strides[i] / wanted))
+    )
+    inside = [i for i in by_distance if ends[0] <= strides[i] <= ends[1]]
+    return inside or by_distance[:1]
+
+
+def _join(features: list[Tensor], mean_over: int = 1) -> Tensor:
+    """Join feature maps (n, c, h, w) at the resolution of the first one.
+
+    Each has length 1 at every position, after a mean over so many cells squared.
+    """
+    size = features[0].shape[2:]
+    joined = []
+    for f in features:
+        if f.shape[2] > size[0]:
+            f = F.adaptive_avg_pool2d(f, size)
+        elif f.shape[2] < size[0]:
+            f = F.interpolate(f, size, mode="bilinear")
+        if mean_over > 1:
+            pad = mean_over // 2
+            f = F.avg_pool2d(f, mean_over, 1, pad, count_include_pad=False)
+        joined.append(F.normalize(f))
+    return torch.cat(joined, 1)
