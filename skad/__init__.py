@@ -9,6 +9,7 @@ _MODULE_OF = {
     "AD": "legacy.ad",
     "AnomalyMapDisplay": "displays",
     "DenseAutoencoderDetector": "detectors.dense",
+    "FrozenEncoder": "encoders.frozen",
     "ImageFolder": "images.folder",
     "ImageReader": "images.folder",
     "InspectionResult": "detectors.inspection",

@@ -19,7 +19,7 @@ MAX_BODY = 49  # lines of a function, without its docstring
 # A room imports from those that stand in a line above its own.
 FLOORS = [
     {"common"},
-    {"images", "threshold", "metrics", "datasets", "testing"},
+    {"images", "threshold", "metrics", "datasets", "testing", "encoders"},
     {"overlays"},
     {"network"},
     {"scoring"},

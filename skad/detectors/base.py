@@ -236,7 +236,7 @@ class ImageDetector(
         old = self._threshold
         self.set_params(contamination="auto", target_fpr=target_fpr)
         self._validate_params()
-        new = self._promising(old.calibration_scores, old.mean_map)
+        new = self._promising(old.calibration_scores, old.mean_map, old.is_cross)
         new = replace(new, statistics=old.statistics)
         self._fitted = replace(fitted, threshold=new)
         return self
@@ -279,7 +279,7 @@ class ImageDetector(
         """Set the threshold, and keep all that was learned."""
         scores, means = learned.calibration_scores, learned.calibration_means
         if self.contamination == "auto":
-            threshold = self._promising(scores, means)
+            threshold = self._promising(scores, means, learned.is_cross)
         else:
             of_all, _ = learned.mapper.score_images(data.images.subset(data.good))
             offset = np.percentile(of_all, 100 * float(self.contamination))
@@ -302,11 +302,12 @@ class ImageDetector(
             threshold=replace(threshold, statistics=data.statistics),
         )
 
-    def _promising(self, scores: Any, means: Any) -> Threshold:
+    def _promising(self, scores: Any, means: Any, is_cross: bool = False) -> Threshold:
         """Return the threshold by `target_fpr`, with the rate that it does promise."""
         offset = conformal_threshold(scores, self.target_fpr)
-        promised = promised_fpr(len(scores), self.target_fpr)
-        return _threshold(offset, promised, scores, means)
+        promised = np.nan if is_cross else promised_fpr(len(scores), self.target_fpr)
+        threshold = _threshold(offset, promised, scores, means)
+        return replace(threshold, is_cross=is_cross)
 
     def __sklearn_is_fitted__(self):
         """Tell scikit-learn that there is something to score with."""

@@ -29,6 +29,7 @@ class Learned:
     calibration_scores: np.ndarray  # (m,), higher = more normal
     calibration_means: np.ndarray  # (m,), mean values of their maps
     history: list[dict[str, float]]
+    is_cross: bool = False  # the scores are of images that also train
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Threshold:
     mean_map: float  # mean value of the maps of these images
     promised_fpr: float  # NaN where nothing is promised
     labelled: LabelledThreshold | None = None  # where labels set the threshold
+    is_cross: bool = False  # by images that other folds were scored with: no promise
     statistics: Statistics | None = None  # what other images are compared with
 
 

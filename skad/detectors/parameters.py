@@ -11,6 +11,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skad import __version__
 from skad.common.checks import check_size
+from skad.encoders.efficientnet_lite import NAMES
+from skad.encoders.frozen import FrozenEncoder
 
 MOST = 2**31 - 1  # pixels, and epochs
 _HIGHEST_RATE = 1e30  # steps of more are infinite
@@ -20,10 +22,12 @@ CONSTRAINTS: dict[str, list] = {
     "patch_size": [Interval(Integral, 2, None, closed="left"), tuple, list],
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "image_shape": [tuple, list, None],
-    "epochs": [Interval(Integral, 1, MOST, closed="both")],
+    "encoder": [StrOptions(set(NAMES)), FrozenEncoder, None],
+    "epochs": [Interval(Integral, 0, MOST, closed="both")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "learning_rate": [Interval(Real, 0, _HIGHEST_RATE, closed="right")],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "calibration": [StrOptions({"split", "cross"})],
     "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
     "target_fpr": [Interval(Real, 0, 1, closed="neither")],
     "roi": ["array-like", str, os.PathLike, None],
@@ -51,6 +55,21 @@ def training_parameters(detector: Any, shape: tuple[int, int]) -> dict[str, Any]
     }
 
 
+def check_untrained(detector: Any) -> None:
+    """Raise a ValueError where what is set would need another way of training."""
+    if detector.epochs == 0 and detector.encoder is None:
+        raise ValueError(
+            "epochs=0 trains no network, and without encoder there is nothing to score "
+            'with. Set encoder="efficientnet-lite0", or epochs to at least 1.'
+        )
+    if detector.calibration == "cross" and detector.epochs:
+        raise ValueError(
+            'calibration="cross" would train a network for each fold; got epochs='
+            f"{detector.epochs}. Set epochs=0 and an encoder, or "
+            'calibration="split".'
+        )
+
+
 def patch_sizes(patch_size: Any) -> tuple[int, ...]:
     """Return the sizes of the largest defects, in pixels."""
     sizes = patch_size if isinstance(patch_size, tuple | list) else (patch_size,)
@@ -71,7 +90,7 @@ def image_size(image_size: Any, given: tuple[int, int]) -> tuple[int, int]:
 def n_epochs(epochs: int, size: tuple[int, int]) -> int:
     """Return the epochs for a working resolution; few pixels hold little to learn."""
     pixels = min(size[0] * size[1], _FEW_PIXELS)
-    return max(1, int(epochs) * pixels // _FEW_PIXELS)
+    return max(min(1, int(epochs)), int(epochs) * pixels // _FEW_PIXELS)
 
 
 def resolve_device(device: str) -> str:

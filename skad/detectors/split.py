@@ -51,6 +51,7 @@ class Split(NamedTuple):
     training: Places
     calibration: Places  # one of each group
     trained_on: Digests  # of those that train
+    parts: Places  # numbers of the groups of those that train
 
 
 def train_calibration_split(
@@ -65,9 +66,10 @@ def train_calibration_split(
 ) -> Split:
     """Split good images by groups into those that train and those that calibrate.
 
-    `good` are their places among the `images`. A `share` of the groups calibrates, 1 =
-    none trains; those of `known` images, which have trained before, do not. `groups`
-    are numbers of all images; None = near copies are groups. Copies are left out.
+    `good` are their places among the `images`. A `share` of the groups calibrates (1:
+    none trains; 0: all do both), but for those of `known` images, which have trained
+    before. `groups` are numbers of all images; None = near copies are groups. Copies
+    are left out.
     """
     if len(good) < (1 if share == 1 else 2):
         raise ValueError(
@@ -82,6 +84,8 @@ def train_calibration_split(
             "fit needs good images of at least 2 groups, one to train and one to "
             "calibrate; got 1. Add images of other parts, or drop groups."
         )
+    if share == 0:
+        return Split(good, good[one_of_each(parts, rng)], digests, parts)
     order = rng.permutation(n)
     new = order[~np.isin(order, parts[np.isin(digests, known)])]
     if not len(new):
@@ -93,7 +97,7 @@ def train_calibration_split(
     calibrates = np.isin(parts, new[:n_wanted])
     trains = ~calibrates & (share < 1)
     held_out = good[calibrates][one_of_each(parts[calibrates], rng)]
-    return Split(good[trains], held_out, digests[trains])
+    return Split(good[trains], held_out, digests[trains], parts[trains])
 
 
 def calibration_places(

@@ -119,11 +119,7 @@ def load_pretrained(name: str) -> EfficientNetLite:
     state = torch.load(io.BytesIO(_weights_of(name)), weights_only=True)
     network = EfficientNetLite(name)
     folded = {"stem": _folded(state, "_conv_stem", "_bn0")}
-    blocks: list[tuple[str, Any]] = [
-        (f"stages.{i}.{j}", block)
-        for i, stage in enumerate(network.stages)
-        for j, block in enumerate(stage)  # type: ignore[arg-type]
-    ]
+    blocks = [(name, m) for name, m in network.named_modules() if isinstance(m, _Block)]
     for k, (here, block) in enumerate(blocks):
         there = f"_blocks.{k}."
         if block.expand is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from skad.detectors.parameters import image_size, patch_sizes
+from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import Format, format_of
 from skad.model_io.header import DETECTORS, Header
 from skad.model_io.version_8 import GONE, shapes_in_8
@@ -38,6 +39,12 @@ def check_parameters(header: Header) -> None:
             raise ValueError(f"images of shape {right} do not fit its network_shape")
         return
     patch_sizes(detector.patch_size)
+    encoder, known = detector.encoder, (header["encoder"] or {}).get("name")
+    if encoder != known:
+        raise ValueError(
+            f"encoder={encoder!r}, and it was fitted with {known!r}. Set it back, or "
+            "fit again"
+        )
     size, fitted = detector.image_size, header["working_size"]
     expected = image_size(size, right[:2])
     if expected != fitted:
@@ -47,7 +54,11 @@ def check_parameters(header: Header) -> None:
         )
 
 
-def check_layout(header: Header, layout: dict[str, tuple[list[int], str]]) -> None:
+def check_layout(
+    header: Header,
+    layout: dict[str, tuple[list[int], str]],
+    own_encoder: FrozenEncoder | None,
+) -> None:
     """Raise a ValueError unless just the arrays are there that belong to a header.
 
     `layout` has the shape and the type of each array.
@@ -56,7 +67,10 @@ def check_layout(header: Header, layout: dict[str, tuple[list[int], str]]) -> No
     if "network_shape" in header:
         shapes = DenseMapper.array_shapes(header["network_shape"])
     else:
-        shapes = AnomalyMapper.array_shapes(n_channels, header["working_size"])
+        size, with_network = header["working_size"], header["has_network"]
+        shapes = AnomalyMapper.array_shapes(
+            n_channels, size, with_network, header["encoder"], own_encoder
+        )
         if header["format_version"] == 8:
             shapes = shapes_in_8(shapes)
             layout = {k: v for k, v in layout.items() if not k.startswith(GONE)}

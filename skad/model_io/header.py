@@ -13,6 +13,8 @@ from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector
 from skad.detectors.fitted import Fitted
 from skad.detectors.patch import PatchAutoencoderDetector
+from skad.encoders.efficientnet_lite import NAMES
+from skad.model_io.version_8 import add_to_8
 from skad.network.dense import is_input_shape
 from skad.threshold.conformal import METRICS
 
@@ -80,6 +82,7 @@ _FIELDS: dict[str, Any] = {
     "offset": (None, _number),  # None: there is no threshold yet
     "mean_map": (None, _number),
     "promised_fpr": (None, lambda v: _number(v) and 0 < v < 1),
+    "is_cross": bool,
     "labelled_threshold": (
         None,
         {
@@ -97,6 +100,15 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the mapper, besides the images' si
     "PatchAutoencoderDetector": {
         "std": lambda v: _number(v) and v > 0,
         "working_size": 2 * [_side],
+        "has_network": bool,
+        "encoder": (
+            None,
+            {
+                "name": (None, NAMES),
+                "digest": (None, str),
+                "n_neighbours": _side,
+            },
+        ),
     },
     "DenseAutoencoderDetector": {
         "network_shape": lambda v: fits(v, 3 * [_side]) and is_input_shape(v),
@@ -116,6 +128,7 @@ def header_of(detector: ImageDetector, fitted: Fitted) -> Header:
         "feature_names": getattr(detector, "feature_names_in_", None),
         "history": fitted.history,
         "provenance": fitted.provenance,
+        "is_cross": threshold is not None and threshold.is_cross,
         **dict.fromkeys(("offset", "mean_map", "promised_fpr", "labelled_threshold")),
         **fitted.mapper.settings,
     }
@@ -146,6 +159,8 @@ def read_header(text: str) -> Header:
         advice = "update skad" if version > FORMAT_VERSION else "it is too old"
         found = short_repr(version)
         raise ValueError(f"format version {found} is not {FORMAT_VERSION}: {advice}")
+    if version == 8:
+        add_to_8(header)
     _check(header, "kind", tuple(DETECTORS))
     kind = header["kind"]
     names = DETECTORS[kind]().get_params().keys() - _NOT_IN_HEADER

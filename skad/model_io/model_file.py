@@ -12,6 +12,7 @@ import json
 import math
 import os
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 from zlib import crc32
 
@@ -26,6 +27,8 @@ from skad.common.warnings import warn
 from skad.detectors.base import ImageDetector
 from skad.detectors.fitted import Fitted, Threshold
 from skad.detectors.parameters import device_at_hand, resolve_device
+from skad.encoders.efficientnet_lite import NOTICE
+from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import Format
 from skad.model_io.agreement import (
     Arrays,
@@ -46,7 +49,12 @@ from skad.scoring.dense_map import DenseMapper
 from skad.threshold.conformal import LabelledThreshold
 
 
-def save(detector: ImageDetector, path: str | os.PathLike) -> None:
+def save(
+    detector: ImageDetector,
+    path: str | os.PathLike,
+    *,
+    without_encoder: bool = False,
+) -> None:
     """Store a fitted detector in one file.
 
     All of a new file is on the disk before it replaces an old one of its name.
@@ -58,11 +66,14 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
         not stored: the loaded detector has None there.
     path : str or os.PathLike
         Usually ends in ".safetensors". Its folder is made if absent.
+    without_encoder : bool, default=False
+        True: leave an `encoder` of your own out, which `load` must be given again.
 
     Raises
     ------
     TypeError
-        If it is another estimator, or of a subclass.
+        If it is another estimator, or of a subclass; if its `encoder` is a module of
+        your own, whose code no file can hold, without `without_encoder`.
     sklearn.exceptions.NotFittedError
     ValueError
         If a parameter or `offset_` was set after the fit to something out of its range,
@@ -77,6 +88,13 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
             "or use joblib.dump."
         )
     fitted = detector.fitted  # once: another thread may calibrate meanwhile
+    if (fitted.mapper.settings.get("encoder") or {}).get("digest"):
+        if not without_encoder:
+            raise TypeError(
+                "the detector has an encoder of your own, and a file holds no code. "
+                "Pass without_encoder=True here and the encoder to load, or use "
+                "joblib.dump."
+            )
     arrays = fitted.mapper.to_arrays()
     arrays |= {"trained_on": fitted.trained_on, "calibration_scores": np.empty(0)}
     if fitted.threshold is not None:
@@ -91,12 +109,20 @@ def save(detector: ImageDetector, path: str | os.PathLike) -> None:
     except ValueError as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
     header["checksum"] = checksum(header, arrays)
-    content = to_bytes(arrays, {"skad": json.dumps(header)})
+    metadata = {"skad": json.dumps(header)}
+    if "encoder" in header and (header["encoder"] or {}).get("name"):
+        metadata["notice"] = NOTICE  # of the weights' licence
+    content = to_bytes(arrays, metadata)
     write_atomically(make_room_for(path), content)
 
 
 @limit_threads()
-def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
+def load(
+    path: str | os.PathLike,
+    device: str | None = None,
+    *,
+    encoder: FrozenEncoder | None = None,
+) -> ImageDetector:
     """Load a detector that `save` stored.
 
     Parameters
@@ -105,6 +131,8 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     device : str, default=None
         Becomes the detector's parameter `device`: "auto", "cpu", "cuda", "cuda:1", …
         None = as stored; a stored device that this machine lacks becomes the CPU.
+    encoder : FrozenEncoder, default=None
+        That of a file which was stored without it.
 
     Returns
     -------
@@ -124,8 +152,8 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     path = Path(os.path.expanduser(path))
     path.open("rb").close()  # safe_open says of any that it cannot open, "no such file"
     try:
-        header, arrays = _read(path)
-        detector = _build(header, arrays)
+        header, arrays = _read(path, encoder)
+        detector = _build(header, arrays, encoder)
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r} is not a model file that skad {__version__} can read: "
@@ -140,16 +168,18 @@ def load(path: str | os.PathLike, device: str | None = None) -> ImageDetector:
     return detector
 
 
-def _read(path: Path) -> tuple[Header, Arrays]:
+def _read(path: Path, encoder: FrozenEncoder | None) -> tuple[Header, Arrays]:
     """Return what a file holds; raise a ValueError unless all of it is right."""
     with safe_open(path, framework="numpy") as file:
-        header = read_header((file.metadata() or {}).get("skad", "null"))
+        text = (file.metadata() or {}).get("skad", "null")
+        header = read_header(text)
         check_parameters(header)
+        _check_encoder(header, encoder)
         parts = {name: file.get_slice(name) for name in file.keys()}
         layout = {k: (v.get_shape(), v.get_dtype()) for k, v in parts.items()}
-        check_layout(header, layout)
+        check_layout(header, layout, encoder)
         arrays = {name: file.get_tensor(name) for name in parts}
-    if header.get("checksum") != checksum(header, arrays):
+    if header.get("checksum") != checksum(json.loads(text), arrays):
         raise ValueError("its checksum is another, so it was changed or damaged")
     is_other = is_of_other_scores(header)
     arrays = from_8(arrays) if is_other else arrays
@@ -159,9 +189,27 @@ def _read(path: Path) -> tuple[Header, Arrays]:
     return header, arrays
 
 
-def _build(header: Header, arrays: Arrays) -> Any:
+def _check_encoder(header: Header, encoder: FrozenEncoder | None) -> None:
+    """Raise a ValueError unless an encoder was given where one is left out."""
+    wanted = (header.get("encoder") or {}).get("digest")
+    given = None if encoder is None else encoder.digest()
+    if wanted is not None and given is None:
+        raise ValueError(
+            "it was stored without its encoder. Pass the same skad.FrozenEncoder as "
+            "encoder"
+        )
+    if wanted != given:
+        raise ValueError(
+            f"encoder has the digest {short_repr(given)}; that of the file is "
+            f"{short_repr(wanted)}. Pass the encoder that it was fitted with"
+        )
+
+
+def _build(header: Header, arrays: Arrays, encoder: FrozenEncoder | None) -> Any:
     """Build a detector, on the CPU, of what was checked."""
     detector: Any = DETECTORS[header["kind"]](**header["parameters"])
+    if encoder is not None:
+        detector.set_params(encoder=encoder)
     if "roi" in arrays:
         detector.set_params(roi=arrays["roi"] > 0)
     if header["feature_names"] is not None:
@@ -172,6 +220,8 @@ def _build(header: Header, arrays: Arrays) -> Any:
     settings["input_size"] = format.image_shape[:2]
     of_dense = "network_shape" in header
     mapper_class: type[Mapper] = DenseMapper if of_dense else AnomalyMapper
+    if encoder is not None:
+        settings["own_encoder"] = encoder
     mapper = mapper_class.from_arrays(arrays, **settings)
     history, provenance = list(header["history"]), header["provenance"]
     detector.fitted = Fitted(mapper, format, history, trained_on, provenance, threshold)
@@ -191,6 +241,7 @@ def _threshold_of(header: Header, arrays: Arrays) -> Threshold | None:
         mean_map=float(header["mean_map"]),
         promised_fpr=math.nan if promised is None else float(promised),
         labelled=labelled and LabelledThreshold(**labelled),
+        is_cross=header["is_cross"],
         statistics=statistics,
     )
 

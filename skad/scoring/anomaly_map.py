@@ -156,7 +156,7 @@ class AnomalyMapper(Mapper):
         return self.joined(torch.cat(values))
 
     def joined(self, values: Tensor) -> Tensor:
-        """Join values (branches, n, h/2, w/2); those of whole images beside: (n, 2, …)."""
+        """Join values (branches, n, h/2, w/2): (n, 2, h/2, w/2), for `to_maps`."""
         scores = piecewise_linear(values, self.tails)
         return torch.stack([join(scores, self.weights), values[self.coarsest]], 1)
 

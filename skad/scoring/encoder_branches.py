@@ -124,8 +124,8 @@ def encoder_branches(
     x: Tensor,
     neighbours: Neighbours,
     gaussians: Gaussians,
-    corner: Sequence[int] = (0, 0),
-    whole: Sequence[int] | None = None,
+    corner: Sequence[int],
+    whole: Sequence[int],
 ) -> Tensor:
     """Return the values of both branches, (2, n, h/2, w/2), at x (n, C, h, w).
 
@@ -135,9 +135,7 @@ def encoder_branches(
     """
     fine, coarse = features(x)
     stride = x.shape[2] // coarse.shape[2]
-    place, size = (
-        [s // stride for s in pair] for pair in (corner, whole or x.shape[2:])
-    )
+    place, size = ([side // stride for side in pair] for pair in (corner, whole))
     found = neighbours.distance(fine), gaussians.distance(coarse, place, size).log1p_()
     size = [side // MAP_STRIDE for side in x.shape[2:]]
     return torch.cat(
@@ -176,7 +174,7 @@ def _join(features: list[Tensor], mean_over: int = 1) -> Tensor:
 
     Each has length 1 at every position, after a mean over so many cells squared.
     """
-    size = features[0].shape[2:]
+    size = (features[0].shape[2], features[0].shape[3])
     joined = []
     for f in features:
         if f.shape[2] > size[0]:

@@ -22,7 +22,12 @@ from skad.scoring.encoder_branches import (
     new_features,
 )
 from skad.scoring.fusion import coarsest_branch, fit_tails, fit_usual
-from skad.scoring.gaussians import fit_gaussians, principal_components, sum_moments
+from skad.scoring.gaussians import (
+    Gaussians,
+    fit_gaussians,
+    principal_components,
+    sum_moments,
+)
 from skad.scoring.neighbours import Candidates
 from skad.scoring.network_branches import STRIDES, fit_context, network_branches
 
@@ -92,7 +97,8 @@ def fit_mapper(
     device = next((network or encoder).parameters()).device  # type: ignore[union-attr]
     groups = Groups(images, folds, preparation, device)
     held_out: list[Values] = []
-    gaussians, context, branches = [], None, None
+    gaussians: list[Gaussians] = []
+    context = branches = None
     if network is not None:
         gaussians, context, values = _fit_network(fold(network), groups)
         held_out.append(values)
@@ -125,10 +131,16 @@ def fit_mapper(
     return mapper, score
 
 
-def in_folds(places: np.ndarray, n_folds: int = N_FOLDS) -> list[np.ndarray]:
-    """Divide places into folds, as evenly as can be."""
-    n = min(n_folds, len(places))
-    return [places[i::n] for i in range(n)]
+def in_folds(
+    places: np.ndarray, n_folds: int = N_FOLDS, parts: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Divide places into folds, evenly, and places of one part into the same."""
+    if parts is None:
+        parts = np.arange(len(places))
+    _, first, numbers = np.unique(parts, return_index=True, return_inverse=True)
+    numbers = np.argsort(np.argsort(first))[numbers]  # in the order of the places
+    n = min(n_folds, len(first))
+    return [places[numbers % n == i] for i in range(n)]
 
 
 def _fit_network(folded: PatchAutoencoder, groups: Groups) -> tuple[Any, Any, Values]:
@@ -141,7 +153,7 @@ def _fit_network(folded: PatchAutoencoder, groups: Groups) -> tuple[Any, Any, Va
     held_out = list(zip(*(without for _, without in levels), strict=True))
 
     def values(i: int, x: Tensor, context: Any) -> Tensor:
-        return network_branches(folded, x, held_out[i], context)
+        return network_branches(folded, x, held_out[i], context, (0, 0), x.shape[2:])
 
     context = fit_context(
         groups.each(lambda i, x: (folded.encode(x)[-1], values(i, x, None)[1:]))
@@ -170,6 +182,7 @@ def _fit_encoder(
     neighbours, other_neighbours = candidates.choose()
 
     def values(i: int, x: Tensor) -> Tensor:
-        return encoder_branches(features, x, other_neighbours[i], others[i])
+        left_out = other_neighbours[i], others[i]
+        return encoder_branches(features, x, *left_out, (0, 0), x.shape[2:])
 
     return EncoderBranches(features, neighbours, gaussians), values

@@ -70,7 +70,7 @@ def weights_of(with_network: bool, with_encoder: bool) -> tuple[list[float], flo
 
 
 def coarsest_branch(with_network: bool, with_encoder: bool) -> int:
-    """Return the place of the branch of the coarsest Gaussians, of an encoder's last."""
+    """Return the place of the coarsest Gaussians; those of an encoder come last."""
     own = len(NETWORK_WEIGHTS) if with_network else 0
     return own + len(ENCODER_WEIGHTS) - 1 if with_encoder else own - 2
 

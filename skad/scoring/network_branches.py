@@ -25,8 +25,8 @@ def network_branches(
     x: Tensor,
     gaussians: Iterable[Gaussians],
     context: nn.Linear | None,
-    corner: Sequence[int] = (0, 0),
-    whole: Sequence[int] | None = None,
+    corner: Sequence[int],
+    whole: Sequence[int],
 ) -> Tensor:
     """Return the values of all branches, (branches, n, h/2, w/2), at x (n, C, h, w).
 
@@ -36,7 +36,6 @@ def network_branches(
     (height, width).
     """
     reconstruction, logits, features = network(x)
-    whole = whole or x.shape[2:]
     found = [logits[:, None]]  # n, 1, h', w' each
     coarse = features[-len(STRIDES) :]
     for stride, level, f in zip(STRIDES, gaussians, coarse, strict=True):
