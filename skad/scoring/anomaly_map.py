@@ -141,19 +141,25 @@ class AnomalyMapper(Mapper):
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
         x = self.preparation(batch, self.device)  # k, C, h, w
-        return self.to_maps(self._by_tiles(self._evidence, x, MAP_STRIDE))
 
-    def _evidence(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Any:
-        """Return what `joined` does at prepared images, or tiles, (n, C, h, w)."""
-        values = []
+        def evidence(*part: Any) -> Tensor:
+            return self.joined(self.values(*part))
+
+        return self.to_maps(self._by_tiles(evidence, x, MAP_STRIDE))
+
+    def values(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
+        """Return the values of all branches at prepared images, or tiles, (n, C, h, w).
+
+        (branches, n, h/2, w/2), as `network_branches` and `encoder_branches` give them.
+        """
+        found = []
         if self.network is not None:
-            gaussians = [getattr(self, f"gaussians{stride}") for stride in STRIDES]
-            values.append(
-                network_branches(self.folded, x, gaussians, self.context, corner, whole)
-            )
+            levels = [getattr(self, f"gaussians{stride}") for stride in STRIDES]
+            parts = self.folded, x, levels, self.context
+            found.append(network_branches(*parts, corner, whole))
         if self.encoder is not None:
-            values.append(self.encoder(x, corner, whole))
-        return self.joined(torch.cat(values))
+            found.append(self.encoder(x, corner, whole))
+        return torch.cat(found)
 
     def joined(self, values: Tensor) -> Tensor:
         """Join values (branches, n, h/2, w/2): (n, 2, h/2, w/2), for `to_maps`."""

@@ -19,7 +19,7 @@ NETWORK_WEIGHTS = (4.0, 1.0, 1.0, 1.0)
 # … and so do neighbours and Gaussians of an encoder, which has seen far more images.
 ENCODER_WEIGHTS = (4.0, 4.0)
 # Of the whole image, by the Gaussians of the network and by those of an encoder.
-_NETWORK_WHOLE, _ENCODER_WHOLE = 1.0, 4.0
+NETWORK_WHOLE, ENCODER_WHOLE = 1.0, 4.0
 _TAILS = (1.0, 0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)  # probabilities
 _LEAST_STEP = 1e-5  # to the next knot, of the largest value: more than float32 rounds
 _LEAST_SPREAD = 0.05  # of the last knots, and of whole images, where all are alike
@@ -65,8 +65,8 @@ def weights_of(with_network: bool, with_encoder: bool) -> tuple[list[float], flo
     """Return the weights of the branches, and that of the whole image."""
     weights = list(NETWORK_WEIGHTS) if with_network else []
     if with_encoder:
-        return [*weights, *ENCODER_WEIGHTS], _ENCODER_WHOLE
-    return weights, _NETWORK_WHOLE
+        return [*weights, *ENCODER_WEIGHTS], ENCODER_WHOLE
+    return weights, NETWORK_WHOLE
 
 
 def coarsest_branch(with_network: bool, with_encoder: bool) -> int:
