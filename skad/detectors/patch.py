@@ -287,10 +287,7 @@ def _weights(before: Any, images: Images) -> dict[str, np.ndarray]:
 
 def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
     """Open the checkpoint of this training; raise where it is of another."""
-    sizes = task.parameters["patch_size"]
-    size = sizes[0] if len(sizes) == 1 else sizes
     named = {
-        "patch_size": size,
         "n_images": len(task.images),
         "hash of images": joblib.hash(task.images),
         "hash of roi": joblib.hash(task.roi),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skad.images.decoding import PathLike
-from skad.network.dense import DenseAutoencoder, from_state, is_input_shape
+from skad.network.dense import DenseAutoencoder, is_input_shape
 
 OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
@@ -86,7 +86,9 @@ def read_network(path: PathLike) -> DenseAutoencoder:
             'both files of one training, or train a new model: skad.AD("AD1"), then '
             "load_data and train."
         ) from error
-    return from_state(input_shape, state)
+    network = DenseAutoencoder(input_shape)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
 
 
 def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str]]:
