@@ -97,9 +97,7 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
     input_shape = (height, width, n_channels)
     if not is_input_shape(input_shape):
         raise ValueError(f"it takes images of shape {input_shape}")
-    names, classes = (
-        [layer[key] for layer in layers] for key in ("name", "class_name")
-    )
+    classes = [layer["class_name"] for layer in layers]
     if classes != _LAYERS:
         raise ValueError(f"its layers are {', '.join(classes)}")
     for layer in layers:
@@ -110,8 +108,9 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
                 raise ValueError(
                     f"layer {layer['name']} has {name}={found!r} in place of {value!r}"
                 )
-    pairs = zip(names, classes, strict=True)
-    return input_shape, [name for name, kind in pairs if kind in ("Conv2D", "Dense")]
+    with_weights = ("Conv2D", "Dense")
+    names = [layer["name"] for layer in layers if layer["class_name"] in with_weights]
+    return input_shape, names
 
 
 def _read_state(
