@@ -297,11 +297,6 @@ class ImageReader(TransformerMixin, BaseEstimator):
             dtype as in `read_image`.
         """
         reader = reader_of(self.image_size, self.gray)
-        if isinstance(X, str | os.PathLike):
-            raise ValueError(
-                f"X must be a sequence of paths; got the single path {X!r}: pass "
-                "[path], or skad.images.find_images(folder)"
-            )
         return survey_files(find_images(X), reader, keep=True, strict=True).images
 
     def __sklearn_tags__(self) -> Tags:
