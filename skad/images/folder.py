@@ -131,9 +131,8 @@ def read_images(
         If no file can be read, or the images differ in size, colour or bit depth.
     """
     reader = reader_of(image_size, gray)
-    return survey_files(
-        find_images(path, recursive=recursive), reader, keep=True
-    ).images
+    paths = find_images(path, recursive=recursive)
+    return survey_files(paths, reader, keep=True).images
 
 
 class ImageFolder:
