@@ -25,10 +25,6 @@ class DenseMapper(Mapper):
         self.network_size = network.input_shape[:2]
         self.settings = {"network_shape": network.input_shape, "input_size": input_size}
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all numbers but the settings."""
-        return {name: t.numpy(force=True) for name, t in self.state_dict().items()}
-
     @classmethod
     def array_shapes(
         cls, input_shape: tuple[int, int, int]
