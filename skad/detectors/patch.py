@@ -232,7 +232,7 @@ class PatchAutoencoderDetector(ImageDetector):
             roi = None if self.roi is None else roi_for(images, self.roi)
             share = parameters["validation_fraction"]
             data = self._split(images, y, groups, share, roi)
-            start = None if data.before is None else _weights(data.before, images)
+            start = data.before and data.before.weights_for(images.format)
             places = data.split.training, data.split.calibration
             task = TrainingTask(parameters, images, *places, roi, start, data.seed)
             followed = self._following(X, y, parameters["epochs"])
@@ -271,18 +271,6 @@ class PatchAutoencoderDetector(ImageDetector):
         learned = run(task, progress=progress, checkpoint=checkpoint)
         learned.mapper.to(task.parameters["device"])  # what was kept is on the CPU
         return learned
-
-
-def _weights(before: Any, images: Images) -> dict[str, np.ndarray]:
-    """Return the weights that a warm start continues from."""
-    found, right = images.format.image_shape[2], before.format.image_shape[2]
-    if found != right:
-        raise ValueError(
-            f"warm_start=True goes on with a network for {right} channels; X has "
-            f"{found}. Set warm_start=False to start anew."
-        )
-    state = before.mapper.network.state_dict()
-    return {name: tensor.numpy(force=True) for name, tensor in state.items()}
 
 
 def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
