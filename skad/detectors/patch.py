@@ -232,7 +232,8 @@ class PatchAutoencoderDetector(ImageDetector):
             roi = None if self.roi is None else roi_for(images, self.roi)
             share = parameters["validation_fraction"]
             data = self._split(images, y, groups, share, roi)
-            start = data.before and data.before.weights_for(images.format)
+            before = data.before
+            start = None if before is None else before.weights_for(images.format)
             places = data.split.training, data.split.calibration
             task = TrainingTask(parameters, images, *places, roi, start, data.seed)
             followed = self._following(X, y, parameters["epochs"])
