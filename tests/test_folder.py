@@ -121,8 +121,6 @@ def test_reader_reads_and_keeps_step(folder):
         reader.transform(paths)
     with pytest.raises(FileNotFoundError, match="gone"):
         reader.transform([*paths, folder / "gone.png"])
-    with pytest.raises(ValueError, match=r"single path.*find_images\(folder\)"):
-        reader.transform(str(folder))
     with pytest.raises(ValueError, match="it is a folder"):
         reader.transform([folder])
 

@@ -1,10 +1,10 @@
-"""Labels of images, +1 good and -1 anomalous, and their scores."""
+"""Labels of images, +1 good and -1 anomalous."""
 
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from skad.common.checks import refuse_mask
 from skad.common.warnings import warn
@@ -58,18 +58,6 @@ def not_labels(y: Any, name: str = "y") -> str:
         f"[{found}]. Pass {name} = np.where(bad, -1, 1), where bad is True for "
         "anomalous images, and leave out images without a label."
     )
-
-
-def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
-    """Return scores as an array (n,) of finite numbers, n >= 1."""
-    refuse_mask(scores, name)
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        rule = f"{name} must have shape (n,), n >= 1, as from score_samples"
-        raise ValueError(f"{rule}; got shape {values.shape}.")
-    for i in np.flatnonzero(~np.isfinite(values))[:1]:
-        raise ValueError(f"{name} must be finite; {name}[{i}] is {values[i]}.")
-    return values
 
 
 def _one_per_image(y: Any, name: str) -> NDArray:

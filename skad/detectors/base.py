@@ -212,28 +212,26 @@ class ImageDetector(
         images.measure = partial(image_statistics, roi=roi)
         if labels is None:
             places = calibration_places(images, fitted.trained_on, rng, groups, roi)
-            scores, means = fitted.mapper.score_images(images.subset(places))
-            threshold = self._promising(scores, means)
         else:
             places = one_of_each_label(labels, groups, rng)
-            good = labels[places] == 1
-            scores, means = fitted.mapper.score_images(images.subset(places))
+        scores, means = fitted.mapper.score_images(images.subset(places))
+        warn_if_unlike(images.measured.values(), fitted.threshold)
+        if labels is None:
+            threshold = self._promising(scores, means)
+        else:
             best = labelled_threshold(
                 scores, labels[places], metric, cost_miss, cost_false_alarm
             )
+            good = labels[places] == 1
             threshold = _threshold(best.offset, np.nan, scores[good], means[good])
-            threshold = replace(threshold, labelled=best)
-        found = images.measured
-        warn_if_unlike(found.values(), fitted.threshold)
-        good_places = found if labels is None else places[good]
-        kept = statistics_to_keep(found[place] for place in good_places)
+            threshold, places = replace(threshold, labelled=best), places[good]
+        kept = statistics_to_keep(images.measured[place] for place in places)
         self._fitted = replace(fitted, threshold=replace(threshold, statistics=kept))
         return self
 
     def retarget(self, target_fpr):
         """Set `target_fpr` and its threshold, from the same calibration images."""
-        fitted = self.fitted
-        old = self._threshold
+        fitted, old = self.fitted, self._threshold
         self.set_params(contamination="auto", target_fpr=target_fpr)
         self._validate_params()
         new = self._promising(old.calibration_scores, old.mean_map, old.is_cross)

@@ -105,27 +105,10 @@ class DenseAutoencoderDetector(ImageDetector):
     def fit(self, X, y=None, *, groups=None):
         """Set the threshold from good images, after training on some if `epochs` > 0.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W), (n, H, W, C) or (n, p), or lazy sequence
-            Good images with as many channels as the network takes. uint8 and uint16
-            are scaled by their type; other numbers must be from 0 to 1.
-        y, groups : array-like of shape (n,), default=None
-            As in `PatchAutoencoderDetector.fit`; so are further errors and warnings.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no model at `model`.
-        ImportError
-            If h5py is not installed.
-        ValueError
-            For a parameter out of its range, files that hold another network, images
-            that the network cannot take, or fewer than 2 to train on.
+        X, y, groups, errors and warnings are those of `PatchAutoencoderDetector.fit`.
+        Images have as many channels as the network takes; numbers other than uint8 and
+        uint16 are from 0 to 1. Raises FileNotFoundError if there is no `model`, a
+        ValueError if it is another network, ImportError without h5py.
         """
         self._validate_params()
         images = self._images_to_fit(X)
@@ -177,17 +160,8 @@ class DenseAutoencoderDetector(ImageDetector):
     def read_model(self):
         """Read the network alone: it gives scores and maps, but no verdicts.
 
-        For uint8 and uint16 images of the network's size, (H, W) or (H, W, 3).
-        `calibrate` with good images sets the threshold.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        FileNotFoundError, ImportError, ValueError
-            As `fit`.
+        For uint8 and uint16 images of the network's size, (H, W) or (H, W, 3);
+        `calibrate` with good images sets the threshold. Raises what `fit` raises.
         """
         self._validate_params()
         network = self._read_network()

@@ -1,5 +1,6 @@
 """Images unlike the good ones: another light, exposure, bit depth or channel order."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,10 +19,10 @@ _MIN_PIXELS = 256  # of an image: fewer say too little
 _MAX_KEPT = 512  # images
 _MOST = 0.75  # share of the images of a call that must be off, and on one side
 
-# How far off an image's means may be: so far that no good and no defective images of
-# docs/benchmarks.md are told.
+# How far off means of n images may be: so far that no good and no defective images of
+# docs/benchmarks.md are told, alone or in batches.
 _SPREADS = 4.0  # standard deviations between good images …
-_SHARE = 0.3  # … and so much of the usual mean, or of
+_SHARES = (0.1, 0.2)  # … and so much + so much / sqrt(n) of the usual mean, or of
 _CONTRASTS = 5.0  # standard deviations of pixels, if that is less
 _MIN_CONTRAST = 0.05  # of the mean: flat images have noise, too
 _TINY = np.finfo(float).tiny
@@ -78,7 +79,8 @@ def why_unlike(seen: Statistics, good: Statistics) -> str | None:
     scale, off = np.abs(usual) + contrast, found - usual  # n, 2, C
     if min(found.min(), usual.min()) >= 0:  # a ratio is as far off as its inverse
         off = scale * np.log1p(off / scale)
-    off /= _SPREADS * spread + _SHARE * np.minimum(scale, _CONTRASTS * contrast)
+    share = _SHARES[0] + _SHARES[1] / math.sqrt(len(seen))
+    off /= _SPREADS * spread + share * np.minimum(scale, _CONTRASTS * contrast)
     # A large defect moves the mean, an outline that moves a little the mean between the
     # quartiles, and another light both.
     for words, side in (("brighter", off), ("darker", -off)):

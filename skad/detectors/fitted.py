@@ -56,6 +56,19 @@ class Fitted:
     provenance: dict[str, Any]
     threshold: Threshold | None = None  # None: a network alone
 
+    def weights_for(self, format: Format) -> dict[str, NDArray] | None:
+        """Return the weights that a warm start continues from, if there are any."""
+        if self.mapper.network is None:
+            return None
+        found, right = format.image_shape[2], self.format.image_shape[2]
+        if found != right:
+            raise ValueError(
+                f"warm_start=True goes on with a network for {right} channels; X has "
+                f"{found}. Set warm_start=False to start anew."
+            )
+        state = self.mapper.network.state_dict()
+        return {name: tensor.numpy(force=True) for name, tensor in state.items()}
+
 
 def no_threshold() -> NotFittedError:
     """Return the error of a detector that has a network alone."""

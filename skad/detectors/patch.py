@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import joblib
-import numpy as np
 from sklearn.utils.validation import check_memory
 
 from skad.common.checks import check_pickles, check_size, is_whole
@@ -227,7 +226,8 @@ class PatchAutoencoderDetector(ImageDetector):
             is_cross = self.calibration == "cross"
             share = 0.0 if is_cross else parameters["validation_fraction"]
             data = self._split(images, y, groups, share, roi)
-            start = _weights(data.before, images) if self.epochs else None
+            before = data.before if self.epochs else None
+            start = None if before is None else before.weights_for(images.format)
             parts = data.split.parts if is_cross else None
             places = data.split.training, data.split.calibration
             task = TrainingTask(
@@ -271,26 +271,9 @@ class PatchAutoencoderDetector(ImageDetector):
         return learned
 
 
-def _weights(before: Any, images: Images) -> dict[str, np.ndarray] | None:
-    """Return the weights that a warm start continues from, if there are any."""
-    if before is None or before.mapper.network is None:
-        return None
-    found, right = images.format.image_shape[2], before.format.image_shape[2]
-    if found != right:
-        raise ValueError(
-            f"warm_start=True goes on with a network for {right} channels; X has "
-            f"{found}. Set warm_start=False to start anew."
-        )
-    state = before.mapper.network.state_dict()
-    return {name: tensor.numpy(force=True) for name, tensor in state.items()}
-
-
 def _checkpoint(task: TrainingTask, held: HeldCheckpoint) -> Checkpoint:
     """Open the checkpoint of this training; raise where it is of another."""
-    sizes = task.parameters["patch_size"]
-    size = sizes[0] if len(sizes) == 1 else sizes
     named = {
-        "patch_size": size,
         "n_images": len(task.images),
         "hash of images": joblib.hash(task.images),
         "hash of roi": joblib.hash(task.roi),

@@ -1,7 +1,7 @@
 """Progress of a fit: a bar for people, scikit-learn's callbacks where it has them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from skad.common.bars import bar
@@ -34,16 +34,13 @@ def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progres
         context = estimator._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
-    shown: Any = nullcontext()
-    if estimator.verbose:
-        shown = bar(shown=True, anywhere=True, unit="step", desc="training")
-    with shown as moving:
+    shown, options = bool(estimator.verbose), {"unit": "step", "desc": "training"}
+    with bar(shown=shown, anywhere=True, **options) as moving:
 
         def progress(i: int, n: int, losses: dict[str, float]) -> None:
-            if moving is not None:
-                moving.total = n
-                moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-                moving.update(i - moving.n)  # more than one where a training goes on
+            moving.total = n
+            moving.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
+            moving.update(i - moving.n)  # more than one where a training goes on
             if context is None:
                 return
             n_steps = n // n_epochs

@@ -124,19 +124,17 @@ def check_groups(groups: Any, n: int) -> Places | None:
     if groups is None:
         return None
     refuse_mask(groups, "groups")
-    labels = np.asarray(groups).tolist() if hasattr(groups, "__array__") else groups
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     rule = f"groups must be a list or an array of one label an image, {n} in all"
-    if not isinstance(labels, list | tuple | range) or len(labels) != n:
-        got = len(labels) if hasattr(labels, "__len__") else type(groups).__name__
-        raise ValueError(f"{rule}; got {got}.")
-    numbers: dict[Any, int] = {}
+    if len(labels) != n:
+        raise ValueError(f"{rule}; got {len(labels)}.")
     for i, label in enumerate(labels):
         if not isinstance(label, Hashable) or str(label) in MISSING:
             raise ValueError(
                 f"{rule}; that of image {i} is {label!r}. Give images of unknown parts "
                 "labels of their own."
             )
-        numbers.setdefault(label, len(numbers))
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     return np.array([numbers[label] for label in labels], np.intp)
 
 

@@ -131,9 +131,8 @@ def read_images(
         If no file can be read, or the images differ in size, colour or bit depth.
     """
     reader = reader_of(image_size, gray)
-    return survey_files(
-        find_images(path, recursive=recursive), reader, keep=True
-    ).images
+    paths = find_images(path, recursive=recursive)
+    return survey_files(paths, reader, keep=True).images
 
 
 class ImageFolder:
@@ -297,11 +296,6 @@ class ImageReader(TransformerMixin, BaseEstimator):
             dtype as in `read_image`.
         """
         reader = reader_of(self.image_size, self.gray)
-        if isinstance(X, str | os.PathLike):
-            raise ValueError(
-                f"X must be a sequence of paths; got the single path {X!r}: pass "
-                "[path], or skad.images.find_images(folder)"
-            )
         return survey_files(find_images(X), reader, keep=True, strict=True).images
 
     def __sklearn_tags__(self) -> Tags:

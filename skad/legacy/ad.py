@@ -118,9 +118,8 @@ class AD:
         error.
         """
         path = self.train_path if path is None else path
-        self.images = survey_files(
-            files.image_files(path), self._reader, keep=True
-        ).images
+        found = files.image_files(path)
+        self.images = survey_files(found, self._reader, keep=True).images
         print(f"Loaded {len(self.images)} images from {path}")
         if isinstance(self.detector, Dense) and not hasattr(self.detector, "offset_"):
             self.detector.calibrate(self.images)

@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import make_scorer, roc_auc_score
+from sklearn.utils import check_array
 
-from skad.common.checks import as_float
-from skad.common.labels import check_labels, check_scores
+from skad.common.checks import as_float, refuse_mask
+from skad.common.labels import check_labels
 from skad.metrics.localization import is_undefined
 
 Scorer: TypeAlias = Callable[[Any, Any, ArrayLike], float]
@@ -57,7 +58,10 @@ def check_labels_and_scores(
     y: ArrayLike, scores: ArrayLike
 ) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
     """Check labels of +1 and -1 and their scores, and return both as arrays."""
-    values = check_scores(scores)
+    refuse_mask(scores, "scores")
+    values = check_array(
+        np.ravel(scores), ensure_2d=False, dtype=np.float64, input_name="scores"
+    )
     return check_labels(y, len(values)), values
 
 

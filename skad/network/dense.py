@@ -21,7 +21,7 @@ class DenseAutoencoder(nn.Module):
     """Three convolutions down, six dense layers, three convolutions up.
 
     Its modules stand in the order of Keras's layers. It is made without weights, on the
-    "meta" device: `from_state` fills them in. `input_shape` is (H, W, C).
+    "meta" device. `input_shape` is (H, W, C).
     """
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
@@ -64,15 +64,6 @@ def is_input_shape(shape: Sequence[int]) -> bool:
     *sides, n_channels = shape
     fit = all(0 < side <= _LARGEST_SIDE and side % STRIDE == 0 for side in sides)
     return fit and n_channels in (1, 3)
-
-
-def from_state(
-    input_shape: tuple[int, int, int], state: dict[str, Tensor]
-) -> DenseAutoencoder:
-    """Make the network of a state, which it takes for its own; on the CPU."""
-    network = DenseAutoencoder(input_shape)
-    network.load_state_dict(state, assign=True)
-    return network.eval()
 
 
 def train(

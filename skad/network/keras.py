@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skad.images.decoding import PathLike
-from skad.network.dense import DenseAutoencoder, from_state, is_input_shape
+from skad.network.dense import DenseAutoencoder, is_input_shape
 
 OLD_SUFFIXES = (".json", ".h5", ".keras")  # of files that are none of skad's
 
@@ -86,7 +86,9 @@ def read_network(path: PathLike) -> DenseAutoencoder:
             'both files of one training, or train a new model: skad.AD("AD1"), then '
             "load_data and train."
         ) from error
-    return from_state(input_shape, state)
+    network = DenseAutoencoder(input_shape)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
 
 
 def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str]]:
@@ -95,9 +97,7 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
     input_shape = (height, width, n_channels)
     if not is_input_shape(input_shape):
         raise ValueError(f"it takes images of shape {input_shape}")
-    names, classes = (
-        [layer[key] for layer in layers] for key in ("name", "class_name")
-    )
+    classes = [layer["class_name"] for layer in layers]
     if classes != _LAYERS:
         raise ValueError(f"its layers are {', '.join(classes)}")
     for layer in layers:
@@ -108,8 +108,9 @@ def _check(layers: list[dict[str, Any]]) -> tuple[tuple[int, int, int], list[str
                 raise ValueError(
                     f"layer {layer['name']} has {name}={found!r} in place of {value!r}"
                 )
-    pairs = zip(names, classes, strict=True)
-    return input_shape, [name for name, kind in pairs if kind in ("Conv2D", "Dense")]
+    with_weights = ("Conv2D", "Dense")
+    names = [layer["name"] for layer in layers if layer["class_name"] in with_weights]
+    return input_shape, names
 
 
 def _read_state(

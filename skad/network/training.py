@@ -14,7 +14,7 @@ References
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -247,17 +247,13 @@ def diverged(learning_rate: float) -> ValueError:
     )
 
 
-def _together(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+def _together(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Join a few batches into one on a GPU: fewer of large images, and at the end."""
     most = 1 if device.type == "cpu" else _BATCHES_ON_GPU
-    several: list[Tensor] = []
     for batch in batches:
-        several.append(batch)
-        if len(several) >= min(most, _PIXELS_AT_ONCE // batch[:, 0].numel()):
-            yield torch.cat(several) if len(several) > 1 else batch
-            several = []
-    if several:
-        yield torch.cat(several)
+        n_more = min(most, _PIXELS_AT_ONCE // batch[:, 0].numel()) - 1
+        more = list(islice(batches, max(n_more, 0)))
+        yield torch.cat([batch, *more]) if more else batch
 
 
 @torch.no_grad()

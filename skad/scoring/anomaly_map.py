@@ -54,7 +54,6 @@ class Mapper(nn.Module):
     roi: np.ndarray | None = None  # where to look, bool (H, W); None: everywhere
     settings: dict[str, Any]  # what `from_arrays` needs besides arrays: plain values
     from_arrays: Callable[..., Any]
-    to_arrays: Callable[[], dict[str, np.ndarray]]
     reconstruct: Callable[[np.ndarray], np.ndarray]
 
     @property
@@ -65,6 +64,10 @@ class Mapper(nn.Module):
     def __reduce__(self) -> tuple:
         """Pickle arrays: a machine without the device can read them."""
         return partial(self.from_arrays, **self.settings), (self.to_arrays(),)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all numbers but the settings."""
+        return {name: t.numpy(force=True) for name, t in self.state_dict().items()}
 
     def over(
         self, images: Any, compute: Callable[[np.ndarray], np.ndarray]
@@ -222,10 +225,9 @@ class AnomalyMapper(Mapper):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all numbers but the settings."""
-        state = self.state_dict()
+        arrays = super().to_arrays()
         if self.own_encoder is not None:
-            state = {k: t for k, t in state.items() if not k.startswith(_OWN)}
-        arrays = {name: t.numpy(force=True) for name, t in state.items()}
+            arrays = {k: a for k, a in arrays.items() if not k.startswith(_OWN)}
         arrays["mean"] = self.preparation.mean
         if self.preparation.roi is not None:
             arrays["roi"] = self.preparation.roi.numpy()

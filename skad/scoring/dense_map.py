@@ -8,12 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
-from skad.network.dense import DenseAutoencoder, from_state
+from skad.network.dense import DenseAutoencoder
 from skad.network.preparation import to_unit_range
 from skad.scoring.anomaly_map import Mapper
 
 _WINDOW = 9  # pixels: of the averages tried, the best on real images
-_PREFIX = "network."
 
 
 class DenseMapper(Mapper):
@@ -26,16 +25,13 @@ class DenseMapper(Mapper):
         self.network_size = network.input_shape[:2]
         self.settings = {"network_shape": network.input_shape, "input_size": input_size}
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all numbers but the settings."""
-        state = self.network.state_dict()
-        return {_PREFIX + name: t.detach().cpu().numpy() for name, t in state.items()}
-
-    @staticmethod
-    def array_shapes(input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def array_shapes(
+        cls, input_shape: tuple[int, int, int]
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shapes that `to_arrays` gives; allocates nothing."""
-        state = DenseAutoencoder(input_shape).state_dict()
-        return {_PREFIX + name: tuple(tensor.shape) for name, tensor in state.items()}
+        state = cls(DenseAutoencoder(input_shape), input_shape[:2]).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
     @classmethod
     @limit_threads()
@@ -47,11 +43,10 @@ class DenseMapper(Mapper):
         input_size: tuple[int, int],
     ) -> Self:
         """Rebuild a mapper from what `to_arrays` gave, on the CPU."""
-        state = {
-            name.removeprefix(_PREFIX): torch.from_numpy(array.copy())
-            for name, array in arrays.items()
-        }
-        return cls(from_state(network_shape, state), input_size)
+        mapper = cls(DenseAutoencoder(network_shape), input_size)
+        tensors = {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
+        mapper.load_state_dict(tensors, assign=True)
+        return mapper.eval()
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into the network's input, (k, C, h, w) in [0, 1]."""

@@ -47,10 +47,7 @@ class Gaussians(nn.Module):
         return cls(*(torch.empty(shape) for shape in shapes))
 
     def distance(
-        self,
-        features: Tensor,
-        corner: Sequence[int] = (0, 0),
-        whole: Sequence[int] | None = None,
+        self, features: Tensor, corner: Sequence[int], whole: Sequence[int]
     ) -> Tensor:
         """Return Mahalanobis distances (n, h, w) of features (n, c, h, w).
 
@@ -58,7 +55,6 @@ class Gaussians(nn.Module):
         image, (height, width).
         """
         n, _, h, w = features.shape
-        whole = whole or (h, w)
         cell, grid = _cells(whole)
         top, left = (at % cell for at in corner)  # within the first cell
         rows, columns = (
