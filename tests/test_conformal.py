@@ -146,4 +146,5 @@ def test_a_promise_in_words():
     words = "at most 12.5 % of good images are flagged"
     assert promise(19, 0.125) == words
     assert promise(7, 0.125) == f"{words}; 7 good images can promise no less"
-    assert promise().startswith("none, as target_fpr did not set it; it flags 1 of 7")
+    words = "none, as target_fpr did not set it on held-out images; it flags 1 of 7"
+    assert promise().startswith(words)

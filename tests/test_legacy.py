@@ -21,6 +21,7 @@ from skad.legacy import Result
 from skad.overlays import RED, VERMILION
 
 SIZE = (32, 32)
+NAME = "efficientnet-lite0"
 
 
 def good_image(i):
@@ -80,7 +81,7 @@ def read_pictures(folder="Output"):
 
 SIGNATURES = {
     AD: "(model_name='AD1', train_path='Dataset/', gray_scale=True, "
-    "save_path='Models/', img_size=(200, 200), patch_size=40)",
+    "save_path='Models/', img_size=(200, 200), patch_size=40, *, encoder=None)",
     AD.load_data: "(self, path=None)",
     AD.train: "(self, epochs=75)",
     AD.test_img: "(self, path_to_img)",
@@ -124,7 +125,7 @@ def test_a_missing_path_is_an_error_that_names_what_was_looked_for():
 
 
 def test_wrong_options_are_named(root, ad):
-    for option, value in (("gray_scale", "no"), ("patch_size", "x")):
+    for option, value in (("gray_scale", 2), ("patch_size", "x"), ("encoder", "x")):
         with pytest.raises(ValueError, match=f"{option} must be .*got {value!r}"):
             AD("AD1", **{option: value})
     for option, value in (("thresh", -0.1), ("thresh", "0.8"), ("patch_size", 2.5)):
@@ -209,6 +210,20 @@ def test_a_loaded_model_goes_on_training_and_is_stored(root, capsys):
     assert AD(Path("made/here/model.safetensors")).predict(root / "Test") == results
 
 
+def test_an_encoder_finds_defects_without_training(root):
+    options = {"img_size": SIZE, "patch_size": 8, "encoder": NAME}
+    AD("AD1", root / "Train", **options).train(0)
+    assert list(Path("Models").iterdir()) == [Path("Models/model.safetensors")]
+    ad = AD("Models/model", root / "Train")
+    assert ad.encoder == NAME
+    (result,) = ad.predict(root / "Test/bad0.png", save=False)
+    assert result.is_anomaly
+    with pytest.raises(ValueError, match=r"fitted with epochs=0.*autoencoder"):
+        ad.test_img(root / "Test/bad0.png")
+    ad.train(1)
+    assert ad.test_img(root / "Test/bad0.png").shape == (32, 64)
+
+
 @pytest.mark.filterwarnings("ignore:target_fpr=0.05 cannot be promised")
 def test_a_model_in_colour_is_trained_and_used_as_those_in_gray(tmp_path):
     for i in range(6):
@@ -235,6 +250,7 @@ def test_what_a_stored_model_was_trained_with_holds(root):
         ({"img_size": (64, 64)}, r"img_size=\(64, 64\) is ignored.*\(32, 32\)"),
         ({"patch_size": 20}, "patch_size=20 is ignored.*patch_size=8"),
         ({"gray_scale": False}, "gray_scale=False is ignored"),
+        ({"encoder": NAME}, f"encoder={NAME} is ignored.*encoder=None"),
     ):
         with pytest.warns(UserWarning, match=words):
             ad = AD(path, **options)

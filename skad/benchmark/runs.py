@@ -26,8 +26,9 @@ from skad.benchmark.process import in_a_process
 from skad.common.bars import bar, say
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
-from skad.detectors.parameters import training_parameters
+from skad.detectors.parameters import check_untrained, training_parameters
 from skad.detectors.patch import PatchAutoencoderDetector
+from skad.encoders.frozen import check_encoder
 from skad.images.decoding import PathLike
 from skad.model_io.model_file import save
 
@@ -57,7 +58,9 @@ def run(
     for seed in seeds:  # an error that every run would end with
         detector = PatchAutoencoderDetector(**parameters, random_state=seed)
         detector._validate_params()
+        check_untrained(detector)
         training_parameters(detector, (1, 1))
+    check_encoder(parameters.get("encoder"), 3)
     runs = list(product(find_categories(root, categories), dict.fromkeys(seeds)))
     data_in = cache(fingerprint)  # every category is read once, not with every seed
     results = []

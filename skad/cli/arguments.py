@@ -30,18 +30,23 @@ _NAME = {"metavar": "NAME"}
 _NAMES = _NAME | {"nargs": "+"}
 _YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
 _METRICS = {"choices": ("balanced_accuracy", "f1", "cost")}
+_ENCODERS = {"choices": ("efficientnet-lite0", "efficientnet-lite2")}
+_CALIBRATIONS = {"choices": ("split", "cross")}
 
 _PROMISE = "promised rate of false alarms on good images"
 _LAYOUT = "train/good, test/good, test/DEFECT and ground_truth/DEFECT"
 _SCALES = "largest defect expected, in pixels; several for several scales (default: 40)"
 _RESIZE = "resize images to N x N, or to height x width (default: as they are)"
+_FEW = "cross: for few images, without a promise (default: split)"
 _MASK = "mask of the images' size, or of --image-size: white where to look, else black"
+_PASSES = "passes over the training images (default: 75); 0 with an encoder: none"
 _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
 
 # Arguments of several commands.
 _MODEL = ("model", "file of a model", _MODEL_FILE)
 _RECURSIVE = ("--recursive", "search subfolders, too", _FLAG)
-_EPOCHS = ("--epochs", "passes over the training images (default: 75)", _N)
+_EPOCHS = ("--epochs", _PASSES, _N)
+_ENCODER = ("--encoder", "pretrained network that helps (default: none)", _ENCODERS)
 _SEED = ("--seed", "equal seeds give equal results (default: 0)", _N | {"default": 0})
 _PATCH_SIZE = ("--patch-size", _SCALES, _SEVERAL)
 _IMAGE_SIZE = ("--image-size", _RESIZE, _SEVERAL)
@@ -51,6 +56,7 @@ _OTHER_FPR = ("--target-fpr", f"{_PROMISE} (default: the model's)", _NUMBER)
 
 _DEMO = [
     ("--output", "for demo.png (default: %(default)s)", _FOLDER),
+    _ENCODER,
     _EPOCHS,
     _SEED,
 ]
@@ -62,8 +68,10 @@ _FIT = [
     _IMAGE_SIZE,
     ("--gray", "read colour as gray", _FLAG),
     ("--roi", _MASK, _FILE),
+    _ENCODER,
     _EPOCHS,
     ("--batch-size", "images at a time; fewer take less memory (default: 16)", _N),
+    ("--calibration", _FEW, _CALIBRATIONS),
     [
         _TARGET_FPR,
         ("--contamination", "flag this share of the training images", _NUMBER),
@@ -103,6 +111,7 @@ _BENCHMARK = [
     ("--seeds", "a run for each (default: 0 1 2)", _SEVERAL | {"default": [0, 1, 2]}),
     _PATCH_SIZE,
     _IMAGE_SIZE,
+    _ENCODER,
     _EPOCHS,
     _DEVICE,
     ("--output", _KEPT, _FILE),

@@ -13,12 +13,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     import_pandas()  # so that nobody misses it after hours
     check_not_read(args.output, filter(is_image_name, args.root.rglob("*")))
+    names = "patch_size", "image_size", "encoder", "epochs", "device"
     results = runs.run(
         args.root,
         args.output,
         categories=args.categories,
         seeds=args.seeds,
-        parameters=parameters_of(args, "patch_size", "image_size", "epochs", "device"),
+        parameters=parameters_of(args, *names),
         models=args.models,
     )
     print(table(results), end="")

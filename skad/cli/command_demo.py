@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
         sizes = {"n_train": _N_TRAIN, "n_calibration": _N_CALIBRATION}
         surfaces = load_surfaces(_SURFACE, **sizes, random_state=args.seed)
         detector = PatchAutoencoderDetector(
-            epochs=args.epochs, random_state=args.seed, verbose=1
+            encoder=args.encoder,
+            epochs=args.epochs,
+            random_state=args.seed,
+            verbose=1,
         )
         detector.fit(surfaces.train)
         # Training tiles overlap: those held out are not new, their threshold too low.

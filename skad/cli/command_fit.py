@@ -16,7 +16,7 @@ from skad.model_io.model_file import save
 from skad.network.checkpoint import hold
 
 _BYTES_IN_MEMORY = 2**30  # of images that are decoded once, not in every epoch
-_TRAINING = ("patch_size", "epochs", "batch_size", "device")
+_TRAINING = ("patch_size", "encoder", "epochs", "batch_size", "calibration", "device")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         detector.provenance_["source"] = str(args.folder)
         save(detector, args.model)
     print_threshold(detector)
-    print(f"calibration    {len(detector.calibration_scores_)} held-out images")
+    kind = "held-out" if detector.calibration == "split" else "cross-fitted"
+    print(f"calibration    {len(detector.calibration_scores_)} {kind} images")
     print(f"model          {args.model}")
     return 0

@@ -15,7 +15,8 @@ def run(args: argparse.Namespace) -> int:
     any_size = "any size, resized to " if format.any_size else ""
     parameters = detector.get_params()
     roi = ", with a roi" if parameters.pop("roi", None) is not None else ""
-    training = "elsewhere"
+    encoder = detector.fitted.mapper.settings.get("encoder")
+    training = "elsewhere" if encoder is None else "none, as epochs=0"
     if history:
         training = f"{len(history)} epochs, loss {history[-1]['loss']:.4g} in the last"
     print(f"model          {args.model} ({args.model.stat().st_size / 1e6:.1f} MB)")
@@ -23,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"learned        {_listed(detector.provenance_)}")
     print(f"images         {any_size}{size}, {format.kind}{roi}")
     print(f"training       {training}")
+    if encoder is not None:
+        print(f"encoder        {encoder['name']}, pretrained")
     print(f"parameters     {_listed(parameters)}")
     if hasattr(detector, "offset_"):
         print_threshold(detector)

@@ -302,7 +302,8 @@ class ImageDetector(
 
     def _promising(self, scores: Any, means: Any, is_cross: bool = False) -> Threshold:
         """Return the threshold by `target_fpr`, with the rate that it does promise."""
-        offset = conformal_threshold(scores, self.target_fpr)
+        rate, warns = self.target_fpr, not is_cross
+        offset = conformal_threshold(scores, rate, warns=warns)
         promised = np.nan if is_cross else promised_fpr(len(scores), self.target_fpr)
         threshold = _threshold(offset, promised, scores, means)
         return replace(threshold, is_cross=is_cross)

@@ -20,6 +20,7 @@ from skad.detectors.files import inspect_files
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
 from skad.detectors.regions import Region, above, marked_patches, scaled_box
+from skad.encoders.efficientnet_lite import NAMES
 from skad.images.decoding import PathLike, Reader
 from skad.images.folder import as_fitted, survey_files
 from skad.legacy import files
@@ -28,7 +29,12 @@ from skad.model_io.model_file import save
 Pixels = NDArray[np.unsignedinteger]  # (H, W) or (H, W, 3), of 8 or 16 bits
 
 _PRESETS = {"AD0": (200, False), "AD1": (200, True), "AD2": (256, True)}  # side, gray
-_DEFAULTS = {"gray_scale": True, "img_size": (200, 200), "patch_size": 40}
+_DEFAULTS = {
+    "gray_scale": True,
+    "img_size": (200, 200),
+    "patch_size": 40,
+    "encoder": None,
+}
 _CALIBRATED = 0.8  # the value of thresh that means the calibrated threshold
 _UNTRAINED = "Not trained yet: call load_data and train first, or load a stored model."
 
@@ -62,6 +68,8 @@ class AD:
         Images are resized to this many pixels. The default leaves it to the name.
     patch_size : int or tuple of int, default=40
         Size in pixels of the largest defects, as in `PatchAutoencoderDetector`.
+    encoder : None, "efficientnet-lite0" or "efficientnet-lite2", default=None
+        A pretrained network that helps, as in `PatchAutoencoderDetector`; new here.
 
     Attributes
     ----------
@@ -69,7 +77,7 @@ class AD:
         What does the work; the second for models of the old script.
     images : ndarray of shape (n, height, width) or (n, height, width, 3), or None
         What `load_data` has read: uint8 or uint16, like the files.
-    gray_scale, img_size, patch_size
+    gray_scale, img_size, patch_size, encoder
         As used. A stored model keeps its own, and warns of others.
 
     Examples
@@ -86,12 +94,18 @@ class AD:
         save_path: PathLike = "Models/",
         img_size: tuple[int, int] = (200, 200),
         patch_size: int | tuple[int, ...] = 40,
+        *,
+        encoder: str | None = None,
     ) -> None:
         if gray_scale not in (0, 1):
             raise ValueError(f"gray_scale must be True or False; got {gray_scale!r}.")
+        if encoder not in (None, *NAMES):
+            names = ", ".join(map(repr, NAMES))
+            raise ValueError(f"encoder must be None, {names}; got {encoder!r}.")
         patch_sizes(patch_size)  # for its errors
         self.train_path, self.save_path = train_path, save_path
         self.gray_scale, self.patch_size = bool(gray_scale), patch_size
+        self.encoder = encoder
         self.img_size = check_size("img_size", img_size)
         self.images: Pixels | None = None
         name = os.fspath(model_name)
@@ -104,7 +118,9 @@ class AD:
         self.gray_scale = self.gray_scale and gray
         if self.img_size == _DEFAULTS["img_size"]:
             self.img_size = (side, side)
-        self.detector = PatchAutoencoderDetector(patch_size, random_state=0)
+        self.detector = PatchAutoencoderDetector(
+            patch_size, encoder=encoder, random_state=0
+        )
 
     def load_data(self, path: PathLike | None = None) -> None:
         """Read the good images to train on; they replace those read before.
@@ -128,15 +144,16 @@ class AD:
     def train(self, epochs: int = 75) -> None:
         """Train on the loaded images, set the threshold, and save the model.
 
-        `epochs` are passes over the images, at least 1. A trained model goes on
-        training. Run the same call again to resume after a stop (not with an old
-        model): "model.safetensors.unfinished" keeps the state.
+        `epochs` are passes over the images, at least 1; 0 with an `encoder` trains no
+        network, and takes seconds. A trained model goes on training. Run the same call
+        again to resume after a stop (not with an old model):
+        "model.safetensors.unfinished" keeps the state.
 
         Raises an OSError if `train_path` is needed and missing, or `save_path` cannot
         be written to; a ValueError if there are too few images, or that file is of
         another training.
         """
-        epochs = check_whole("epochs", epochs, 1)
+        epochs = check_whole("epochs", epochs, 1 if self.encoder is None else 0)
         target = make_room_for(Path(self.save_path) / "model.safetensors")
         if self.images is None:
             self.load_data()
@@ -153,7 +170,8 @@ class AD:
         """Show an image file beside its reconstruction, where there is a screen.
 
         If both look alike, training is on the right track. Returns both, the image
-        left: (height, 2 * width) or (height, 2 * width, 3), uint8 or uint16.
+        left: (height, 2 * width) or (height, 2 * width, 3), uint8 or uint16. Raises a
+        ValueError after `train(0)`, which trains nothing that could reconstruct.
         """
         check_is_fitted(self.detector, msg=_UNTRAINED)
         image = self._reader.read(path_to_img).image
@@ -230,6 +248,7 @@ class AD:
         """Take over the settings of a stored model; warn of others that were passed."""
         fitted = as_fitted(self.detector)
         held = {"gray_scale": fitted.channels == 1, "img_size": fitted.size}
+        held["encoder"] = getattr(self.detector, "encoder", None)
         if hasattr(self.detector, "patch_size"):
             held["patch_size"] = self.detector.patch_size
         for option, value in held.items():

@@ -26,17 +26,19 @@ from skad.common.warnings import warn
 METRICS = ("balanced_accuracy", "f1", "cost")
 
 
-def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> float:
+def conformal_threshold(
+    calibration_scores: ArrayLike, target_fpr: float, *, warns: bool = True
+) -> float:
     """Return the offset that flags a new good image with at most this probability.
 
     Of m sorted scores of held-out good images, the k-th, ``k = floor(target_fpr (m +
     1))``: a new score that is exchangeable with them is below it with probability at
-    most k / (m + 1) [1]_. If k = 0, it is the lowest, with a warning.
+    most k / (m + 1) [1]_. If k = 0, it is the lowest; `warns` says so.
     """
     scores, rate = np.sort(np.asarray(calibration_scores)), float(target_fpr)
     m = len(scores)
     k = conformal_rank(m, rate)
-    if k == 0:
+    if k == 0 and warns:
         needed = math.ceil(min(1 / rate, 1e9) - 1e-9) - 1  # no overflow, as of 5e-324
         warn(
             f"target_fpr={rate:g} cannot be promised: {_good_images(m)} can promise "
@@ -65,7 +67,8 @@ def promise_in_words(detector: Any) -> str:
         is_least = math.isclose(rate, 1 / (len(scores) + 1))
         return f"{words}; {n_images} can promise no less" if is_least else words
     flagged = sum(1 for score in scores if score < detector.offset_)
-    return f"none, as target_fpr did not set it; it flags {flagged} of {n_images}"
+    why = "none, as target_fpr did not set it on held-out images"
+    return f"{why}; it flags {flagged} of {n_images}"
 
 
 def _good_images(m: int) -> str:
