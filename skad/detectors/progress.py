@@ -34,7 +34,8 @@ def following(estimator: Any, X: Any, y: Any, n_epochs: int) -> Iterator[Progres
         context = estimator._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     epochs: list[Any] = []
-    shown, options = bool(estimator.verbose and n_epochs), {"unit": "step", "desc": "training"}
+    shown = bool(estimator.verbose and n_epochs)
+    options = {"unit": "step", "desc": "training"}
     with bar(shown=shown, anywhere=True, **options) as moving:
 
         def progress(i: int, n: int, losses: dict[str, float]) -> None:

@@ -63,7 +63,7 @@ class FrozenEncoder(nn.Module):
             )
         self.network = network.eval().requires_grad_(False)
         for name, value in (("mean", mean), ("std", std)):
-            tensor = torch.as_tensor(value, dtype=torch.float32)
+            tensor = torch.as_tensor(value, dtype=torch.float32, device="cpu")
             if tensor.shape != (3,) or not tensor.isfinite().all():
                 raise ValueError(f"{name} must be 3 finite numbers; got {value!r}.")
             self.register_buffer(name, tensor.clone().reshape(3, 1, 1))
@@ -95,8 +95,8 @@ class FrozenEncoder(nn.Module):
     def layout(self) -> list[tuple[int, int]]:
         """Channels and stride of every feature map."""
         device = next(self.network.parameters(), self.mean).device
-        with torch.no_grad():
-            found = self.network(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
+        with torch.device(device), torch.no_grad():
+            found = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
         if isinstance(found, Tensor) or any(f.ndim != 4 for f in found):
             raise ValueError(
                 "network must return a list of feature maps (n, c, h, w); got "

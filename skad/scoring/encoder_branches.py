@@ -105,7 +105,7 @@ class EncoderBranches(nn.Module):
         encoder = own_encoder
         if encoder is None:
             encoder = FrozenEncoder.named(setting["name"], pretrained=False)
-        features = new_features(encoder, preparation, True)
+        features = new_features(encoder, preparation, False)
         (n_fine, _), (n_coarse, stride) = features.sizes
         n = min(n_coarse, N_COMPONENTS)
         features.projection = torch.empty(n, n_coarse)
