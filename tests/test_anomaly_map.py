@@ -14,15 +14,8 @@ from skad.images.inputs import as_images
 from skad.metrics import au_pro_score, image_auroc_score
 from skad.network.model import new_network
 from skad.network.preparation import Preparation
-from skad.scoring.anomaly_map import (
-    WEIGHTS,
-    AnomalyMapper,
-    join,
-    piecewise_linear,
-)
-from skad.scoring.fitting import fit_mapper
-
-CPU = torch.device("cpu")
+from skad.scoring.anomaly_map import AnomalyMapper
+from skad.scoring.fitting import fit_mapper, in_folds
 
 
 def draw(n=6, size=(32, 48), n_channels=1):
@@ -35,35 +28,15 @@ def fit(images, working_size=None, roi=None):
     network = new_network(n_channels, torch.Generator().manual_seed(0)).eval()
     mean = np.full(n_channels, 0.5)
     preparation = Preparation(mean, 0.3, size, working_size or size, roi)
-    places = np.arange(len(images))
-    return fit_mapper(network, preparation, as_images(images, None), places)
+    folds = in_folds(np.arange(len(images)))
+    mapper, _ = fit_mapper(network, preparation, as_images(images, None), folds)
+    return mapper
 
 
 @pytest.fixture(scope="module")
 def images_and_mapper():
     images = draw(n_channels=3)
     return images, fit(images)
-
-
-def knots(m=3):
-    rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.random((m, 10, 2)).cumsum(1)).float()
-
-
-def test_lines_go_from_knot_to_knot_and_on():
-    lines = knots()
-    values = torch.linspace(-1, 9, 500)
-    found = piecewise_linear(values.expand(3, -1), lines)
-    for scores, (x, y) in zip(found, lines.movedim(2, 1).numpy(), strict=True):
-        x, y = (np.append(k, k[-1] + 99 * (k[-1] - k[-2])) for k in (x, y))
-        expected = np.interp(values, x, y - y[0])
-        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_branches_are_joined_by_their_weighted_geometric_mean():
-    scores = torch.rand(len(WEIGHTS), 2, 5, 6, dtype=torch.float64)
-    logs = np.average(np.log1p(scores.numpy()), axis=0, weights=WEIGHTS)
-    np.testing.assert_allclose(join(scores), np.exp(logs) - 1)
 
 
 def test_an_odd_patch_peaks_where_it_is():
@@ -133,7 +106,7 @@ def test_arrays_hold_all_numbers(size, working_size, n_channels):
     mapper = fit(images, working_size)
     arrays = mapper.to_arrays()
     shapes = {name: array.shape for name, array in arrays.items()}
-    assert shapes == AnomalyMapper.array_shapes(n_channels, working_size)
+    assert shapes == AnomalyMapper.array_shapes(n_channels, working_size, True, None)
     again = AnomalyMapper.from_arrays(arrays, **mapper.settings)
     expected, rebuilt = mapper(images), mapper.reconstruct(images)
     for name, array in mapper.to_arrays().items():
@@ -154,9 +127,12 @@ def test_copies_and_pickles_are_equal(images_and_mapper):
     assert joblib.hash(again) != joblib.hash(mapper)
 
 
-def test_shapes_of_absurd_sizes_take_no_memory():
-    shapes = AnomalyMapper.array_shapes(2**31 - 1, (2**31 - 1, 2**31 - 1))
-    assert shapes["mean"] == (2**31 - 1,)
+@pytest.mark.parametrize("name", [None, "efficientnet-lite0"])
+def test_shapes_of_absurd_sizes_take_no_memory(name):
+    most = 2**31 - 1
+    encoder = name and {"name": name, "digest": None, "n_neighbours": most}
+    shapes = AnomalyMapper.array_shapes(most, (most, most), True, encoder)
+    assert shapes["mean"] == (most,)
 
 
 # Quality: each of these fails when a part of the method is switched off.

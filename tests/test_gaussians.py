@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from skad.scoring.gaussians import N_FOLDS, Gaussians, fit_gaussians, sum_moments
+from skad.scoring.gaussians import (
+    Gaussians,
+    fit_gaussians,
+    principal_components,
+    sum_moments,
+)
+
+N_FOLDS = 3
 
 
 def draw(*shape, seed=0, scale=1.0, offset=0.0):
@@ -16,8 +23,9 @@ def draw(*shape, seed=0, scale=1.0, offset=0.0):
 
 
 def fit(features, n_together=1):
-    """Fit to one level of features, so many images at a time."""
-    (folds,) = sum_moments((x,) for x in features.split(n_together))
+    """Fit to one level of features, so many images at a time, a fold for each."""
+    groups = enumerate(features.split(n_together))
+    (folds,) = sum_moments((i % N_FOLDS, (x,)) for i, x in groups)
     return fit_gaussians(folds)
 
 
@@ -92,6 +100,8 @@ def test_the_components_that_vary_most_are_kept():
     np.testing.assert_allclose(projection @ projection.T, np.eye(32), atol=1e-5)
     kept = directions[:, :32]
     np.testing.assert_allclose(projection.T @ projection, kept @ kept.T, atol=0.02)
+    first = principal_components(features.mT.reshape(30, 40, 4, 4), 32).double()
+    np.testing.assert_allclose(first.T @ first, kept @ kept.T, atol=0.02)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (33, 32), (100, 7), (1, 5000)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import skad.detectors.patch
+import skad.detectors.learning
 import skad.testing
 from skad import metrics
 
@@ -33,7 +33,7 @@ def names_of_checks(detector):
 def ran(tmp_path_factory):
     """Run the snippets in order; return their names and the numbers of trainings."""
     names, trainings = {"__name__": "guide"}, []
-    train = skad.detectors.patch.train
+    train = skad.detectors.learning.train
 
     def counted(*args, **options):
         trainings.append(len(after))
@@ -42,7 +42,7 @@ def ran(tmp_path_factory):
     after: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
-        patch.setattr(skad.detectors.patch, "train", counted)
+        patch.setattr(skad.detectors.learning, "train", counted)
         # Those that it names are run in the tests of skad.testing.
         patch.setattr(skad.testing, "check_image_detector", names_of_checks)
         for snippet in SNIPPETS:

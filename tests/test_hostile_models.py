@@ -30,7 +30,10 @@ def stored(tmp_path_factory):
     patch = PatchAutoencoderDetector(6, epochs=1, target_fpr=0.3, roi=roi)
     patch.fit(draw((16, 16)))
     labelled = copy.copy(patch).calibrate(draw((16, 16)), [1] * 6 + [-1] * 6)
+    encoder = {"encoder": "efficientnet-lite0", "epochs": 0, "calibration": "cross"}
+    encoding = PatchAutoencoderDetector(6, target_fpr=0.3, **encoder)
     detectors = {"patch": patch, "labelled": labelled, "dense": dense.fit(draw(SHAPE))}
+    detectors["encoding"] = encoding.fit(draw((16, 16)))
     for name, detector in detectors.items():
         save(detector, folder / name)
     return {name: (folder / name).read_bytes() for name in detectors}
@@ -157,6 +160,18 @@ WRONG = {  # by the file and the field
     "patch parameters.epochs": [None, 0, 1.5, "1", [1], {}, float("nan"), 10**400],
     "patch parameters.patch_size": [None, 1, [], [3, "a"], [[3]], {}, "40", DEEP],
     "patch parameters.image_size": [0, 7, [16], "16", [16.5, 1]],
+    "patch parameters.encoder": ["efficientnet-lite0", 1, True, "resnet18"],
+    "patch parameters.calibration": [None, "cross", "", 1],
+    "patch has_network": [None, 0, False],
+    "patch encoder": [1, {}, {"name": "efficientnet-lite0"}],
+    "patch is_cross": [None, 1],
+    "encoding has_network": [None, True],
+    "encoding encoder": [None, [], {}, DEEP],
+    "encoding encoder.name": [None, "", "efficientnet-lite2", ["efficientnet-lite0"]],
+    "encoding encoder.digest": ["0" * 64, 1, []],
+    "encoding encoder.n_neighbours": [None, 0, -1, True, 1.5, 2**31 - 1, 10**400],
+    "encoding parameters.encoder": [None, "efficientnet-lite2"],
+    "encoding format.image_shape": [[16, 16, 2], [16, 16, 3], [16, 16, 2**31 - 1]],
     "labelled offset": [5.0],
     "labelled promised_fpr": [0.3],
     "labelled labelled_threshold": [[], {}, {"offset": 1}],
@@ -205,10 +220,12 @@ def test_a_missing_field_is_named(stored, path):
 # Arrays
 
 
-@pytest.mark.parametrize("which", ["patch", "dense"])
-def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which):
+@pytest.mark.parametrize(
+    ("which", "step"), [("patch", 3), ("dense", 3), ("encoding", 40)]
+)
+def test_missing_surplus_and_misshapen_arrays_are_named(stored, path, which, step):
     header, arrays = opened(stored[which])
-    for name in sorted(arrays.keys() - {"roi", "statistics"})[::3]:
+    for name in sorted(arrays.keys() - {"roi", "statistics"})[::step]:
         rest = {k: v for k, v in arrays.items() if k != name}
         write(path, header, rest)
         refused(path, f"the array {name} is missing|calibration_scores")

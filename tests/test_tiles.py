@@ -11,7 +11,7 @@ from skad.network.model import STRIDE, PatchAutoencoder, new_network
 from skad.network.preparation import Preparation
 from skad.scoring import anomaly_map as _anomaly_map
 from skad.scoring import tiles as _tiles
-from skad.scoring.fitting import fit_mapper
+from skad.scoring.fitting import fit_mapper, in_folds
 from skad.scoring.tiles import MARGIN, in_tiles
 
 SMALL = 64  # side of a tile, in place of TILE
@@ -36,7 +36,8 @@ def fit(size, working_size, roi, n_channels):
     mean = np.full(n_channels, 0.5)
     preparation = Preparation(mean, 0.2, size, working_size or size, roi)
     images = as_images(draw(2, size, n_channels), None)
-    return fit_mapper(network, preparation, images, np.arange(2))
+    mapper, _ = fit_mapper(network, preparation, images, in_folds(np.arange(2)))
+    return mapper
 
 
 def reach(outputs):
@@ -81,7 +82,7 @@ def test_every_place_is_computed_once_and_put_where_it_belongs(size, stride):
         n_pixels.append(height * width)
         return part[:, 0, ::stride, ::stride]
 
-    found = in_tiles(compute, x, stride)
+    found = in_tiles(compute, x, stride, MARGIN)
     assert torch.equal(found, x[:, 0, ::stride, ::stride])
     assert len(n_pixels) == math.prod(-(-s // SMALL) for s in size)
     assert max(n_pixels) <= (SMALL + 2 * MARGIN) ** 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skad.detectors.parameters import image_size, patch_sizes
+from skad.detectors.parameters import check_untrained, image_size, patch_sizes
 from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import Format, format_of
 from skad.model_io.header import DETECTORS, Header
@@ -39,6 +39,10 @@ def check_parameters(header: Header) -> None:
             raise ValueError(f"images of shape {right} do not fit its network_shape")
         return
     patch_sizes(detector.patch_size)
+    if header["encoder"] is None:
+        check_untrained(detector)
+    elif right[2] not in (1, 3):
+        raise ValueError(f"images of shape {right} do not suit its encoder")
     encoder, known = detector.encoder, (header["encoder"] or {}).get("name")
     if encoder != known:
         raise ValueError(
