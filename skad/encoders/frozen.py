@@ -97,12 +97,13 @@ class FrozenEncoder(nn.Module):
         device = next(self.network.parameters(), self.mean).device
         with torch.device(device), torch.no_grad():
             found = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
-        if isinstance(found, Tensor) or any(f.ndim != 4 for f in found):
+        maps = found if isinstance(found, list | tuple) else []
+        if not maps or any(not isinstance(f, Tensor) or f.ndim != 4 for f in maps):
             raise ValueError(
                 "network must return a list of feature maps (n, c, h, w); got "
                 f"{type(found).__name__}. Of timm, use features_only=True."
             )
-        return [(f.shape[1], _PROBE // f.shape[2]) for f in found]
+        return [(f.shape[1], _PROBE // f.shape[2]) for f in maps]
 
     def digest(self) -> str:
         """Sum up the network's class, weights, mean and std in 64 hex digits."""
@@ -123,6 +124,7 @@ def check_encoder(encoder: Any, n_channels: int) -> Any:
             f"{n_channels}. Pass three of them, as X[..., :3], or set encoder=None."
         )
     if isinstance(encoder, FrozenEncoder):
+        _ = encoder.layout  # raises where its outputs are wrong
         return encoder
     if not isinstance(encoder, str) or encoder not in NAMES:
         names = ", ".join(f'"{name}"' for name in NAMES)

@@ -52,13 +52,15 @@ class EncoderFeatures(nn.Module):
         self.of_coarse = _chosen(strides, COARSE, _OF_COARSE)
 
     @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Channels, and stride in the network's input, of fine and coarse features."""
+    def n_channels(self) -> list[int]:
+        """Channels of fine and coarse features, without a projection."""
         layout = self.encoder.layout
-        return [
-            (sum(layout[i][0] for i in of), max(1, layout[of[0]][1] // self.enlarged))
-            for of in (self.of_fine, self.of_coarse)
-        ]
+        return [sum(layout[i][0] for i in of) for of in (self.of_fine, self.of_coarse)]
+
+    def coarse_size(self, size: Sequence[int]) -> list[int]:
+        """Return the size of coarse features of input (height, width)."""
+        stride = self.encoder.layout[self.of_coarse[0]][1]
+        return [-(-side * self.enlarged // stride) for side in size]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return fine and coarse features (n, c, h', w') of input (n, C, h, w)."""
@@ -106,10 +108,10 @@ class EncoderBranches(nn.Module):
         if encoder is None:
             encoder = FrozenEncoder.named(setting["name"], pretrained=False)
         features = new_features(encoder, preparation, False)
-        (n_fine, _), (n_coarse, stride) = features.sizes
+        n_fine, n_coarse = features.n_channels
         n = min(n_coarse, N_COMPONENTS)
         features.projection = torch.empty(n, n_coarse)
-        size = [side // stride for side in preparation.padded_size]
+        size = features.coarse_size(preparation.padded_size)
         bank = torch.empty(setting["n_neighbours"], n_fine)
         return cls(features, Neighbours(bank), Gaussians.empty(n, size))
 
@@ -134,8 +136,7 @@ def encoder_branches(
     `network_branches`.
     """
     fine, coarse = features(x)
-    stride = x.shape[2] // coarse.shape[2]
-    place, size = ([side // stride for side in pair] for pair in (corner, whole))
+    place, size = map(features.coarse_size, (corner, whole))
     found = neighbours.distance(fine), gaussians.distance(coarse, place, size).log1p_()
     size = [side // MAP_STRIDE for side in x.shape[2:]]
     return torch.cat(
