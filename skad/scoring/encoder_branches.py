@@ -1,7 +1,7 @@
 """What a frozen encoder adds: two more branches of evidence at each pixel."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from skad.encoders.frozen import FrozenEncoder
 from skad.network.model import MAP_STRIDE
 from skad.network.preparation import Preparation
-from skad.scoring.gaussians import Gaussians
+from skad.scoring.gaussians import Gaussians, principal_components
 from skad.scoring.neighbours import Neighbours
 
 FINE, COARSE = 8, 16  # strides of the features of neighbours and of Gaussians
 _OF_FINE, _OF_COARSE = (4, 16), (16, 32)  # strides of what joins them
 _LEAST_SIDE = 192  # pixels: smaller images are enlarged by a whole factor …
 _MOST_ENLARGED = 4  # … up to this one
+_LEAST_SPREAD = 1e-3  # of the largest: channels that say nothing stay small
 _STD_OF_FLOATS = 0.25  # of numbers without a known range, when they come to an encoder
 N_COMPONENTS = 32  # of the coarse features, that are kept
 
@@ -25,31 +26,32 @@ N_COMPONENTS = 32  # of the coarse features, that are kept
 class EncoderFeatures(nn.Module):
     """Turns the network's input into fine and coarse features of a frozen encoder.
 
-    Features of several strides are joined, each with the length 1.
+    Each has the length 1, once all channels have been brought to one spread.
     """
 
     encoder: Any
     scale: Tensor  # (C, 1, 1): from the network's input …
     shift: Tensor  # … to values in [0, 1]
+    fine_spread: Tensor  # (c, 1, 1): standard deviations of the channels
+    coarse_spread: Tensor
     projection: Tensor  # (k, c): the first principal components of coarse features
 
     def __init__(
-        self,
-        encoder: FrozenEncoder,
-        scale: Tensor,
-        shift: Tensor,
-        projection: Tensor | None,
-        enlarged: int,
+        self, encoder: FrozenEncoder, scale: Tensor, shift: Tensor, enlarged: int
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
-        self.register_buffer("projection", projection)
         self.enlarged = enlarged
         strides = [stride for _, stride in encoder.layout]
         self.of_fine = _chosen(strides, FINE, _OF_FINE)
         self.of_coarse = _chosen(strides, COARSE, _OF_COARSE)
+        n_fine, n_coarse = self.n_channels
+        n = min(n_coarse, N_COMPONENTS)
+        self.register_buffer("fine_spread", torch.empty(n_fine, 1, 1))
+        self.register_buffer("coarse_spread", torch.empty(n_coarse, 1, 1))
+        self.register_buffer("projection", torch.empty(n, n_coarse))
 
     @property
     def n_channels(self) -> list[int]:
@@ -62,17 +64,32 @@ class EncoderFeatures(nn.Module):
         stride = self.encoder.layout[self.of_coarse[0]][1]
         return [-(-side * self.enlarged // stride) for side in size]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return fine and coarse features (n, c, h', w') of input (n, C, h, w)."""
+    def fit(self, images: Callable[..., Iterable[tuple[Tensor, Tensor]]]) -> None:
+        """Measure the spreads, then the principal components, on some images.
+
+        `images` applies a function to the inputs, one after the other.
+        """
+        fine, coarse = zip(*images(self.unscaled), strict=True)
+        self.fine_spread, self.coarse_spread = _spread(fine), _spread(coarse)
+        scaled = F.normalize(torch.cat(coarse) / self.coarse_spread)
+        self.projection = principal_components(scaled, N_COMPONENTS)
+
+    def unscaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fine and coarse features as the encoder gives them."""
         x = (x * self.scale + self.shift).clamp_(0, 1)
         if self.enlarged > 1:
             x = F.interpolate(x, scale_factor=float(self.enlarged), mode="bilinear")
         found = self.encoder(x)
-        fine = _join([found[i] for i in self.of_fine], mean_over=3)
-        coarse = _join([found[i] for i in self.of_coarse])
-        if self.projection is not None:
-            coarse = (coarse.movedim(1, 3) @ self.projection.T).movedim(3, 1)
-        return fine, coarse
+        fine = _join([found[i] for i in self.of_fine])
+        fine = F.avg_pool2d(fine, 3, 1, 1, count_include_pad=False)
+        return fine, _join([found[i] for i in self.of_coarse])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fine and coarse features (n, c, h', w') of input (n, C, h, w)."""
+        fine, coarse = self.unscaled(x)
+        coarse = F.normalize(coarse / self.coarse_spread).movedim(1, 3)
+        coarse = (coarse @ self.projection.T).movedim(3, 1)
+        return F.normalize(fine / self.fine_spread), coarse
 
 
 class EncoderBranches(nn.Module):
@@ -108,12 +125,10 @@ class EncoderBranches(nn.Module):
         if encoder is None:
             encoder = FrozenEncoder.named(setting["name"], pretrained=False)
         features = new_features(encoder, preparation, False)
-        n_fine, n_coarse = features.n_channels
-        n = min(n_coarse, N_COMPONENTS)
-        features.projection = torch.empty(n, n_coarse)
         size = features.coarse_size(preparation.padded_size)
-        bank = torch.empty(setting["n_neighbours"], n_fine)
-        return cls(features, Neighbours(bank), Gaussians.empty(n, size))
+        bank = torch.empty(setting["n_neighbours"], features.n_channels[0])
+        gaussians = Gaussians.empty(len(features.projection), size)
+        return cls(features, Neighbours(bank), gaussians)
 
     def forward(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
         """Return the values of both branches, (2, n, h/2, w/2), at x (n, C, h, w)."""
@@ -158,7 +173,7 @@ def new_features(
         scale = torch.full((n, 1, 1), preparation.std)
         shift = torch.from_numpy(preparation.mean).float().reshape(n, 1, 1)
     enlarged = -(-_LEAST_SIDE // min(preparation.padded_size))
-    return EncoderFeatures(encoder, scale, shift, None, min(enlarged, _MOST_ENLARGED))
+    return EncoderFeatures(encoder, scale, shift, min(enlarged, _MOST_ENLARGED))
 
 
 def _chosen(strides: Sequence[int], wanted: int, ends: tuple[int, int]) -> list[int]:
@@ -170,11 +185,8 @@ def _chosen(strides: Sequence[int], wanted: int, ends: tuple[int, int]) -> list[
     return inside or by_distance[:1]
 
 
-def _join(features: list[Tensor], mean_over: int = 1) -> Tensor:
-    """Join feature maps (n, c, h, w) at the resolution of the first one.
-
-    Each has length 1 at every position, after a mean over so many cells squared.
-    """
+def _join(features: list[Tensor]) -> Tensor:
+    """Join feature maps (n, c, h, w) at the resolution of the first one."""
     size = (features[0].shape[2], features[0].shape[3])
     joined = []
     for f in features:
@@ -182,8 +194,11 @@ def _join(features: list[Tensor], mean_over: int = 1) -> Tensor:
             f = F.adaptive_avg_pool2d(f, size)
         elif f.shape[2] < size[0]:
             f = F.interpolate(f, size, mode="bilinear")
-        if mean_over > 1:
-            pad = mean_over // 2
-            f = F.avg_pool2d(f, mean_over, 1, pad, count_include_pad=False)
-        joined.append(F.normalize(f))
+        joined.append(f)
     return torch.cat(joined, 1)
+
+
+def _spread(features: tuple[Tensor, ...]) -> Tensor:
+    """Return standard deviations (c, 1, 1) of the channels of features (n, c, h, w)."""
+    spread = torch.cat(features).std((0, 2, 3), correction=0)[:, None, None]
+    return spread.clamp(min=_LEAST_SPREAD * spread.max() + torch.finfo().tiny)

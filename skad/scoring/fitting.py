@@ -16,7 +16,6 @@ from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
 from skad.scoring.anomaly_map import PIXELS, AnomalyMapper
 from skad.scoring.encoder_branches import (
-    N_COMPONENTS,
     EncoderBranches,
     encoder_branches,
     new_features,
@@ -25,7 +24,6 @@ from skad.scoring.fusion import coarsest_branch, fit_tails, fit_usual
 from skad.scoring.gaussians import (
     Gaussians,
     fit_gaussians,
-    principal_components,
     sum_moments,
 )
 from skad.scoring.neighbours import Candidates
@@ -168,8 +166,8 @@ def _fit_encoder(
     features = new_features(encoder, groups.preparation, kind == "integer")
     features.to(groups.device)
     every = -(-len(groups.groups) // _N_FIRST)
-    first = groups.each(lambda _, x: features(x)[1], slice(None, None, every))
-    features.projection = principal_components(torch.cat(list(first)), N_COMPONENTS)
+    first = slice(None, None, every)
+    features.fit(lambda f: groups.each(lambda _, x: f(x), first))
     candidates = Candidates(groups.n_folds, groups.n_images)
 
     def coarse_of_all() -> Iterator[tuple[int, tuple[Tensor]]]:
