@@ -1,10 +1,13 @@
 """What the README shows is run, on small images and with few epochs."""
 
 import re
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import skad
@@ -12,7 +15,14 @@ from skad import PatchAutoencoderDetector
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = ["docs/coming_from_the_old_script.md", "docs/pretrained.md"]
+
+
+def snippets_of(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+SNIPPETS = snippets_of(README)
 
 
 # White and red are unlike gray noise, and skad says so.
@@ -50,18 +60,21 @@ def small(snippet):
 
 
 def test_ten_lines_of_python(parts, capsys):
-    exec(small(SNIPPETS[0]), {})
+    names = {}
+    exec(small(SNIPPETS[0]), names)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["0.jpg", "1.jpg"]
     assert (parts / "part.safetensors").exists()
     assert (parts / "first.png").exists()
+    exec(SNIPPETS[1], names)
+    assert names["detector"].fit(names["good"]).network_ is None
 
 
 @UNLIKE
 def test_on_a_line(parts):
     ten_lines, line = {}, {}
     exec(small(SNIPPETS[0]), ten_lines)
-    exec(SNIPPETS[1], line)
+    exec(SNIPPETS[2], line)
     bad = np.full((80, 90, 3), 250, np.uint8)
     for i in range(2):
         frame = skad.read_image(f"parts/new/{i}.jpg")
@@ -75,10 +88,34 @@ def test_on_a_line(parts):
 
 @UNLIKE
 def test_the_old_scripts_calls(parts):
-    (snippet,) = SNIPPETS[2:]
+    (snippet,) = SNIPPETS[3:]
     exec(small(snippet), {})
     assert (parts / "Models/model.safetensors").exists()
     assert (parts / "Output/red.jpg").exists()
+
+
+class SomeOfTimm:
+    """What the page on encoders shows of timm, with a small network."""
+
+    class Network(torch.nn.Sequential):
+        pretrained_cfg: ClassVar = {"mean": (0.5, 0.4, 0.5), "std": (0.2, 0.2, 0.2)}
+
+        def forward(self, x):
+            return [super().forward(x)]
+
+    def create_model(self, name, pretrained, features_only):
+        return self.Network(torch.nn.Conv2d(3, 4, 8, 8), torch.nn.BatchNorm2d(4))
+
+
+@pytest.mark.filterwarnings("ignore:target_fpr=0.1 cannot be promised")
+def test_the_page_on_encoders(parts, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", SomeOfTimm())
+    names = {}
+    for snippet in snippets_of((ROOT / PAGES[1]).read_text(encoding="utf-8")):
+        exec(small(snippet), names)
+    assert capsys.readouterr().out.split() == ["None", "nan", str(1 / 3)]
+    assert names["detector"].network_ is not None
+    assert names["own"].encoder is names["encoder"]
 
 
 def test_the_test_command_is_the_one_of_the_gate():
@@ -88,7 +125,7 @@ def test_the_test_command_is_the_one_of_the_gate():
     assert "python -m pytest" in gate
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/coming_from_the_old_script.md"])
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)

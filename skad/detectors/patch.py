@@ -50,9 +50,9 @@ class PatchAutoencoderDetector(ImageDetector):
         trained on photographs (``pip install "skad[pretrained]"``). None: nothing is
         pretrained.
     epochs : int, default=75
-        0, with an encoder: no training, and no `reconstruct`.
         Passes over the training images, each of at least 64 images. Images of fewer
-        than 256 pixels get ``epochs * pixels / 256``, at least one.
+        than 256 pixels get ``epochs * pixels / 256``, at least one. 0, with an encoder:
+        no training, and no `reconstruct`.
     batch_size : int, default=16
         1 counts as 2, for batch normalisation.
     learning_rate : float, default=0.01

@@ -110,7 +110,8 @@ class FrozenEncoder(nn.Module):
         found = hashlib.sha256(type(self.network).__qualname__.encode())
         for name, tensor in sorted(self.state_dict().items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+            numbers = tensor.cpu().flatten().view(torch.uint8)  # NumPy has no bfloat16
+            found.update(numbers.numpy().tobytes())
         return found.hexdigest()
 
 
