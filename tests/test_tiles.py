@@ -31,12 +31,16 @@ def draw(n, size, n_channels, seed=0):
     return (coarse + rng.uniform(0, 50, (n, *size, n_channels))).astype(np.uint8)
 
 
-def fit(size, working_size, roi, n_channels):
-    network = new_network(n_channels, torch.Generator().manual_seed(0)).eval()
+def fit(size, working_size, roi, n_channels, encoder=None):
+    network = None
+    if encoder is None:
+        network = new_network(n_channels, torch.Generator().manual_seed(0)).eval()
     mean = np.full(n_channels, 0.5)
     preparation = Preparation(mean, 0.2, size, working_size or size, roi)
     images = as_images(draw(2, size, n_channels), None)
-    mapper, _ = fit_mapper(network, preparation, images, in_folds(np.arange(2)))
+    mapper, _ = fit_mapper(
+        network, preparation, images, in_folds(np.arange(2)), encoder
+    )
     return mapper
 
 
@@ -107,3 +111,15 @@ def test_maps_by_tiles_are_those_of_the_whole(
     np.testing.assert_allclose(mapper(images), whole, atol=1e-4 * whole.max())
     rebuilt_by_tiles = mapper.reconstruct(images)
     np.testing.assert_allclose(rebuilt_by_tiles, rebuilt, atol=1e-4 * rebuilt.max())
+
+
+def test_what_an_encoder_adds_hardly_depends_on_tiles(request, lite0):
+    size = (512, 416)  # more than a tile and its margins
+    mapper = fit(size, None, None, 1, lite0)
+    images = draw(1, size, 1, seed=1)
+    images[:, 40:60, 60:80] = 255
+    whole = mapper(images)
+    request.getfixturevalue("small_tiles")
+    by_tiles = mapper(images)
+    assert (by_tiles != whole).any()
+    np.testing.assert_allclose(by_tiles, whole, atol=1e-3 * whole.max())
