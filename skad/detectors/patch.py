@@ -18,7 +18,7 @@ from skad.detectors.parameters import (
     training_parameters,
 )
 from skad.detectors.progress import Progress, with_callbacks
-from skad.encoders.frozen import check_encoder
+from skad.encoders.frozen import FrozenEncoder, check_encoder
 from skad.images.inputs import Images
 from skad.images.roi import roi_for
 from skad.images.several_sizes import as_resized_images, have_several_sizes
@@ -230,12 +230,13 @@ class PatchAutoencoderDetector(ImageDetector):
             start = None if before is None else before.weights_for(images.format)
             parts = data.split.parts if is_cross else None
             places = data.split.training, data.split.calibration
+            name = None if encoder is None else encoder.name or encoder.digest()
             task = TrainingTask(
-                parameters, images, *places, parts, encoder, roi, start, data.seed
+                parameters, images, *places, parts, name, roi, start, data.seed
             )
             followed = self._following(X, y, parameters["epochs"])
             with training_settings(), followed as progress:
-                learned = self._train(task, progress, held)
+                learned = self._train(task, encoder, progress, held)
                 self._finish_fit(X, data, learned)
         return self
 
@@ -255,7 +256,11 @@ class PatchAutoencoderDetector(ImageDetector):
             check_pickles(images.source)
 
     def _train(
-        self, task: TrainingTask, progress: Progress | None, held: HeldCheckpoint | None
+        self,
+        task: TrainingTask,
+        encoder: FrozenEncoder | None,
+        progress: Progress | None,
+        held: HeldCheckpoint | None,
     ) -> Learned:
         """Train, or take from `memory` what was trained before."""
         checkpoint = None if held is None else _checkpoint(task, held)
@@ -265,8 +270,9 @@ class PatchAutoencoderDetector(ImageDetector):
         if self.memory is not None and task.start is None:  # a warm start is not kept
             path = isinstance(self.memory, os.PathLike)
             memory = check_memory(os.fspath(self.memory) if path else self.memory)
-            run = memory.cache(learn, ignore=["progress", "checkpoint"])
-        learned = run(task, progress=progress, checkpoint=checkpoint)
+            ignored = ["encoder", "progress", "checkpoint"]  # the task names an encoder
+            run = memory.cache(learn, ignore=ignored)
+        learned = run(task, encoder=encoder, progress=progress, checkpoint=checkpoint)
         learned.mapper.to(task.parameters["device"])  # what was kept is on the CPU
         return learned
 
