@@ -57,7 +57,7 @@ def test_images_of_any_size_are_scored_and_kept(size):
     ],
 )
 def test_features_of_suitable_strides_are_joined(strides, fine, coarse):
-    """At the resolution of the first, each with the length 1."""
+    """At the resolution of the first, with the length 1."""
 
     class Means(nn.Module):
         def forward(self, x):
@@ -66,11 +66,12 @@ def test_features_of_suitable_strides_are_joined(strides, fine, coarse):
     images = draw(2, (192, 224), 3)
     features = new_features(FrozenEncoder(Means()), prepared(images), True)
     with torch.inference_mode():
-        found = features(prepared(images)(images, torch.device("cpu")))
-    for x, joined in zip(found, (fine, coarse), strict=True):
-        assert x.shape == (2, 3 * len(joined), 192 // joined[0], 224 // joined[0])
-        lengths = x.unflatten(1, (len(joined), 3)).norm(dim=2)
-        np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+        x = prepared(images)(images, torch.device("cpu"))
+        features.fit(lambda compute: [compute(x)])
+        found = features(x)
+    for f, joined in zip(found, (fine, coarse), strict=True):
+        assert f.shape == (2, 3 * len(joined), 192 // joined[0], 224 // joined[0])
+        np.testing.assert_allclose(f.norm(dim=1), 1, rtol=1e-5)
 
 
 def test_gray_images_score_as_gray_ones_in_colour(lite0):
@@ -84,7 +85,7 @@ def test_gray_images_score_as_gray_ones_in_colour(lite0):
 
 
 def test_the_neighbours_tell_defects_of_surfaces(lite0):
-    """0.84 and 0.83 without them."""
+    """0.89 without them."""
     surfaces = load_surfaces("brick", tile_size=64, n_train=20, n_test=30)
     mapper = fit(surfaces.train[..., np.newaxis], lite0)
     maps = mapper(surfaces.test[..., np.newaxis])
@@ -103,18 +104,19 @@ def grooved(lite0):
     return test[..., np.newaxis], fit(train[..., np.newaxis], lite0)
 
 
-def test_the_gaussians_tell_parts_in_the_wrong_place(grooved):
-    """0.46 without them."""
+def test_the_gaussians_tell_where_parts_are_in_the_wrong_place(grooved):
+    """0.6 times as much as elsewhere without them: each patch is known."""
     good, mapper = grooved
     moved = good[:10].copy()
-    moved[:, :, 8:24] = 60
-    moved[:, :, 40:56] = good[:10, :, 8:24]
-    maps = mapper(np.concatenate([good[10:], moved]))
-    assert image_auroc_score(np.repeat([1, -1], 10), -maps.max((1, 2))) > 0.95
+    moved[:, :, 8:24], moved[:, :, 40:56] = good[:10, :, 40:56], good[:10, :, 8:24]
+    maps = mapper(moved)
+    changed = np.zeros(64, bool)
+    changed[8:24] = changed[40:56] = True
+    assert maps[:, :, changed].mean() > maps[:, :, ~changed].mean()
 
 
 def test_a_blank_image_is_far_more_anomalous_than_all_good_ones(grooved):
-    """As much as the worst good one, where the image as a whole does not count."""
+    """1.3 times the worst good one, where the image as a whole does not count."""
     good, mapper = grooved
     blank = np.full_like(good[:1], good.mean())
     assert mapper(blank).max() > 1.5 * mapper(good).max()

@@ -108,11 +108,11 @@ def save(
         check_numbers(header, arrays)
     except ValueError as error:
         raise ValueError(f"the detector cannot be stored: {error}") from None
+    if (header.get("encoder") or {}).get("name"):
+        header["notice"] = NOTICE  # of the weights' licence
     header["checksum"] = checksum(header, arrays)
-    metadata = {"skad": json.dumps(header)}
-    if "encoder" in header and (header["encoder"] or {}).get("name"):
-        metadata["notice"] = NOTICE  # of the weights' licence
-    content = to_bytes(arrays, metadata)
+    # One entry: safetensors writes several in any order.
+    content = to_bytes(arrays, {"skad": json.dumps(header)})
     write_atomically(make_room_for(path), content)
 
 
