@@ -46,7 +46,7 @@ def test_scores_of_the_images_themselves_are_those_of_images_left_out(lite0):
     maps = mapper(images)
     assert scores.shape == means.shape == (6,)
     assert (means > maps.mean((1, 2))).all()
-    # What the others teach says the same of it as of a copy that nobody has seen.
+    # In the order of the folds; nothing learns from the odd one about itself.
     odd = images.copy()
     odd[4, 8:24, 8:24] = 0
     assert fit(odd, None, lite0, n_folds=6)[1]()[0].argmin() == 4

@@ -92,10 +92,3 @@ def test_copies_have_its_digest_and_others_do_not():
     other.network.convs[0].bias[3] += 1e-3
     for another in (other, own_encoder(1), own_encoder(std=(1, 1, 1))):
         assert another.digest() != digest
-
-
-@pytest.mark.parametrize("n_channels", [2, 4])
-def test_other_numbers_of_channels_say_what_to_do(n_channels):
-    words = rf"must have 1 or 3 channels; got {n_channels}\. .* or set encoder=None"
-    with pytest.raises(ValueError, match=words):
-        check_encoder("efficientnet-lite0", n_channels)

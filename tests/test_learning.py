@@ -8,13 +8,12 @@ import pickle
 import joblib
 import numpy as np
 import pytest
-import torch
 from own_encoders import own_encoder
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad.detectors.learning
-from skad import FrozenEncoder, PatchAutoencoderDetector
+from skad import PatchAutoencoderDetector
 from skad.metrics import image_auroc_scorer
 
 SIZE = (32, 48)
@@ -207,9 +206,8 @@ def test_cross_calibration_keeps_groups_together(good, fits):
     [
         ({"encoder": None}, SIZE, r'epochs=0 trains no network.*Set encoder="eff'),
         ({"epochs": 2, "calibration": "cross"}, SIZE, r"got epochs=2\. Set epochs=0"),
-        ({}, (*SIZE, 4), "must have 1 or 3 channels; got 4"),
+        ({}, (*SIZE, 4), r"must have 1 or 3 channels; got 4\. .* or set encoder=None"),
         ({"encoder": "efficientnet-lite9"}, SIZE, "'encoder' parameter"),
-        ({"encoder": FrozenEncoder(torch.nn.Identity())}, SIZE, "list of feature maps"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_the_fit(parameters, shape, words):
@@ -246,6 +244,7 @@ def test_equal_fits_run_once_with_an_encoder_of_ones_own(good, tmp_path, fits):
 
 @pytest.mark.parametrize("name", [None, "efficientnet-lite0"])
 def test_pickles_are_equal_to_the_bit(good, name, tmp_path):
+    good = good[:8]
     detector = cross(encoder=name or own_encoder()).fit(good)
     joblib.dump(detector, tmp_path / "detector")
     again = joblib.load(tmp_path / "detector")

@@ -261,9 +261,8 @@ def fit_cross(encoder, seed=0):
     return fit(draw((16, 16), seed=seed), **parameters)
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
-def test_a_known_encoder_is_in_the_file(path, epochs, monkeypatch):
-    detector = fit(draw((16, 16)), encoder="efficientnet-lite0", epochs=epochs)
+def test_a_known_encoder_is_in_the_file(path, monkeypatch):
+    detector = fit(draw((16, 16)), encoder="efficientnet-lite0")
     save(detector, path)
     monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None)
     loaded = load(path)
@@ -276,7 +275,6 @@ def test_a_known_encoder_is_in_the_file(path, epochs, monkeypatch):
         np.testing.assert_array_equal(found, expected)
     assert loaded.encoder == "efficientnet-lite0"
     assert loaded.promised_fpr_ == detector.promised_fpr_
-    assert (loaded.network_ is None) == (epochs == 0)
     first = path.read_bytes()
     assert b"Apache License" in first
     save(loaded, path)
