@@ -26,7 +26,9 @@ N_COMPONENTS = 32  # of the coarse features, that are kept
 class EncoderFeatures(nn.Module):
     """Turns the network's input into fine and coarse features of a frozen encoder.
 
-    Each has the length 1, once all channels have been brought to one spread.
+    All channels are brought to one spread. Then coarse features get the length 1; fine
+    ones l / (l + m), with the median m of lengths l: features of a plain background,
+    which are short, stay so.
     """
 
     encoder: Any
@@ -34,6 +36,7 @@ class EncoderFeatures(nn.Module):
     shift: Tensor  # … to values in [0, 1]
     fine_spread: Tensor  # (c, 1, 1): standard deviations of the channels
     coarse_spread: Tensor
+    fine_length: Tensor  # (): the median
     projection: Tensor  # (k, c): the first principal components of coarse features
 
     def __init__(
@@ -51,6 +54,7 @@ class EncoderFeatures(nn.Module):
         n = min(n_coarse, N_COMPONENTS)
         self.register_buffer("fine_spread", torch.empty(n_fine, 1, 1))
         self.register_buffer("coarse_spread", torch.empty(n_coarse, 1, 1))
+        self.register_buffer("fine_length", torch.empty(()))
         self.register_buffer("projection", torch.empty(n, n_coarse))
 
     @property
@@ -71,6 +75,8 @@ class EncoderFeatures(nn.Module):
         """
         fine, coarse = zip(*images(self.unscaled), strict=True)
         self.fine_spread, self.coarse_spread = _spread(fine), _spread(coarse)
+        lengths = torch.linalg.vector_norm(torch.cat(fine) / self.fine_spread, dim=1)
+        self.fine_length = lengths.median().clamp(min=torch.finfo().tiny)
         scaled = F.normalize(torch.cat(coarse) / self.coarse_spread)
         self.projection = principal_components(scaled, N_COMPONENTS)
 
@@ -81,7 +87,6 @@ class EncoderFeatures(nn.Module):
             x = F.interpolate(x, scale_factor=float(self.enlarged), mode="bilinear")
         found = self.encoder(x)
         fine = _join([found[i] for i in self.of_fine])
-        fine = F.avg_pool2d(fine, 3, 1, 1, count_include_pad=False)
         return fine, _join([found[i] for i in self.of_coarse])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +94,9 @@ class EncoderFeatures(nn.Module):
         fine, coarse = self.unscaled(x)
         coarse = F.normalize(coarse / self.coarse_spread).movedim(1, 3)
         coarse = (coarse @ self.projection.T).movedim(3, 1)
-        return F.normalize(fine / self.fine_spread), coarse
+        fine = fine / self.fine_spread
+        length = torch.linalg.vector_norm(fine, dim=1, keepdim=True)
+        return fine / (length + self.fine_length), coarse
 
 
 class EncoderBranches(nn.Module):

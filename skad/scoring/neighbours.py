@@ -19,20 +19,17 @@ _N_DIMENSIONS = 32  # of a random projection, in which they are chosen
 class Neighbours(nn.Module):
     """Features of good images, which others are compared with."""
 
-    bank: Tensor  # (m, c), of equal length each
+    bank: Tensor  # (m, c)
 
     def __init__(self, bank: Tensor) -> None:
         super().__init__()
         self.register_buffer("bank", bank)
 
     def distance(self, features: Tensor) -> Tensor:
-        """Return distances (n, h, w) from features (n, c, h, w) to the nearest ones.
-
-        All have the same length.
-        """
-        length = self.bank[0].square().sum()
-        nearest = (features.movedim(1, 3) @ self.bank.T).amax(3)  # n, h, w
-        return (2 * (length - nearest)).clamp_(min=0.0).sqrt_()
+        """Return distances (n, h, w) from features (n, c, h, w) to the nearest ones."""
+        x = features.movedim(1, 3)  # n, h, w, c
+        nearest = (self.bank.square().sum(1) - 2 * (x @ self.bank.T)).amin(3)
+        return nearest.add_(x.square().sum(3)).clamp_(min=0.0).sqrt_()
 
 
 class Candidates:
