@@ -1,5 +1,6 @@
 """What `fit` computes: a network, what scores with it, and calibration scores."""
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -62,7 +63,8 @@ def learn(
     order = rng.permutation(len(task.training))[:_MAX_SAMPLE]
     sample = task.training[order]
     preparation = fit_preparation(images, sample, p["image_size"], task.roi)
-    encoder = None if encoder is None else encoder.to(device)
+    if encoder is not None:
+        encoder = copy.deepcopy(encoder).to(device)  # that of the parameter stays
     network: PatchAutoencoder | None = None
     history: list[dict[str, float]] = []
     if p["epochs"]:
