@@ -38,7 +38,9 @@ def test_every_kind_of_feature_is_kept():
 
 
 def test_distances_are_those_to_the_nearest_of_all():
-    bank, features = 1.4 * draw(30, 20), 1.4 * draw(2, 20, 5, 7, seed=1)
+    lengths = torch.linspace(0.1, 1, 35)
+    bank = draw(35, 20) * lengths[:, None]
+    features = draw(2, 20, 5, 7, seed=1) * lengths.reshape(5, 7)
     found = Neighbours(bank).distance(features)
     expected = torch.cdist(features.movedim(1, 3).flatten(0, 2), bank).amin(1)
     np.testing.assert_allclose(found.flatten(), expected, atol=1e-5)
