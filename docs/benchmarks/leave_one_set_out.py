@@ -24,8 +24,9 @@ from skad.metrics import image_auroc_score
 from skad.scoring import fusion
 
 SERIES = 5  # letters of a name that sets of one series share
-DECODER = ENCODER = (2.0, 4.0, 8.0)
-WHOLE = (0.0, 2.0, 4.0)
+DECODER = (2.0, 4.0)
+ENCODER = (4.0, 8.0)
+WHOLE = (0.0, 4.0, 8.0)
 SHIPPED = (fusion.NETWORK_WEIGHTS[0], fusion.ENCODER_WEIGHTS[0], fusion.ENCODER_WHOLE)
 Weights = tuple[float, float, float]
 Figures = tuple[float, float]  # image AUROC, AU-PRO

@@ -98,11 +98,12 @@ def raise_by_whole(joined: Tensor, means: Tensor, usual: Tensor, part: float) ->
 
     The calibrated score of an image as a whole is minus the logarithm of the tail
     probability of a normal distribution, less that of a usual image. So much of it is
-    added at the highest pixel, and in proportion elsewhere: what is raised is what
-    deviates.
+    added at the highest pixel, and elsewhere in proportion to the square: what deviates
+    is what rises.
     """
     z = (means - usual[0]) / usual[1]
     score = torch.special.log_ndtr(z.new_tensor(-_USUAL)) - torch.special.log_ndtr(-z)
     added = part * score.clamp(min=0.0).log1p()
     peak = joined.amax((1, 2)).clamp(min=torch.finfo(joined.dtype).tiny)
-    return joined * (1 + added / peak)[:, None, None]
+    share = (joined / peak[:, None, None]).square()
+    return joined + added[:, None, None] * share
