@@ -109,6 +109,7 @@ def main() -> None:
     print(f"| category | seed | good, flagged | {' | '.join(names)} |")
     print(f"|---|---:|---:|{'---:|' * len(names)}")
     shares: list[float] = []  # of families where they are wrong
+    n_found = n_images = 0
     for i, (category_name, images) in enumerate(good.items()):
         next_name = [*good][(i + 1) % len(good)]
         wrong = {name: make(images) for name, make in FAMILIES.items()}
@@ -119,11 +120,17 @@ def main() -> None:
             for name in names:
                 found = float(np.mean(detector.predict(wrong[name]) == -1))
                 counts = category_name in COUNTS.get(name, good)
-                shares += [found] if counts else []
+                if counts:
+                    shares.append(found)
+                    n_found += round(found * len(wrong[name]))
+                    n_images += len(wrong[name])
                 cells.append(f"{found:.2f}" if counts else f"({found:.2f})")
             seed = path.stem.removeprefix(f"{category_name}-")
             print(f"| {category_name} | {seed} | {' | '.join(cells)} |", flush=True)
-    print(f"\nFound where it is wrong, mean: {np.mean(shares):.3f}")
+    print(
+        f"\nFound where it is wrong: {n_found} of {n_images} images; mean of the cells "
+        f"{np.mean(shares):.3f}"
+    )
 
 
 if __name__ == "__main__":
