@@ -1,4 +1,4 @@
-"""The anomaly map: from the network's outputs to scores, and what is fitted for it.
+"""The anomaly map: from the outputs of the network, and of an encoder, to scores.
 
-Imports `common`, `images` and `network`.
+Also what is fitted for it. Imports `common`, `images`, `encoders` and `network`.
 """

@@ -3,7 +3,7 @@
 On good images, a value has a tail probability p, the share of pixels that reach it;
 -log p is its calibrated score. The anomaly map is a weighted mean of these scores. The
 image as a whole counts as well: where the mean value of its coarsest Gaussians is
-unusual, the map rises in proportion.
+unusual, the map rises where it is high.
 """
 
 import math
