@@ -100,7 +100,7 @@ def test_the_components_that_vary_most_are_kept():
     np.testing.assert_allclose(projection @ projection.T, np.eye(32), atol=1e-5)
     kept = directions[:, :32]
     np.testing.assert_allclose(projection.T @ projection, kept @ kept.T, atol=0.02)
-    first = principal_components(features.mT.reshape(30, 40, 4, 4), 32).double()
+    first = principal_components(features.mT.reshape(30, 40, 4, 4)).double()
     np.testing.assert_allclose(first.T @ first, kept @ kept.T, atol=0.02)
 
 

@@ -198,6 +198,8 @@ class PatchAutoencoderDetector(ImageDetector):
 
         Raises
         ------
+        ModuleNotFoundError
+            If the package with the weights of the `encoder` is not installed.
         OSError
             If `checkpoint` cannot be read or written when training begins;
             BlockingIOError if another fit is writing to it.

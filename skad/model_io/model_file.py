@@ -145,7 +145,8 @@ def load(
         If the file is missing or cannot be read.
     ValueError
         If the file is truncated, damaged, of another program or version, or contradicts
-        itself; if this machine lacks the `device` that you ask for.
+        itself; if this machine lacks the `device` that you ask for; if the `encoder` is
+        missing, or not that of the file.
     """
     if device is not None:
         resolve_device(device)

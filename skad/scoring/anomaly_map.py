@@ -97,11 +97,16 @@ class Mapper(nn.Module):
 
     def score_images(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return minus the maxima and the means of the images' maps: (n,) and (n,)."""
-        scores, means = [], []
-        for maps in self.over(images, self):
-            scores.append(-maps.max((1, 2)).astype(np.float64))
-            means.append(maps.mean((1, 2), dtype=np.float64))
-        return np.concatenate(scores), np.concatenate(means)
+        return scores_of(self.over(images, self))
+
+
+def scores_of(maps: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return minus the maxima and the means, (n,) each, of maps (k, H, W)."""
+    scores, means = [], []
+    for some in maps:
+        scores.append(-some.max((1, 2)).astype(np.float64))
+        means.append(some.mean((1, 2), dtype=np.float64))
+    return np.concatenate(scores), np.concatenate(means)
 
 
 class AnomalyMapper(Mapper):

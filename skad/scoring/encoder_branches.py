@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from skad.encoders.frozen import FrozenEncoder
 from skad.network.model import MAP_STRIDE
 from skad.network.preparation import Preparation
-from skad.scoring.gaussians import Gaussians, principal_components
+from skad.scoring.gaussians import N_COMPONENTS, Gaussians, principal_components
 from skad.scoring.neighbours import Neighbours
 
 FINE, COARSE = 8, 16  # strides of the features of neighbours and of Gaussians
@@ -20,7 +20,6 @@ _LEAST_SIDE = 192  # pixels: smaller images are enlarged by a whole factor …
 _MOST_ENLARGED = 4  # … up to this one
 _LEAST_SPREAD = 1e-3  # of the largest: channels that say nothing stay small
 _STD_OF_FLOATS = 0.25  # of numbers without a known range, when they come to an encoder
-N_COMPONENTS = 32  # of the coarse features, that are kept
 
 
 class EncoderFeatures(nn.Module):
@@ -73,12 +72,13 @@ class EncoderFeatures(nn.Module):
 
         `images` applies a function to the inputs, one after the other.
         """
-        fine, coarse = zip(*images(self.unscaled), strict=True)
+        found = zip(*images(self.unscaled), strict=True)
+        fine, coarse = (torch.cat(some) for some in found)
         self.fine_spread, self.coarse_spread = _spread(fine), _spread(coarse)
-        lengths = torch.linalg.vector_norm(torch.cat(fine) / self.fine_spread, dim=1)
+        lengths = torch.linalg.vector_norm(fine / self.fine_spread, dim=1)
         self.fine_length = lengths.median().clamp(min=torch.finfo().tiny)
-        scaled = F.normalize(torch.cat(coarse) / self.coarse_spread)
-        self.projection = principal_components(scaled, N_COMPONENTS)
+        scaled = F.normalize(coarse / self.coarse_spread)
+        self.projection = principal_components(scaled)
 
     def unscaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return fine and coarse features as the encoder gives them."""
@@ -169,7 +169,7 @@ def encoder_branches(
 def new_features(
     encoder: FrozenEncoder, preparation: Preparation, is_scaled: bool
 ) -> EncoderFeatures:
-    """Return features of an encoder for prepared images, without a projection.
+    """Return features of an encoder for prepared images, which are not fitted yet.
 
     Integers come to it as they are, from 0 to 1. Other numbers may have any range, and
     come with the mean 0.5 and the standard deviation 0.25.
@@ -205,7 +205,7 @@ def _join(features: list[Tensor]) -> Tensor:
     return torch.cat(joined, 1)
 
 
-def _spread(features: tuple[Tensor, ...]) -> Tensor:
+def _spread(features: Tensor) -> Tensor:
     """Return standard deviations (c, 1, 1) of the channels of features (n, c, h, w)."""
-    spread = torch.cat(features).std((0, 2, 3), correction=0)[:, None, None]
+    spread = features.std((0, 2, 3), correction=0)[:, None, None]
     return spread.clamp(min=_LEAST_SPREAD * spread.max() + torch.finfo().tiny)

@@ -14,7 +14,7 @@ from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
-from skad.scoring.anomaly_map import PIXELS, AnomalyMapper
+from skad.scoring.anomaly_map import PIXELS, AnomalyMapper, scores_of
 from skad.scoring.encoder_branches import (
     EncoderBranches,
     encoder_branches,
@@ -34,7 +34,7 @@ Values = Callable[[int, Tensor], Tensor]  # of a group of images, by the other f
 N_FOLDS = 3  # of the images: calibration takes values from held-out images
 _MOST_SAMPLES = 2**21  # pixels that quantiles are estimated from
 _PIXELS_TOGETHER = 64 * 64  # of small images, which are computed in groups
-_N_FIRST = 16  # groups of images that give the principal components of an encoder
+_N_FIRST = 16  # groups of images that give spreads and components of an encoder
 
 
 class Groups:
@@ -121,10 +121,9 @@ def fit_mapper(
     mapper = AnomalyMapper(*parts, tails, usual)
 
     def score() -> tuple[np.ndarray, np.ndarray]:
-        maps = groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
-        found = [(-some.max((1, 2)), some.mean((1, 2))) for some in maps]
-        scores, means = (np.concatenate(part) for part in zip(*found, strict=True))
-        return scores.astype(np.float64), means.astype(np.float64)
+        return scores_of(
+            groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
+        )
 
     return mapper, score
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from skad.common.torch_settings import limit_threads
 
 _MOST_CELLS = 1024  # in larger images, neighbouring positions share a Gaussian
-_N_COMPONENTS = 32  # of the features, that are kept
+N_COMPONENTS = 32  # of the features, that are kept
 _SHRINKAGE = 0.1  # of means and covariances
 _RIDGE = 1e-3  # of the mean variance: keeps constant components harmless
 _ROUNDING = 1e-9  # of the mean square: where all is constant, rounding is no variance
@@ -42,7 +42,7 @@ class Gaussians(nn.Module):
     @classmethod
     def empty(cls, c: int, size: Sequence[int]) -> Self:
         """Return Gaussians without values, for features (n, c, *size)."""
-        n_cells, k = math.prod(_cells(size)[1]), min(_N_COMPONENTS, c)
+        n_cells, k = math.prod(_cells(size)[1]), min(N_COMPONENTS, c)
         shapes = (k, c), (n_cells, k), (n_cells, k, k)
         return cls(*(torch.empty(shape) for shape in shapes))
 
@@ -108,7 +108,7 @@ def fit_gaussians(folds: Tensor) -> tuple[Gaussians, list[Gaussians]]:
 
     A single fold is not left out.
     """
-    projection = _first_directions(folds.sum((0, 1)), _N_COMPONENTS)
+    projection = _first_directions(folds.sum((0, 1)))
     one = projection.new_ones(1, 1)
     basis = torch.block_diag(projection, one).double()  # k + 1, c + 1
     folds = basis @ folds @ basis.T
@@ -125,21 +125,21 @@ def fit_gaussians(folds: Tensor) -> tuple[Gaussians, list[Gaussians]]:
     return fit(every), [fit(moments) for moments in rest]
 
 
-def principal_components(features: Tensor, most: int) -> Tensor:
+def principal_components(features: Tensor) -> Tensor:
     """Return the directions (k, c) in which features (n, c, h, w) vary most."""
     z = F.pad(features.movedim(1, 3), (0, 1), value=1.0).flatten(0, 2).double()
-    return _first_directions(z.T @ z, most)
+    return _first_directions(z.T @ z)
 
 
-def _first_directions(moments: Tensor, most: int) -> Tensor:
+def _first_directions(moments: Tensor) -> Tensor:
     """Return the principal components (k, c), float32, of moments (c + 1, c + 1)."""
     c = len(moments) - 1
-    if c <= most:
+    if c <= N_COMPONENTS:
         return torch.eye(c, device=moments.device)
     mean = moments[:-1, -1] / moments[-1, -1]
     covariance = moments[:-1, :-1] / moments[-1, -1] - mean[:, None] * mean
     directions = torch.linalg.eigh(covariance).eigenvectors  # ascending variance
-    return directions.flip(1)[:, :most].T.float().contiguous()
+    return directions.flip(1)[:, :N_COMPONENTS].T.float().contiguous()
 
 
 def _shrink(moments: Tensor) -> tuple[Tensor, Tensor]:
