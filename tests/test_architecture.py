@@ -21,7 +21,7 @@ FLOORS = [
     {"common"},
     {"images", "threshold", "metrics", "datasets", "testing", "encoders"},
     {"overlays"},
-    {"network"},
+    {"network", "runtime"},
     {"scoring"},
     {"detectors"},
     {"model_io", "displays"},

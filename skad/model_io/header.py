@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skad import __version__
+from skad.common.json_fields import fits, is_number, is_rate, is_side
 from skad.detectors.base import ImageDetector
 from skad.detectors.dense import DenseAutoencoderDetector
 from skad.detectors.fitted import Fitted
@@ -28,90 +29,61 @@ DETECTORS: dict[str, type[ImageDetector]] = {
 # The roi is an array. The others name files of this machine, and joblib unpickles those
 # of `memory`.
 _NOT_IN_HEADER = {"roi", "memory", "model"}
-_LONGEST = 2**31 - 1  # side, in pixels or features
-_LARGEST = 1e300  # number: sums of larger ones may be infinite
-
-
-def fits(value: Any, rule: Any) -> bool:
-    """Tell whether a value of JSON is as a rule says.
-
-    A rule is a function, a type, a value, a tuple of alternatives, or a list or a dict
-    of rules for as many items.
-    """
-    if isinstance(rule, dict):
-        same = isinstance(value, dict) and value.keys() == rule.keys()
-        return same and all(fits(value[name], rule[name]) for name in rule)
-    if isinstance(rule, list):
-        same = isinstance(value, list) and len(value) == len(rule)
-        return same and all(map(fits, value, rule))
-    if isinstance(rule, tuple):
-        return any(fits(value, each) for each in rule)
-    if isinstance(rule, type):
-        return type(value) is rule
-    return rule(value) if callable(rule) else value == rule
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= _LARGEST  # no NaN
-
-
-def _side(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= _LONGEST
 
 
 def _parameter(value: Any) -> bool:
-    sides = len(value) * [_side] if isinstance(value, list) else None
-    return fits(value, (None, bool, str, _number, sides))
+    sides = len(value) * [is_side] if isinstance(value, list) else None
+    return fits(value, (None, bool, str, is_number, sides))
 
 
 def _epoch(value: Any) -> bool:
-    return isinstance(value, dict) and fits(value.get("loss"), (_number, float))
+    return isinstance(value, dict) and fits(value.get("loss"), (is_number, float))
 
 
 _FIELDS: dict[str, Any] = {
     "skad_version": str,
     "format": {
-        "shape": ([_side], 2 * [_side], 3 * [_side]),
-        "image_shape": 3 * [_side],
+        "shape": ([is_side], 2 * [is_side], 3 * [is_side]),
+        "image_shape": 3 * [is_side],
         "kind": ("integer", "unscaled integer", "float"),
         "any_size": bool,
     },
     "feature_names": (None, lambda v: isinstance(v, list) and fits(v, len(v) * [str])),
     "history": lambda v: isinstance(v, list) and all(map(_epoch, v)),
     "provenance": dict,
-    "offset": (None, _number),  # None: there is no threshold yet
-    "mean_map": (None, _number),
-    "promised_fpr": (None, lambda v: _number(v) and 0 < v < 1),
+    "offset": (None, is_number),  # None: there is no threshold yet
+    "mean_map": (None, is_number),
+    "promised_fpr": (None, is_rate),
     "is_cross": bool,
     "labelled_threshold": (
         None,
         {
-            "offset": _number,
+            "offset": is_number,
             "metric": METRICS,
-            "value": _number,
-            "detection_rate": _number,
-            "false_alarm_rate": _number,
-            "detection_interval": [_number, _number],
-            "false_alarm_interval": [_number, _number],
+            "value": is_number,
+            "detection_rate": is_number,
+            "false_alarm_rate": is_number,
+            "detection_interval": [is_number, is_number],
+            "false_alarm_interval": [is_number, is_number],
         },
     ),
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # of the mapper, besides the images' size
     "PatchAutoencoderDetector": {
-        "std": lambda v: _number(v) and v > 0,
-        "working_size": 2 * [_side],
+        "std": lambda v: is_number(v) and v > 0,
+        "working_size": 2 * [is_side],
         "has_network": bool,
         "encoder": (
             None,
             {
                 "name": (None, NAMES),
                 "digest": (None, str),
-                "n_neighbours": _side,
+                "n_neighbours": is_side,
             },
         ),
     },
     "DenseAutoencoderDetector": {
-        "network_shape": lambda v: fits(v, 3 * [_side]) and is_input_shape(v),
+        "network_shape": lambda v: fits(v, 3 * [is_side]) and is_input_shape(v),
     },
 }
 

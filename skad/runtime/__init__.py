@@ -1,0 +1,4 @@
+"""Run an exported detector with numpy, onnxruntime and Pillow alone.
+
+Imports `common`, `images`, `threshold` and `inspection`; never torch.
+"""
