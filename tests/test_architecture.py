@@ -25,7 +25,7 @@ FLOORS = [
     {"scoring"},
     {"detectors"},
     {"model_io", "displays"},
-    {"benchmark"},
+    {"benchmark", "report"},
     {"cli", "legacy"},
 ]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
