@@ -11,7 +11,6 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
-from scipy.ndimage import maximum_filter
 
 from skad.common.checks import check_whole, refuse_mask
 from skad.images.decoding import PathLike, read_image
@@ -137,8 +136,7 @@ def heat_map_image(
     blend = Image.blend(Image.fromarray(painted), heat, _OPACITY)
     np.copyto(painted, np.asarray(blend), where=over[:, :, np.newaxis])
     if outline:
-        near = maximum_filter(over.view(np.uint8), 2 * outline + 1, mode="constant")
-        painted[near.view(bool) & ~over] = VERMILION
+        painted[_dilated(over, outline) & ~over] = VERMILION
     return rgb
 
 
@@ -243,6 +241,15 @@ def _resized_map(values: NDArray, size: Size, threshold: float) -> NDArray[np.fl
     at = (2 * peaks + 1) * size // (2 * np.array(values.shape))
     np.maximum.at(resized, tuple(at.T), values[tuple(peaks.T)])
     return resized
+
+
+def _dilated(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Grow a mask (H, W) by so many pixels, to squares."""
+    for _ in ("rows", "columns"):
+        padded = np.pad(mask, ((by + 1, by), (0, 0)))
+        count = np.cumsum(padded, axis=0, dtype=np.int32)
+        mask = (count[2 * by + 1 :] > count[: -2 * by - 1]).T
+    return mask
 
 
 def _part_around(region: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:

@@ -21,6 +21,7 @@ FLOORS = [
     {"common"},
     {"images", "threshold", "metrics", "datasets", "testing", "encoders"},
     {"overlays"},
+    {"inspection"},
     {"network", "runtime"},
     {"scoring"},
     {"detectors"},

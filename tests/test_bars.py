@@ -42,6 +42,15 @@ def test_a_bar_is_shown_on_terminals_or_anywhere(monkeypatch, shown, anywhere):
     assert ("3/3" in stream.getvalue()) == (shown and anywhere)
 
 
+def test_without_tqdm_there_is_no_bar(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with bar(range(3), shown=True, anywhere=True) as moving:
+        assert list(moving) == [0, 1, 2]
+        moving.update()
+        say("a line", above=moving)
+    assert capsys.readouterr().err == "a line\n"
+
+
 def test_warnings_go_above_bars(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

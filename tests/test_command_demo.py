@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 from skad.cli import command_demo
 from skad.cli.command_demo import draw, report
 from skad.cli.main import main
-from skad.detectors.inspection import judge
+from skad.inspection.verdict import judge
 
 KINDS = ["good", "hole", "good", "scratch", "hole", "good"]
 SIZE = 64

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from skad import ImageFolder, InspectionResult, PatchAutoencoderDetector, Region
-from skad.detectors.inspection import judge
+from skad.inspection.verdict import judge
 
 SIZE = (32, 32)
 

@@ -7,6 +7,7 @@ from image_files import noise
 from PIL import Image
 
 from skad.images import read_image, resize_image
+from skad.images.resizing import max_pool
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,16 @@ def test_what_cannot_be_resized_is_told():
             resize_image(image, 2)
     with pytest.raises(ValueError, match=r"image_size must be .* got None"):
         resize_image(frame, None)
+
+
+def test_a_pixel_of_a_pooled_map_is_the_largest_that_it_overlaps():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        (h, w), (height, width) = rng.integers(1, 12, (2, 2))
+        amap = rng.random((h, w), np.float32)
+        pooled = max_pool(amap, (height, width))
+        assert pooled.shape == (height, width)
+        for row, col in np.ndindex(pooled.shape):
+            rows = slice(row * h // height, -(-(row + 1) * h // height))
+            cols = slice(col * w // width, -(-(col + 1) * w // width))
+            assert pooled[row, col] == amap[rows, cols].max()

@@ -18,8 +18,8 @@ from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
 from skad.common.warnings import warn
 from skad.datasets import load_surfaces
-from skad.detectors.inspection import InspectionResult
 from skad.detectors.patch import PatchAutoencoderDetector
+from skad.inspection.verdict import InspectionResult
 from skad.overlays import heat_map_image, to_rgb_uint8
 
 _SURFACE = "brick"  # of scikit-image

@@ -1,9 +1,11 @@
 """`skad score`: score image files with a learned model."""
 
 import argparse
+from functools import partial
 
 from skad.cli.commands import print_threshold
-from skad.cli.scoring import HEAT_MAPS, TABLE, score_files
+from skad.detectors.files import inspect_files
+from skad.inspection.score_files import HEAT_MAPS, TABLE, score_files
 from skad.model_io.model_file import load
 
 
@@ -20,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.target_fpr is not None:
         detector.retarget(args.target_fpr)
     verdicts = score_files(
-        detector,
+        partial(inspect_files, detector),
+        detector.pixel_threshold_,
         args.paths,
         args.output,
         heat_maps=args.heat_maps,

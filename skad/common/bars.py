@@ -29,16 +29,37 @@ class Forgiving:
         return getattr(self._stream, name)
 
 
+class _Hidden:
+    """What stands for a bar of tqdm where that is not installed."""
+
+    def __init__(self, items: Iterable | None) -> None:
+        self._items = items or ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def update(self, n: float = 1) -> None:
+        """Show nothing."""
+
+    def write(self, text: str, file: Any) -> None:
+        """Write a line to a stream."""
+        print(text, file=file)
+
+
 @contextmanager
 def bar(
     items: Iterable | None = None, *, shown: bool, anywhere: bool = False, **options
 ) -> Iterator[Any]:
     """Show a progress bar of tqdm over some items, with tqdm's options.
 
-    It appears on terminals; with `anywhere`, in notebooks and log files, too.
+    It appears on terminals; with `anywhere`, in notebooks and log files, too. Without
+    tqdm, as where a detector was exported to, there is none.
     """
-    from tqdm.auto import tqdm  # slow to import
-
+    try:
+        from tqdm.auto import tqdm  # slow to import
+    except ImportError:
+        yield _Hidden(items)
+        return
     hidden = not shown or (False if anywhere else None)  # None: if no terminal
     stream, before = Forgiving(sys.stderr), warnings.showwarning
     with tqdm(

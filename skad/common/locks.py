@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
-
 from skad.common.warnings import warn
 
 
@@ -17,7 +15,13 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises BlockingIOError where another program holds it, and warns on a file system
     without locks. The operating system frees the lock of a program that crashes.
+    Without filelock, as where a detector was exported to, nothing is locked.
     """
+    try:
+        import filelock
+    except ImportError:
+        yield
+        return
     place = Path(os.path.realpath(path))
     in_folder, beside = place / ".skad.lock", place.with_name(f".{place.name}.lock")
     file = in_folder if place.is_dir() else beside

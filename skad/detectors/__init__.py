@@ -1,4 +1,4 @@
-"""The public detectors: parameters, fitting, scores, maps, regions and thresholds.
+"""The public detectors: parameters, fitting, scores, maps, verdicts and thresholds.
 
-Imports `common`, `images`, `network`, `scoring` and `threshold`.
+Imports `common`, `images`, `inspection`, `network`, `scoring` and `threshold`.
 """

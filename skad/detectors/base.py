@@ -29,10 +29,8 @@ from skad.detectors.fitted import (
     Threshold,
     no_threshold,
 )
-from skad.detectors.inspection import in_frames, judge
 from skad.detectors.parameters import generator
 from skad.detectors.progress import CallbackSupportMixin, Progress, following
-from skad.detectors.regions import above
 from skad.detectors.split import (
     NONE,
     Digests,
@@ -43,13 +41,15 @@ from skad.detectors.split import (
     one_of_each_label,
     train_calibration_split,
 )
-from skad.images.inputs import Images, as_images
+from skad.images.inputs import Images, as_images, frame_sizes
 from skad.images.several_sizes import (
     as_resized_images,
     joined,
     maps_in_given_sizes,
     rebuilt_in_given_sizes,
 )
+from skad.inspection.regions import above
+from skad.inspection.verdict import in_frames, judge
 from skad.threshold.conformal import (
     check_metric,
     conformal_p_value,
@@ -158,7 +158,7 @@ class ImageDetector(
         offset, scores = threshold.offset, threshold.calibration_scores
         maps = _maps(fitted, images)
         results = [judge(one, offset, scores) for some in maps for one in some]
-        return in_frames(X, results)
+        return in_frames(results, frame_sizes(X))
 
     def reconstruct(self, X):
         """Return the autoencoder's reconstructions, in the shape and type of X."""

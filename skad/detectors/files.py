@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from skad.detectors.inspection import judge
 from skad.images.decoding import Frame, Reader
 from skad.images.folder import as_fitted
 from skad.images.inputs import read_ahead
+from skad.inspection.score_files import Inspected
+from skad.inspection.verdict import judge
 from skad.scoring.anomaly_map import NotFiniteError
-
-Inspected = tuple[Path, Any, Any]  # path; frame and result, or errors in their place
 
 _AT_ONCE = 16  # images
 _PIXELS_AT_ONCE = 2**24  # of the images at once, so that large ones fit into memory

@@ -3,16 +3,22 @@
 Imports `common`.
 """
 
-from skad.images.decoding import read_image
-from skad.images.finding import find_images
-from skad.images.folder import ImageFolder, ImageReader, read_images
-from skad.images.resizing import resize_image
+from importlib import import_module
 
-__all__ = [
-    "ImageFolder",
-    "ImageReader",
-    "find_images",
-    "read_image",
-    "read_images",
-    "resize_image",
-]
+_MODULE_OF = {
+    "ImageFolder": "folder",
+    "ImageReader": "folder",
+    "find_images": "finding",
+    "read_image": "decoding",
+    "read_images": "folder",
+    "resize_image": "resizing",
+}
+
+__all__ = [*_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    """Resolve a name on first use: `folder` needs scikit-learn, the others do not."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f"skad.images.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'skad.images' has no attribute {name!r}")

@@ -102,3 +102,15 @@ def reader_of(image_size: Any, gray: Any) -> Reader:
     check_bool("gray", gray)
     size = None if image_size is None else check_size("image_size", image_size)
     return Reader(size, 1 if gray else None)
+
+
+def reader_for(image_shape: tuple[int, ...]) -> Reader:
+    """Return what reads files as images (H, W), (H, W, 1) or (H, W, 3)."""
+    shape = tuple(image_shape)
+    if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
+        raise ValueError(
+            f"the model was fitted on images of shape {shape}, but files are gray "
+            "(height, width) or colour (height, width, 3); pass arrays in Python "
+            "instead: skad.load(model).score_samples(X)"
+        )
+    return Reader((shape[0], shape[1]), 3 if shape[2:] == (3,) else 1)

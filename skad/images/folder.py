@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from skad.common.warnings import warn
-from skad.images.decoding import Frame, PathLike, Reader, reader_of
+from skad.images.decoding import Frame, PathLike, Reader, reader_for, reader_of
 from skad.images.finding import find_images
 from skad.images.resizing import Size
 
@@ -234,14 +234,7 @@ def as_fitted(detector: Any) -> Reader:
 
     Raises a ValueError where it was fitted on images that no file can hold.
     """
-    shape = tuple(detector.image_shape_in_)
-    if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
-        raise ValueError(
-            f"the model was fitted on images of shape {shape}, but files are gray "
-            "(height, width) or colour (height, width, 3); pass arrays in Python "
-            "instead: skad.load(model).score_samples(X)"
-        )
-    return Reader((shape[0], shape[1]), 3 if shape[2:] == (3,) else 1)
+    return reader_for(detector.image_shape_in_)
 
 
 def folder_as_fitted(detector: Any, files: list[Path]) -> ImageFolder:

@@ -116,6 +116,11 @@ def is_lazy(X: Any) -> bool:
     return indexable and not (plain or hasattr(X, "toarray") or hasattr(X, "__array__"))
 
 
+def frame_sizes(X: Any) -> Sequence[tuple[int, int]] | None:
+    """Return the sizes of the files of an `ImageFolder`, or of what is like one."""
+    return getattr(X, "frame_sizes", None) if is_lazy(X) else None
+
+
 def as_array(X: Any) -> np.ndarray:
     """Return an array-like as an array of real numbers, of any shape."""
     refuse_mask(X, "X", "; set the detector's roi to leave pixels out")

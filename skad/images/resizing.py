@@ -1,5 +1,6 @@
 """Resize images as they are read, and frames in memory in the same way."""
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,17 @@ def _resize_plane(plane: NDArray[Any], size: Size) -> NDArray[Any]:
     image = Image.fromarray(plane)
     bilinear = Image.Resampling.BILINEAR
     return np.array(image.resize(size[::-1], bilinear, reducing_gap=_REDUCING_GAP))
+
+
+def max_pool(amap: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """Resize a map (h, w): a pixel has the largest value of those that it overlaps."""
+    for axis, n_new in enumerate(size):
+        n, places = amap.shape[axis], np.arange(n_new)
+        first = places * n // n_new
+        last = -(-(places + 1) * n // n_new) - 1
+        overlapped = [
+            amap.take(np.minimum(first + k, last), axis)
+            for k in range(int((last - first).max()) + 1)
+        ]
+        amap = reduce(np.maximum, overlapped)
+    return amap

@@ -6,8 +6,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from skad.images.inputs import (
     Format,
@@ -20,7 +18,7 @@ from skad.images.inputs import (
     refuse_channels_first,
     refuse_single_image,
 )
-from skad.images.resizing import Size, resize
+from skad.images.resizing import Size, max_pool, resize
 
 
 def have_several_sizes(X: Any) -> bool:
@@ -66,14 +64,13 @@ def maps_in_given_sizes(
 ) -> Iterator[np.ndarray]:
     """Bring maps (k, h, w) of resized images to their given sizes, (1, H, W) each.
 
-    A pixel has the largest value of those that it overlaps, so that maxima stay, and
-    with them scores and verdicts.
+    Maxima stay, and with them scores and verdicts.
     """
     if images.given_shapes is None:
         yield from maps
         return
     for amap, shape in zip(chain.from_iterable(maps), images.given_shapes, strict=True):
-        yield F.adaptive_max_pool2d(torch.from_numpy(amap)[None], shape[:2]).numpy()
+        yield max_pool(amap, shape[:2])[None]  # 1, H, W
 
 
 def rebuilt_in_given_sizes(

@@ -19,10 +19,10 @@ from skad.detectors.dense import DenseAutoencoderDetector as Dense
 from skad.detectors.files import inspect_files
 from skad.detectors.parameters import patch_sizes
 from skad.detectors.patch import PatchAutoencoderDetector
-from skad.detectors.regions import Region, above, marked_patches, scaled_box
 from skad.encoders.efficientnet_lite import NAMES
 from skad.images.decoding import PathLike, Reader
 from skad.images.folder import as_fitted, survey_files
+from skad.inspection.regions import Region, above, marked_patches, scaled_box
 from skad.legacy import files
 from skad.model_io.model_file import save
 

@@ -14,6 +14,7 @@ References
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +61,18 @@ def promised_fpr(m: int, target_fpr: float) -> float:
 
 def promise_in_words(detector: Any) -> str:
     """Say what the threshold of a fitted detector promises."""
-    rate, scores = detector.promised_fpr_, detector.calibration_scores_
+    scores = detector.calibration_scores_
+    return promise_of(detector.offset_, scores, detector.promised_fpr_)
+
+
+def promise_of(offset: float, scores: Sequence[float], rate: float) -> str:
+    """Say what an offset promises; NaN as its promised rate means nothing."""
     n_images = _good_images(len(scores))
     if not math.isnan(rate):
         words = f"at most {100 * rate:.3g} % of good images are flagged"
         is_least = math.isclose(rate, 1 / (len(scores) + 1))
         return f"{words}; {n_images} can promise no less" if is_least else words
-    flagged = sum(1 for score in scores if score < detector.offset_)
+    flagged = sum(1 for score in scores if score < offset)
     why = "none, as target_fpr did not set it on held-out images"
     return f"{why}; it flags {flagged} of {n_images}"
 

@@ -1,13 +1,12 @@
 """The verdict about one image: score, threshold, p-value and regions, in one place."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.detectors.regions import Region, above, find_regions
-from skad.images.inputs import is_lazy
+from skad.inspection.regions import Region, Size, above, find_regions
 from skad.threshold.conformal import conformal_p_value
 
 
@@ -54,14 +53,15 @@ def judge(
     )
 
 
-def in_frames(X: Any, results: list[InspectionResult]) -> list[InspectionResult]:
-    """Bring regions from pixels of the maps to those of the files, `frame_sizes`."""
-    frames = getattr(X, "frame_sizes", None) if is_lazy(X) else None
-    if frames is None:
+def in_frames(
+    results: list[InspectionResult], sizes: Iterable[Size] | None
+) -> list[InspectionResult]:
+    """Bring regions from pixels of the maps to those of frames, (height, width)."""
+    if sizes is None:
         return results
     return [
         replace(
             one, regions=[r.scaled(one.anomaly_map.shape, size) for r in one.regions]
         )
-        for one, size in zip(results, frames, strict=True)
+        for one, size in zip(results, sizes, strict=True)
     ]

@@ -4,9 +4,9 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from skimage.measure import label, regionprops
 
 from skad.common.checks import check_size
+from skad.inspection.components import connected_runs
 
 Size = tuple[int, int]  # (height, width), pixels
 Box = tuple[int, int, int, int]  # row_min, col_min, row_max, col_max; half-open
@@ -73,13 +73,41 @@ def above(maps: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def find_regions(amap: np.ndarray, mask: np.ndarray) -> list[Region]:
-    """List the 8-connected regions of a mask (H, W), the highest peak first."""
-    found = [
-        Region(p.bbox, int(p.area), float(p.intensity_max), (row, column))
-        for p in regionprops(label(mask, connectivity=2), intensity_image=amap)
-        for row, column in [map(float, p.centroid)]
+    """List the 8-connected regions of a mask (H, W), the highest peak first.
+
+    Of equal peaks, the region whose first pixel comes first.
+    """
+    runs = connected_runs(mask)
+    if not len(runs.row):
+        return []
+    length = runs.stop - runs.start
+    peaks = np.maximum.reduceat(amap[mask], np.cumsum(length) - length)  # of each run
+    order = np.argsort(runs.component, kind="stable")  # rows of a region ascend
+    first = np.flatnonzero(np.diff(runs.component[order], prepend=-1))
+
+    def of_regions(join: np.ufunc, values: np.ndarray) -> np.ndarray:
+        return join.reduceat(values[order], first)  # (n_regions,)
+
+    peak = of_regions(np.maximum, peaks)
+    area = of_regions(np.add, length)
+    numbers = (
+        of_regions(np.minimum, runs.row),
+        of_regions(np.minimum, runs.start),
+        of_regions(np.maximum, runs.row) + 1,
+        of_regions(np.maximum, runs.stop),
+        area,
+        peak.astype(float),
+        of_regions(np.add, runs.row * length) / area,
+        of_regions(np.add, (runs.start + runs.stop - 1) * length) / (2 * area),
+    )
+    worst_first = np.argsort(-peak, kind="stable")
+    columns = (column[worst_first].tolist() for column in numbers)
+    return [
+        Region((top, left, bottom, right), area, peak, (row, column))
+        for top, left, bottom, right, area, peak, row, column in zip(
+            *columns, strict=True
+        )
     ]
-    return sorted(found, key=lambda region: -region.peak)
 
 
 def marked_patches(over: np.ndarray, side: int) -> list[Box]:

@@ -1,15 +1,16 @@
 """Scoring files into a table and heat maps, with a stand-in for a detector."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from skad.cli.scoring import COLUMNS, score_files
 from skad.detectors import files as _files
-from skad.detectors.inspection import judge
+from skad.inspection.score_files import COLUMNS, score_files
+from skad.inspection.verdict import judge
 from skad.scoring.anomaly_map import NotFiniteError
 
 
@@ -43,6 +44,11 @@ def write(path, level, *, spots=(), shape=(8, 10), dtype=np.uint8):
     return pixels
 
 
+def score(detector, sources, output, **options):
+    inspect_files = partial(_files.inspect_files, detector)
+    return score_files(inspect_files, -detector.offset_, sources, output, **options)
+
+
 def rows_of(folder):
     with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -64,7 +70,7 @@ def parts(tmp_path):
 
 
 def test_the_table_says_what_the_detector_says(parts, tmp_path, capsys):
-    verdicts = score_files(Darkness(), [parts], tmp_path / "out")
+    verdicts = score(Darkness(), [parts], tmp_path / "out")
     good, bad, unreadable = rows_of(tmp_path / "out")
     assert tuple(good) == COLUMNS
     assert good["path"] == str(parts / "a.png")
@@ -86,7 +92,7 @@ def test_boxes_and_heat_maps_are_in_pixels_of_the_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(np.rot90(pixels)).save(tmp_path / "b.png", exif=exif)
-    score_files(Darkness((8, 10)), [tmp_path], tmp_path / "out")
+    score(Darkness((8, 10)), [tmp_path], tmp_path / "out")
     for row in rows_of(tmp_path / "out"):
         box = [int(row[side]) for side in ("row_min", "col_min", "row_max", "col_max")]
         assert box == [16, 18, 24, 36]
@@ -103,7 +109,7 @@ def test_files_are_read_as_fitted_and_types_scored_apart(tmp_path, capsys):
     write(tmp_path / "b.png", 65535 * 4 // 5, dtype=np.uint16)
     write(tmp_path / "c.tif", 0.5, dtype=np.float32)
     write(tmp_path / "d.png", 204)
-    verdicts = score_files(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
+    verdicts = score(Darkness((8, 10, 3)), [tmp_path], tmp_path / "out")
     assert verdicts == {"good": 3, "unreadable": 1}
     assert "c.tif: got float images" in capsys.readouterr().err
     a, b, _, d = rows_of(tmp_path / "out")
@@ -120,7 +126,7 @@ def test_only_files_that_are_refused_or_gone_are_unreadable(parts, tmp_path, cap
 
     write(parts / "d.png", 204)
     write(parts / 'e, "f"\nü.png', 204)
-    verdicts = score_files(RefusesSpots(), [parts], tmp_path / "out")
+    verdicts = score(RefusesSpots(), [parts], tmp_path / "out")
     assert verdicts == {"good": 2, "unreadable": 3}
     assert "b.png: got spots" in capsys.readouterr().err
     assert rows_of(tmp_path / "out")[-1]["path"] == str(parts / 'e, "f"\nü.png')
@@ -133,7 +139,7 @@ def test_a_damaged_network_is_no_fault_of_the_files(parts, tmp_path):
             raise NotFiniteError
 
     with pytest.raises(NotFiniteError, match="weights are damaged"):
-        score_files(Damaged(), [parts], tmp_path / "out")
+        score(Damaged(), [parts], tmp_path / "out")
     assert rows_of(tmp_path / "out") == []
 
 
@@ -156,7 +162,7 @@ def stopped(tmp_path, monkeypatch):
     for i in range(5):
         write(tmp_path / "parts" / f"{i}.png", 200 + i)
     with pytest.raises(KeyboardInterrupt):
-        score_files(Stopped(), [tmp_path / "parts"], tmp_path / "out")
+        score(Stopped(), [tmp_path / "parts"], tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 2
     return tmp_path
 
@@ -164,7 +170,7 @@ def stopped(tmp_path, monkeypatch):
 def resume(folder, detector=None, **options):
     detector = detector or Darkness()
     output = folder / "out"
-    return score_files(detector, [folder / "parts"], output, resume=True, **options)
+    return score(detector, [folder / "parts"], output, resume=True, **options)
 
 
 def test_resume_scores_the_rest_only(stopped, monkeypatch):
@@ -172,10 +178,10 @@ def test_resume_scores_the_rest_only(stopped, monkeypatch):
     table = out / "scores.csv"
     table.write_bytes(table.read_bytes()[:-2])  # of row 1, as when the disk is full
     monkeypatch.chdir(stopped)
-    assert score_files(detector, ["parts"], "out", resume=True) == {"good": 5}
+    assert score(detector, ["parts"], "out", resume=True) == {"good": 5}
     assert detector.batches == [2, 2]
     resumed = table.read_bytes()
-    score_files(Darkness(), [stopped / "parts"], out)
+    score(Darkness(), [stopped / "parts"], out)
     assert resumed == table.read_bytes()
 
 
@@ -200,7 +206,7 @@ def test_every_row_keeps_its_own_heat_map(tmp_path):
         assert {name: shown_level(out, row) for name, row in rows.items()} == levels
     write(tmp_path / "others" / "b.png", 200)
     with pytest.raises(ValueError, match=r"others.b\.png would replace .*b\.png\.png"):
-        score_files(Darkness(), [tmp_path / "others"], out, resume=True)
+        score(Darkness(), [tmp_path / "others"], out, resume=True)
 
 
 def test_resume_refuses_another_table(stopped):
@@ -221,7 +227,7 @@ def test_resume_refuses_another_table(stopped):
 
 
 def test_starting_over_leaves_files_that_are_not_its_own(parts, tmp_path):
-    score_files(Darkness(), [parts], tmp_path)
+    score(Darkness(), [parts], tmp_path)
     (tmp_path / "heat_maps" / "mine.txt").write_text("mine")
     write(tmp_path / "other.png", 220)
     rows = (
@@ -230,31 +236,31 @@ def test_starting_over_leaves_files_that_are_not_its_own(parts, tmp_path):
         .replace("heat_maps/a.png.png", "other.png")
     )
     (tmp_path / "scores.csv").write_text(rows)  # a table does not say what is removed
-    score_files(Darkness(), [tmp_path / "other.png"], tmp_path)
+    score(Darkness(), [tmp_path / "other.png"], tmp_path)
     left = sorted(path.name for path in (tmp_path / "heat_maps").iterdir())
     assert left == ["a.png.png", "mine.txt", "other.png.png"]
     assert (tmp_path / "other.png").exists()
 
 
 def test_a_table_is_kept_where_heat_maps_cannot_be_written(parts, tmp_path):
-    score_files(Darkness(), [parts], tmp_path)
+    score(Darkness(), [parts], tmp_path)
     before = rows_of(tmp_path)
     write(tmp_path / "heat_maps" / "a.png", 204)
     with pytest.raises(ValueError, match=r"would replace .*a\.png\.png"):
-        score_files(Darkness(), [tmp_path / "heat_maps"], tmp_path)
+        score(Darkness(), [tmp_path / "heat_maps"], tmp_path)
     (tmp_path / "heat_maps").rename(tmp_path / "maps")
     (tmp_path / "heat_maps").touch()
     with pytest.raises(OSError, match=r"heat_maps.*png cannot be written"):
-        score_files(Darkness(), [parts], tmp_path)
+        score(Darkness(), [parts], tmp_path)
     assert rows_of(tmp_path) == before
-    score_files(Darkness(), [tmp_path / "maps"], tmp_path, heat_maps=False)
+    score(Darkness(), [tmp_path / "maps"], tmp_path, heat_maps=False)
     assert len(rows_of(tmp_path)) == 3
 
 
 def test_heat_maps_keep_names_and_folders(tmp_path):
     for name in ("x/a.bmp", "x/a.png", "y/good/a.png"):
         write(tmp_path / "parts" / name, 204)
-    score_files(Darkness(), [tmp_path / "parts"], tmp_path / "out", recursive=True)
+    score(Darkness(), [tmp_path / "parts"], tmp_path / "out", recursive=True)
     drawn = [row["heat_map"] for row in rows_of(tmp_path / "out")]
     expected = ["x/a.bmp.png", "x/a.png.png", "y/good/a.png.png"]
     assert drawn == [f"heat_maps/{name}" for name in expected]

@@ -1,10 +1,10 @@
-"""Score image files with a fitted detector: a CSV table, and heat maps beside it."""
+"""Score image files with a detector: a CSV table, and heat maps beside it."""
 
 import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ from typing import Any
 from skad.common.bars import bar, say
 from skad.common.files import make_room_for, write_atomically
 from skad.common.locks import locked
-from skad.detectors.files import inspect_files
-from skad.detectors.inspection import InspectionResult
 from skad.images.decoding import PathLike
 from skad.images.finding import list_files
 from skad.images.resizing import Size
+from skad.inspection.verdict import InspectionResult
 from skad.overlays import encode, heat_map_image, line_width, read_picture
 
 TABLE, HEAT_MAPS = "scores.csv", "heat_maps"
@@ -29,10 +28,13 @@ COLUMNS = (
 )
 
 Row = dict[str, Any]  # values are str if it was read from a table
+# Path, frame and result, or errors in their place; regions are in pixels of the map.
+Inspected = tuple[Path, Any, Any]
 
 
 def score_files(
-    detector: Any,
+    inspect_files: Callable[[Sequence[Path]], Generator[Inspected, None, None]],
+    threshold: float,
     sources: Iterable[PathLike],
     output: PathLike,
     *,
@@ -43,16 +45,17 @@ def score_files(
 ) -> Counter[str]:
     """Score image files, write down each at once, and return counts of verdicts.
 
+    Pixels with larger values than `threshold` are anomalous to `inspect_files`, too.
     `resume` keeps the rows that are in the table, also of files that have changed or
     are not named now, and scores the rest; unreadable files are tried again. Else the
     table is replaced, and the heat maps that it names go.
     """
     paths, table = list_files(sources, recursive), make_room_for(Path(output) / TABLE)
     with locked(table.parent):
-        kept = _rows_to_keep(table, detector.offset_) if resume else []
+        kept = _rows_to_keep(table, -threshold) if resume else []
         done = {row["path"] for row in kept}
         waiting = [path for path in paths if str(path) not in done]
-        inspected = inspect_files(detector, waiting)
+        inspected = inspect_files(waiting)
         pictures = _heat_map_files(paths, waiting, table, kept) if heat_maps else {}
         if not resume:
             _remove_heat_maps(table, paths)
@@ -70,7 +73,7 @@ def score_files(
                     if isinstance(result, Exception):
                         raise result
                     if picture is not None:
-                        heat_map = _draw(detector, path, frame.size, result)
+                        heat_map = _draw(path, frame.size, result, threshold)
                 except (OSError, ValueError) as error:
                     say(f"skad: unreadable: {path}: {error}", above=progress)
                     row = {"path": str(path), "verdict": "unreadable"}
@@ -130,11 +133,11 @@ def _rows_to_keep(table: Path, offset: float) -> list[Row]:
     return kept
 
 
-def _draw(detector: Any, path: Path, size: Size, result: InspectionResult) -> bytes:
+def _draw(path: Path, size: Size, result: InspectionResult, threshold: float) -> bytes:
     """Return the heat map of a file of a (height, width), as a PNG."""
     rgb = read_picture(path, size)
-    threshold, outline = detector.pixel_threshold_, line_width(rgb)
-    return encode(heat_map_image(rgb, result.anomaly_map, threshold, outline=outline))
+    amap, outline = result.anomaly_map, line_width(rgb)
+    return encode(heat_map_image(rgb, amap, threshold, outline=outline))
 
 
 def _heat_map_files(
