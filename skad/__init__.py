@@ -13,6 +13,7 @@ _MODULE_OF = {
     "ImageFolder": "images.folder",
     "ImageReader": "images.folder",
     "InspectionResult": "inspection.verdict",
+    "Monitor": "monitor.monitor",
     "PatchAutoencoderDetector": "detectors.patch",
     "Region": "inspection.regions",
     "load": "model_io.model_file",
@@ -20,6 +21,7 @@ _MODULE_OF = {
     "read_images": "images.folder",
     "resize_image": "images.resizing",
     "save": "model_io.model_file",
+    "select": "threshold.selection",
 }
 _SUBMODULES = (
     "benchmark",

@@ -25,7 +25,7 @@ FLOORS = [
     {"network", "runtime"},
     {"scoring"},
     {"detectors"},
-    {"model_io", "displays"},
+    {"model_io", "displays", "monitor"},
     {"benchmark", "report"},
     {"cli", "legacy"},
 ]

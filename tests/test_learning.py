@@ -173,10 +173,12 @@ def test_cross_calibration_uses_all_images_and_promises_nothing(good, crossed):
     detector = pickle.loads(pickle.dumps(crossed))
     for _ in range(2):
         assert np.isnan(detector.promised_fpr_)
+        assert detector.is_cross_fitted_
         detector.retarget(0.2)
     assert detector.offset_ == crossed.calibration_scores_[3]
     detector.calibrate(good_images(19, seed=1))
     assert detector.promised_fpr_ == 0.2
+    assert not detector.is_cross_fitted_
     assert detector.retarget(0.1).promised_fpr_ == 0.1
 
 

@@ -40,6 +40,8 @@ _RESIZE = "resize images to N x N, or to height x width (default: as they are)"
 _FEW = "cross: for few images, without a promise (default: split)"
 _MASK = "mask of the images' size, or of --image-size: white where to look, else black"
 _PASSES = "passes over the training images (default: 75); 0 with an encoder: none"
+_SELECT = "mark as selected so many that at most this share of them should be good"
+_WATCH = "watch for drift in the order of scores.csv; a JSON file keeps the state"
 _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
 
 # Arguments of several commands.
@@ -90,6 +92,9 @@ _SCORE = [
         ("--threshold", "flag images whose map exceeds this", _NUMBER),
         _OTHER_FPR,
     ],
+    ("--fdr", _SELECT, _NUMBER),
+    ("--monitor", _WATCH, _FILE),
+    ("--baseline", "for a new --monitor: compare with the first N images", _N),
     ("--device", "auto, cpu, cuda and so on (default: the model's)", _NAME),
 ]
 _CALIBRATE = [

@@ -2,11 +2,15 @@
 
 import argparse
 from functools import partial
+from typing import Any
 
 from skad.cli.commands import print_threshold
+from skad.cli.monitoring import monitored, watched
+from skad.common.warnings import warn
 from skad.detectors.files import inspect_files
-from skad.inspection.score_files import HEAT_MAPS, TABLE, score_files
+from skad.inspection.score_files import HEAT_MAPS, TABLE, mark_selected, score_files
 from skad.model_io.model_file import load
+from skad.threshold.selection import select
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,20 +25,40 @@ def run(args: argparse.Namespace) -> int:
         detector.set_params(contamination="auto").offset_ = -args.threshold
     elif args.target_fpr is not None:
         detector.retarget(args.target_fpr)
-    verdicts = score_files(
-        partial(inspect_files, detector),
-        detector.pixel_threshold_,
-        args.paths,
-        args.output,
-        heat_maps=args.heat_maps,
-        resume=args.resume,
-        recursive=args.recursive,
-        verbose=1,
-    )
+    _check_fdr(args.fdr, detector)
+    with monitored(args.monitor, detector, args.baseline) as monitor:
+        verdicts = score_files(
+            watched(partial(inspect_files, detector), monitor),
+            detector.pixel_threshold_,
+            args.paths,
+            args.output,
+            heat_maps=args.heat_maps,
+            resume=args.resume,
+            recursive=args.recursive,
+            verbose=1,
+        )
     kinds = ("good", "anomalous", "unreadable")
     print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
     print_threshold(detector)
+    if args.fdr is not None:
+        percent = f"{100 * args.fdr:.3g}"
+        n = mark_selected(args.output, args.fdr, len(detector.calibration_scores_))
+        print(f"selected       {n}, of which at most {percent} % are good on average")
+    if monitor is not None:
+        print(f"monitor        {monitor.status()}")
     print(f"scores         {args.output / TABLE}")
     if args.heat_maps:
         print(f"heat maps      {args.output / HEAT_MAPS}")
     return 1 if verdicts["unreadable"] else 0
+
+
+def _check_fdr(fdr: float | None, detector: Any) -> None:
+    """Refuse a wrong rate before anything is scored; warn of one without a promise."""
+    if fdr is None:
+        return
+    select([], fdr)
+    if detector.is_cross_fitted_:
+        warn(
+            f"fdr={fdr:g} is no promise: the p-values come from cross-fitted scores. "
+            "Calibrate with good images that were not trained on."
+        )

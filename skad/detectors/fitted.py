@@ -137,6 +137,7 @@ class FittedAttributes(BaseEstimator):
 
     mean_map_ = property(attrgetter("_threshold.mean_map"))
     promised_fpr_ = property(attrgetter("_threshold.promised_fpr"))
+    is_cross_fitted_ = property(attrgetter("_threshold.is_cross"))
     network_ = property(attrgetter("fitted.mapper.network"))
     history_ = property(attrgetter("fitted.history"))
     provenance_ = property(attrgetter("fitted.provenance"))

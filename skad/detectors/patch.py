@@ -100,6 +100,8 @@ class PatchAutoencoderDetector(ImageDetector):
     promised_fpr_ : float in (0, 1)
         `target_fpr`, or ``1 / (m + 1)`` if that is more; NaN if labels,
         `contamination`, ``calibration="cross"`` or you set the threshold.
+    is_cross_fitted_ : bool
+        Whether the calibration scores are those of ``calibration="cross"``.
     mean_map_ : float
         Mean value of the anomaly maps of these images.
     history_ : list of dict

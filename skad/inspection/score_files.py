@@ -17,6 +17,7 @@ from skad.images.finding import list_files
 from skad.images.resizing import Size
 from skad.inspection.verdict import InspectionResult
 from skad.overlays import encode, heat_map_image, line_width, read_picture
+from skad.threshold.selection import select
 
 TABLE, HEAT_MAPS = "scores.csv", "heat_maps"
 _BOX = ("row_min", "col_min", "row_max", "col_max")  # half-open, as a region's bbox
@@ -26,6 +27,7 @@ COLUMNS = (
     *_BOX,  # of the worst region
     "heat_map",  # from the table's folder on
 )
+SELECTED = "selected"  # "yes" or "no", after `mark_selected`
 
 Row = dict[str, Any]  # values are str if it was read from a table
 # Path, frame and result, or errors in their place; regions are in pixels of the map.
@@ -89,6 +91,22 @@ def score_files(
     return verdicts
 
 
+def mark_selected(output: PathLike, fdr: float, n_calibration: int) -> int:
+    """Write the column `selected` into the table, and return how many files are."""
+    table = Path(output) / TABLE
+    with locked(table.parent):
+        rows = _read_table(table)
+        scored = [row for row in rows if row["p_value"]]
+        p_values = [float(row["p_value"]) for row in scored]
+        chosen = select(p_values, fdr, n_calibration=n_calibration)
+        for row, is_chosen in zip(scored, chosen, strict=True):
+            row[SELECTED] = "yes" if is_chosen else "no"
+        columns = (*COLUMNS, SELECTED)
+        header = dict(zip(columns, columns, strict=True))
+        write_atomically(table, _as_csv([header, *rows], columns))
+    return int(chosen.sum())
+
+
 def _make_row(path: Path, result: InspectionResult, size: Size) -> Row:
     """Make the row of a file of a (height, width)."""
     shape = result.anomaly_map.shape
@@ -100,10 +118,10 @@ def _make_row(path: Path, result: InspectionResult, size: Size) -> Row:
     return row | {"path": path, "n_regions": len(regions), "largest_area": largest}
 
 
-def _as_csv(rows: Iterable[Row]) -> bytes:
+def _as_csv(rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> bytes:
     """Return rows as lines of the table; what a row does not say stays empty."""
     text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
     return text.getvalue().encode(errors="surrogateescape")  # any file name there is
 
 
@@ -121,6 +139,7 @@ def _rows_to_keep(table: Path, offset: float) -> list[Row]:
     rows = _read_table(table)
     kept = [row for row in rows if row.get("verdict") != "unreadable"]
     for row in kept:
+        row.pop(SELECTED, None)  # it is for all rows at once, and comes at the end
         try:
             same = float(row["score"]) - offset == float(row["decision"])
         except (KeyError, TypeError, ValueError):
