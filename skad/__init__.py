@@ -31,6 +31,7 @@ _SUBMODULES = (
     "legacy",
     "metrics",
     "overlays",
+    "runtime",
     "testing",
 )
 

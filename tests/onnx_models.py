@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skad.runtime.metadata import Metadata, channel_order_of, digest_of
+from skad.runtime.metadata import Metadata, digest_of
 
 SCORES = tuple(np.linspace(-2.5, -1, 19))
 METADATA = Metadata(
@@ -26,17 +26,16 @@ METADATA = Metadata(
 )
 
 
-def model_of(**fields: Any) -> Any:
+def model_of(scale: float = 10, **fields: Any) -> Any:
     """Make a model whose metadata have these fields, and the digest of its graph."""
     from onnx import TensorProto, helper, numpy_helper
 
     shape = fields.get("image_shape", METADATA.image_shape)
-    fields["channel_order"] = channel_order_of(shape)
     metadata = replace(METADATA, **fields)
-    kind = getattr(TensorProto, metadata.dtype.upper())
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(metadata.dtype))
     constants = {
         "mean": np.array(100, np.float32),
-        "scale": np.array(10, np.float32),
+        "scale": np.array(scale, np.float32),
         "axes": np.array([1, 2]),
         "channel": np.array([3]),
     }
@@ -68,3 +67,9 @@ def model_of(**fields: Any) -> Any:
     metadata = replace(metadata, digest=digest_of(model.SerializeToString()))
     model.metadata_props.add(key="skad", value=metadata.to_json())
     return model
+
+
+def map_of(image: np.ndarray) -> np.ndarray:
+    """Return the map (H, W) that the graph gives for an image of its size."""
+    pixels = np.abs(image.astype(np.float32) - 100) / np.float32(10)
+    return pixels if image.ndim == 2 else pixels.max(axis=2)

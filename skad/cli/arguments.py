@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skad import __version__
+from skad.common import command_line
 
 
 def _path(text: str) -> Path:
@@ -123,9 +123,7 @@ _BENCHMARK = [
     ("--models", "for the detectors, as CATEGORY-SEED.safetensors", _FOLDER),
 ]
 
-# Of each command: the description, whose first sentence is the help; the arguments, of
-# which only one in an inner list is allowed; more defaults.
-_COMMANDS: dict[str, tuple[str, list, dict[str, Any]]] = {
+_COMMANDS: dict[str, command_line.Command] = {
     "demo": (
         "Find planted defects in a photographed surface. A picture shows them.",
         _DEMO,
@@ -162,22 +160,5 @@ _COMMANDS: dict[str, tuple[str, list, dict[str, Any]]] = {
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line; `command` is the name of the command."""
-    parser = argparse.ArgumentParser(
-        prog="skad",
-        description="Visual anomaly detection that learns from good images alone.",
-    )
-    parser.add_argument("--version", action="version", version=f"skad {__version__}")
-    commands = parser.add_subparsers(
-        title="commands", dest="command", required=True, metavar="COMMAND"
-    )
-    for name, (text, arguments, defaults) in _COMMANDS.items():
-        help = text.partition(".")[0]
-        command = commands.add_parser(name, help=help, description=text)
-        for argument in arguments:
-            one_of = isinstance(argument, list)
-            group: Any = command.add_mutually_exclusive_group() if one_of else command
-            for flag, help, keywords in argument if one_of else [argument]:
-                group.add_argument(flag, help=help, **keywords)
-        command.add_argument("--debug", **_FLAG, help="show the traceback of an error")
-        command.set_defaults(**defaults)
-    return parser
+    description = "Visual anomaly detection that learns from good images alone."
+    return command_line.make_parser("skad", description, _COMMANDS)

@@ -4,7 +4,6 @@ The object is the entry "skad" of the ONNX file's `metadata_props`. `skad.export
 it, and `skad.runtime` reads it; a file from anywhere may hold anything.
 """
 
-import base64
 import json
 import math
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ FORMAT = 1  # rises where fields change, or come to mean other verdicts
 DTYPES = ("uint8", "uint16", "float32")
 
 _METADATA_PROPS = 14  # field of ModelProto in onnx.proto
-_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # wire types of protobuf
+_VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}  # wire types of protobuf; bytes of fixed
+_BROKEN = "it is not an ONNX file, or ends early"
 
 
 def _is_shape(value: Any) -> bool:
@@ -35,21 +35,6 @@ def _are_scores(value: Any) -> bool:
     return value == sorted(value) and value[-1] <= 0
 
 
-def _is_png(value: Any) -> bool:
-    try:
-        return base64.b64decode(value, validate=True).startswith(b"\x89PNG\r\n")
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_digest(value: Any) -> bool:
-    return (
-        type(value) is str
-        and len(value) == 64
-        and set(value) <= set("0123456789abcdef")
-    )
-
-
 _FIELDS: dict[str, Any] = {
     "format": FORMAT,
     "skad_version": str,
@@ -61,10 +46,10 @@ _FIELDS: dict[str, Any] = {
     "promised_fpr": (None, is_rate),
     "is_cross": bool,
     "promise": str,
-    "roi": (None, _is_png),
-    "channel_order": str,
+    "roi": (None, str),
+    "channel_order": ("gray", "RGB", "as in training"),
     "provenance": dict,
-    "digest": _is_digest,
+    "digest": str,
     "parity": dict,
 }
 
@@ -97,10 +82,8 @@ class Metadata:
         fields = json.loads(self.to_json())
         for name, rule in _FIELDS.items():
             if not fits(fields[name], rule):
-                raise ValueError(f"{name} in it is {short_repr(fields[name])}")
-        if self.channel_order != channel_order_of(self.image_shape):
-            rule = f"{self.channel_order!r} is not the order of {self.image_shape}"
-            raise ValueError(f"channel_order in it is wrong: {rule}")
+                found = short_repr(fields[name])
+                raise ValueError(f"{name} in its metadata is {found}")
 
     def to_json(self) -> str:
         """Return the JSON object."""
@@ -112,17 +95,19 @@ class Metadata:
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is not JSON ({error})") from None
+            raise ValueError(f"its metadata are not JSON ({error})") from None
         version = fields.get("format") if isinstance(fields, dict) else None
         if type(version) is not int:
-            raise ValueError("it has no format version")
+            raise ValueError("its metadata have no format version")
         if version != FORMAT:
             advice = "update skad" if version > FORMAT else "export the detector again"
-            raise ValueError(f"its format is {version}, not {FORMAT}: {advice}")
+            found = short_repr(version)
+            raise ValueError(f"its format is {found}, not {FORMAT}: {advice}")
         if fields.keys() != _FIELDS.keys():
             missing, more = _FIELDS.keys() - fields, fields.keys() - _FIELDS
             names = short_repr(", ".join(sorted(missing or more)))
-            raise ValueError(f"it has {'no' if missing else 'unknown'} fields {names}")
+            kind = "no" if missing else "unknown"
+            raise ValueError(f"its metadata have {kind} fields {names}")
         for name, value in fields.items():
             is_sequence = name in ("image_shape", "calibration_scores")
             if is_sequence and isinstance(value, list):
@@ -130,10 +115,23 @@ class Metadata:
         return cls(**fields)
 
 
-def channel_order_of(image_shape: tuple[int, ...]) -> str:
-    """Return what the channels of images (H, W) or (H, W, C) are."""
-    known = {(): "gray", (1,): "gray", (3,): "RGB"}
-    return known.get(tuple(image_shape[2:]), "as in training")
+def metadata_of(model: bytes) -> Metadata:
+    """Read the metadata of an ONNX file, and check that its graph is the exported one.
+
+    Raises a ValueError that says what is wrong with the file.
+    """
+    text = None
+    for field, _, entry in _fields_of(memoryview(model)):
+        if field == _METADATA_PROPS:
+            key_and_value = {n: bytes(value) for n, _, value in _fields_of(entry)}
+            if key_and_value.get(1) == KEY.encode():
+                text = key_and_value.get(2, b"")
+    if text is None:
+        raise ValueError("it has no metadata of skad; files of `skad export` have them")
+    metadata = Metadata.from_json(text.decode(errors="replace"))
+    if metadata.digest != digest_of(model):
+        raise ValueError("its graph is not the exported one: export the detector again")
+    return metadata
 
 
 def digest_of(model: bytes) -> str:
@@ -143,14 +141,14 @@ def digest_of(model: bytes) -> str:
     the file is no whole protobuf message.
     """
     digest = sha256()
-    for field, start, end in _fields_of(memoryview(model)):
+    for field, whole, _ in _fields_of(memoryview(model)):
         if field != _METADATA_PROPS:
-            digest.update(memoryview(model)[start:end])
+            digest.update(whole)
     return digest.hexdigest()
 
 
-def _fields_of(message: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, the start and the end of each field at the top [1]_.
+def _fields_of(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Yield each field of a protobuf message [1]_: number, the whole, its content.
 
     .. [1] https://protobuf.dev/programming-guides/encoding
     """
@@ -158,29 +156,25 @@ def _fields_of(message: memoryview) -> Iterator[tuple[int, int, int]]:
     while end < len(message):
         start = end
         tag, end = _varint(message, end)
-        kind = tag & 7
+        field, kind = tag >> 3, tag & 7
+        content = end
         if kind == _VARINT:
             _, end = _varint(message, end)
         elif kind == _BYTES:
-            length, end = _varint(message, end)
-            end += length
-        elif kind in (_FIXED_64, _FIXED_32):
-            end += 8 if kind == _FIXED_64 else 4
-        else:
-            raise ValueError("it is not an ONNX file")
-        if end > len(message):
-            raise ValueError("it ends early, or is not an ONNX file")
-        yield tag >> 3, start, end
+            length, content = _varint(message, end)
+            end = content + length
+        elif kind in _FIXED:
+            end += _FIXED[kind]
+        if kind not in (_VARINT, _BYTES, *_FIXED) or not field or end > len(message):
+            raise ValueError(_BROKEN)
+        yield field, message[start:end], message[content:end]
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """Read a number in groups of 7 bits, lowest first; return where it ends, too."""
     value = 0
-    for shift in range(0, 70, 7):
-        if at + shift // 7 >= len(message):
-            break
-        byte = message[at + shift // 7]
+    for shift, byte in zip(range(0, 64, 7), message[at : at + 10], strict=False):
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at + shift // 7 + 1
-    raise ValueError("it ends early, or is not an ONNX file")
+    raise ValueError(_BROKEN)
