@@ -1,6 +1,7 @@
 """Exported detectors without torch: verdicts of the graph; bad input is refused."""
 
 import csv
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -234,6 +235,16 @@ def test_info_tells_what_the_file_is(exported, capsys):
         assert words in said
     assert main(["info", str(Path(__file__).parent)]) == 2
     assert "skad: error" in capsys.readouterr().err
+
+
+def test_what_the_page_shows_runs(exported, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs/runtime.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exported()
+    save(tmp_path / "new.png", spotted(64, 96))
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    assert capsys.readouterr().out == "anomalous -4.5 [(8, 20, 12, 30)]\n"
 
 
 # --- Without torch ----------------------------------------------------------------
