@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skad.runtime.metadata import Metadata, digest_of
+from skad.runtime.metadata import Metadata, channel_order_of, digest_of
 
 SCORES = tuple(np.linspace(-2.5, -1, 19))
 METADATA = Metadata(
@@ -31,7 +31,7 @@ def model_of(scale: float = 10, **fields: Any) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     shape = fields.get("image_shape", METADATA.image_shape)
-    metadata = replace(METADATA, **fields)
+    metadata = replace(METADATA, channel_order=channel_order_of(shape), **fields)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(metadata.dtype))
     constants = {
         "mean": np.array(100, np.float32),

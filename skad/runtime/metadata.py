@@ -115,6 +115,12 @@ class Metadata:
         return cls(**fields)
 
 
+def channel_order_of(image_shape: tuple[int, ...]) -> str:
+    """Return what the channels of images (H, W) or (H, W, C) are."""
+    known = {(): "gray", (1,): "gray", (3,): "RGB"}
+    return known.get(tuple(image_shape[2:]), "as in training")
+
+
 def metadata_of(model: bytes) -> Metadata:
     """Read the metadata of an ONNX file, and check that its graph is the exported one.
 
