@@ -1,9 +1,10 @@
-"""A display as in scikit-learn: computed arrays in, a plot out.
+"""Displays as in scikit-learn: computed arrays in, a plot out.
 
-Imports `overlays`; loads matplotlib only to draw.
+Imports `explanations` and `overlays`; loads matplotlib only to draw.
 """
 
 import math
+import os
 from importlib import import_module
 from numbers import Real
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skad.overlays import as_map, hottest_value, to_rgb_uint8
+from skad.explanations import Explanation, explain
+from skad.inspection.regions import Box, Size, scaled_box
+from skad.overlays import as_map, hottest_value, read_picture, to_rgb_uint8
 
-__all__ = ["AnomalyMapDisplay"]
+__all__ = ["AnomalyMapDisplay", "ExplanationDisplay"]
 
-_VERMILION = "#D55E00"  # colour-blind people tell it apart: M. Okabe, K. Ito, 2008
+# Colour-blind people tell them apart: M. Okabe, K. Ito, 2008.
+_VERMILION, _SKY_BLUE = "#D55E00", "#56B4E9"
 
 
 class AnomalyMapDisplay:
@@ -74,7 +78,7 @@ class AnomalyMapDisplay:
         differ, or the map or the threshold is not finite; ImportError without
         matplotlib.
         """
-        plt = _pyplot()
+        plt = _pyplot(type(self).__name__)
         threshold = _finite("threshold", self.threshold)
         rgb, values = to_rgb_uint8(self.image), as_map(self.anomaly_map)
         if values.shape != rgb.shape[:2]:
@@ -112,12 +116,96 @@ class AnomalyMapDisplay:
         self.threshold_line_ = bar.axhline(threshold, color=_VERMILION, linewidth=3)
 
 
-def _pyplot() -> Any:
+class ExplanationDisplay:
+    """An explanation: image and map, the evidence, and the nearest good patches.
+
+    Below image and anomaly map, the evidence at the peak is a bar chart. The patch at
+    the peak and the good patches that are most like it have a frame.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W) or (H, W, C)
+        The image, of its anomaly map's size.
+    explanation : Explanation
+        As :func:`skad.explain` returns it.
+    good_images : sequence of array-like of shape (H, W) or (H, W, C)
+        The images of ``explanation.nearest``.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    map_display_ : AnomalyMapDisplay, of the image and its map
+    bars_ : matplotlib BarContainer, one bar a branch, the largest at the top
+    good_axes_ : list of matplotlib Axes, one for each good image
+    """
+
+    def __init__(self, image: ArrayLike, explanation: Explanation, good_images=()):
+        self.image = image
+        self.explanation = explanation
+        self.good_images = good_images
+
+    @classmethod
+    def from_estimator(
+        cls, detector, image, good=None, *, n_nearest: int = 3
+    ) -> "ExplanationDisplay":
+        """Explain one image, and draw it; arguments and errors as in `skad.explain`."""
+        found = explain(detector, image, good, n_nearest=n_nearest)
+        if isinstance(image, str | os.PathLike):
+            image = read_picture(image, found.anomaly_map.shape)
+        good_images = [
+            np.asarray(good[one.index])
+            if one.path is None
+            else read_picture(one.path, one.size)
+            for one in found.nearest
+        ]
+        return cls(image, found, good_images).plot()
+
+    def plot(self) -> "ExplanationDisplay":
+        """Draw everything in a new figure; return self.
+
+        Raises ImportError without matplotlib.
+        """
+        plt, found = _pyplot(type(self).__name__), self.explanation
+        n = len(self.good_images)
+        self.figure_ = plt.figure(figsize=(13, 8 if n else 4), layout="constrained")
+        upper, *lower = self.figure_.subfigures(1 + bool(n), 1, squeeze=False)[:, 0]
+        *pair, bars = upper.subplots(1, 3)
+        display = AnomalyMapDisplay(self.image, found.anomaly_map, found.threshold)
+        self.map_display_ = display.plot(pair)
+        if found.patch is not None:
+            _frame(pair[0], found.patch, found.size, found.anomaly_map.shape)
+        names = [name.replace(" at ", "\nat ") for name in found.evidence]
+        self.bars_ = bars.barh(names, list(found.evidence.values()), color=_SKY_BLUE)
+        bars.bar_label(self.bars_, fmt=lambda share: f"{100 * share:.0f} %", padding=2)
+        bars.invert_yaxis()
+        bars.set(title="evidence at the peak", xticks=[], xmargin=0.2)
+        bars.spines[["top", "right", "bottom"]].set_visible(False)
+        self.good_axes_ = list(lower[0].subplots(1, n, squeeze=False)[0]) if n else []
+        each = zip(self.good_axes_, self.good_images, found.nearest, strict=True)
+        for axes, pixels, patch in each:
+            rgb = to_rgb_uint8(pixels)
+            axes.imshow(rgb)
+            name = patch.path.name if patch.path else f"good image {patch.index}"
+            title = f"{name}: distance {patch.distance:.2g}"
+            axes.set(xticks=[], yticks=[], title=title)
+            _frame(axes, patch.bbox, patch.size, rgb.shape[:2])
+        return self
+
+
+def _frame(axes: Any, box: Box, size: Size, shown: Size) -> None:
+    """Draw a box, of an image of this size, where it is shown with another."""
+    top, left, bottom, right = scaled_box(box, size, shown)
+    rectangle = import_module("matplotlib.patches").Rectangle
+    corner, style = (left - 0.5, top - 0.5), {"fill": False, "edgecolor": _SKY_BLUE}
+    axes.add_patch(rectangle(corner, right - left, bottom - top, lw=2, **style))
+
+
+def _pyplot(name: str) -> Any:
     try:
         return import_module("matplotlib.pyplot")
     except ImportError as error:
         raise ImportError(
-            "AnomalyMapDisplay needs matplotlib. Install it: pip install matplotlib."
+            f"{name} needs matplotlib. Install it: pip install matplotlib."
         ) from error
 
 

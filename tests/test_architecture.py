@@ -25,6 +25,7 @@ FLOORS = [
     {"network", "runtime"},
     {"scoring"},
     {"detectors"},
+    {"explanations"},
     {"model_io", "displays", "monitor"},
     {"benchmark", "report"},
     {"cli", "legacy"},

@@ -53,6 +53,7 @@ _SEED = ("--seed", "equal seeds give equal results (default: 0)", _N | {"default
 _PATCH_SIZE = ("--patch-size", _SCALES, _SEVERAL)
 _IMAGE_SIZE = ("--image-size", _RESIZE, _SEVERAL)
 _DEVICE = ("--device", "auto, cpu, cuda, cuda:1 and so on (default: auto)", _NAME)
+_MODEL_DEVICE = ("--device", "auto, cpu, cuda and so on (default: the model's)", _NAME)
 _TARGET_FPR = ("--target-fpr", f"{_PROMISE} (default: 0.05)", _NUMBER)
 _OTHER_FPR = ("--target-fpr", f"{_PROMISE} (default: the model's)", _NUMBER)
 
@@ -95,7 +96,7 @@ _SCORE = [
     ("--fdr", _SELECT, _NUMBER),
     ("--monitor", _WATCH, _FILE),
     ("--baseline", "for a new --monitor: compare with the first N images", _N),
-    ("--device", "auto, cpu, cuda and so on (default: the model's)", _NAME),
+    _MODEL_DEVICE,
 ]
 _CALIBRATE = [
     _MODEL,
@@ -109,6 +110,14 @@ _CALIBRATE = [
     ("--metric", "of the best threshold (default: balanced_accuracy)", _METRICS),
     ("--cost-miss", "of a missed defect, with --metric cost (default: 1)", _NUMBER),
     ("--cost-false-alarm", "of a false alarm (default: 1)", _NUMBER),
+]
+_EXPLAIN = [
+    _MODEL,
+    ("image", "file of the image", {"type": _path, "metavar": "IMAGE"}),
+    ("--good", "of good images, to find patches like the one at the peak", _FOLDER),
+    _RECURSIVE,
+    ("--output", "for a picture, as explanation.png (default: none)", _FILE),
+    _MODEL_DEVICE,
 ]
 _BENCHMARK = [
     ("root", f"folder of categories, each with {_LAYOUT}", _ROOT),
@@ -140,6 +149,13 @@ _COMMANDS: dict[str, command_line.Command] = {
         "were. The exit code is 1 if a file could not be read.",
         _SCORE,
         {"output": Path("skad-scores")},
+    ),
+    "explain": (
+        "Explain the score of an image. Tells what each branch adds to the peak of its "
+        "anomaly map and, with --good, which good patches look like the one there. "
+        "--output needs matplotlib.",
+        _EXPLAIN,
+        {},
     ),
     "calibrate": (
         "Recalibrate the threshold of a model. Good images set it for a promised rate "

@@ -153,7 +153,7 @@ class AnomalyMapper(Mapper):
         def evidence(*part: Any) -> Tensor:
             return self.joined(self.values(*part))
 
-        return self.to_maps(self._by_tiles(evidence, x, MAP_STRIDE))
+        return self.to_maps(self.by_tiles(evidence, x, MAP_STRIDE))
 
     def values(self, x: Tensor, corner: Sequence[int], whole: Sequence[int]) -> Tensor:
         """Return the values of all branches at prepared images, or tiles, (n, C, h, w).
@@ -176,13 +176,16 @@ class AnomalyMapper(Mapper):
 
     def to_maps(self, evidence: Tensor) -> np.ndarray:
         """Turn what `joined` gives, of whole images, into maps (k, H, W)."""
-        joined, of_whole = evidence.unbind(1)  # k, h/2, w/2
+        raised = self.raised(*evidence.unbind(1))
+        return self.preparation.to_input(raised.expm1_()).cpu().numpy()
+
+    def raised(self, joined: Tensor, of_whole: Tensor) -> Tensor:
+        """Raise joined scores (k, h/2, w/2) where images as a whole are unusual."""
         inside = self.inside
         joined = joined * inside
         means = (of_whole * inside).sum((1, 2)) / inside.sum()
         part = self.whole_weight / sum(self.weights)
-        raised = raise_by_whole(joined, means, self.usual, part)
-        return self.preparation.to_input(raised.expm1_()).cpu().numpy()
+        return raise_by_whole(joined, means, self.usual, part)
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:
@@ -197,10 +200,10 @@ class AnomalyMapper(Mapper):
             return self.folded.rebuild(self.folded.encode(x)[-1])
 
         # Without a name for x: large images are not held twice.
-        rebuilt = self._by_tiles(rebuild, self.preparation(batch, self.device), 1)
+        rebuilt = self.by_tiles(rebuild, self.preparation(batch, self.device), 1)
         return self.preparation.undo(rebuilt).cpu().numpy()
 
-    def _by_tiles(
+    def by_tiles(
         self, compute: Callable[..., Tensor], x: Tensor, stride: int
     ) -> Tensor:
         """Compute maps of images (k, C, h, w), tile by tile where they are large."""

@@ -1,0 +1,49 @@
+"""`skad explain`: why an image has its score."""
+
+import argparse
+import io
+
+from skad.cli.commands import check_not_read
+from skad.common.files import make_room_for, write_atomically
+from skad.displays import ExplanationDisplay
+from skad.explanations import Explanation, explain
+from skad.images.finding import find_images
+from skad.images.folder import folder_as_fitted
+from skad.model_io.model_file import load
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    detector = load(args.model, args.device)
+    good = None
+    if args.good is not None:
+        files = find_images(args.good, recursive=args.recursive)
+        good = folder_as_fitted(detector, files)
+    if args.output is None:
+        print(report(explain(detector, args.image, good)))
+        return 0
+    read = [args.model, args.image, *(good.paths if good else [])]
+    check_not_read(args.output, read)
+    picture, drawn = make_room_for(args.output), io.BytesIO()
+    display = ExplanationDisplay.from_estimator(detector, args.image, good)
+    display.figure_.savefig(drawn, format=picture.suffix[1:] or "png", dpi=100)
+    write_atomically(picture, drawn.getvalue())
+    print(report(display.explanation))
+    print(f"\npicture: {picture}")
+    return 0
+
+
+def report(found: Explanation) -> str:
+    """Say it in a sentence, and in a table of evidence and of good patches."""
+    lines = [str(found), "", "evidence at the peak:"]
+    width = max(map(len, found.evidence))
+    lines += [f"  {k:<{width}} {100 * v:>4.0f} %" for k, v in found.evidence.items()]
+    if found.nearest:
+        lines += ["", "nearest good patches:"]
+    for patch in found.nearest:
+        top, left, bottom, right = patch.bbox
+        rows, columns = f"rows {top} to {bottom - 1}", f"columns {left} to {right - 1}"
+        lines.append(
+            f"  {patch.path}: {rows}, {columns}, distance {patch.distance:.3g}"
+        )
+    return "\n".join(lines)
