@@ -180,13 +180,13 @@ def test_features_are_those_of_the_pixels():
     image = np.array([[0, 51], [102, 255]], np.uint8)
     found = image_features(image)
     assert found["brightness"] == pytest.approx(0.4)
-    assert found["contrast"] == pytest.approx(np.std([0, 0.2, 0.4, 1]))
-    assert found["sharpness"] * found["contrast"] == pytest.approx(0.5)
+    assert found["contrast"] == pytest.approx(np.std([0, 0.2, 0.4, 1]), rel=1e-4)
+    assert found["sharpness"] * found["contrast"] == pytest.approx(0.5, rel=1e-4)
     deep = image_features(image.astype(np.uint16) * 257)
     assert deep == pytest.approx(found)
     flat = image_features(np.full((4, 4, 3), [10, 20, 30], np.uint8))
     assert [flat[f"share of {c}"] for c in ("red", "green", "blue")] == pytest.approx(
-        [1 / 6, 1 / 3, 1 / 2]
+        [1 / 6, 1 / 3, 1 / 2], rel=1e-4
     )
     assert image_features(np.zeros((4, 4, 3)))["sharpness"] == 0
 
@@ -241,10 +241,9 @@ def test_a_damaged_state_is_refused(tmp_path):
     state = json.loads(text)
     for name in state:
         damaged.append(json.dumps({k: v for k, v in state.items() if k != name}))
-        if name not in ("alarm_at", "change"):
+        if name != "calibration_sha256":
             damaged.append(json.dumps(state | {name: None}))
-    damaged += ["[]", json.dumps(state | {"scores": [math.nan] * 9})]
-    damaged.append(json.dumps(state | {"scores": [0.0]}))
+    damaged += ["[]", json.dumps(state | {"scores": [0.0]})]
     for one in damaged:
         path.write_text(one)
         with pytest.raises(ValueError, match=r"state\.json is not the state of a moni"):
@@ -274,7 +273,9 @@ def test_wrong_scores_are_refused_and_leave_no_trace():
         monitor.update([0.1, 0.2, math.nan])
     with pytest.raises(ValueError, match="got 3 images and 2 scores"):
         monitor.update([0.1, 0.2], photographs(3))
-    with pytest.raises(ValueError, match=r"scores must be a list.*shape \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"scores must be of shape \(n,\); got shape \(1, 2\)"
+    ):
         monitor.update([[0.1, 0.2]])
     assert monitor.n_images == 0
 

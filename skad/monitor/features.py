@@ -36,25 +36,24 @@ def image_features(image: ArrayLike) -> dict[str, float]:
     Brightness and contrast are the mean and the standard deviation of its pixels;
     sharpness is the mean difference between neighbours, relative to the contrast, which
     light does not change. Of several channels, each one's share in the brightness.
-    Pixels of uint8 and uint16 count from 0 to 1.
+    Pixels of uint8 and uint16 count from 0 to 1. Five digits are kept.
     """
-    pixels = np.atleast_2d(np.asarray(image))
-    scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    pixels = pixels.astype(np.float32) / np.float32(scale)
-    gray = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-    brightness, contrast = float(gray.mean()), float(gray.std())
-    steps = [
-        np.abs(np.diff(gray, axis=axis)).mean()
-        for axis in (0, 1)
-        if gray.shape[axis] > 1
-    ]
-    sharpness = float(np.mean(steps)) / contrast if contrast else 0.0
-    found = {"brightness": brightness, "contrast": contrast, "sharpness": sharpness}
-    if pixels.ndim == 3 and pixels.shape[2] > 1 and brightness:
-        means = pixels.mean(axis=(0, 1)) / brightness / pixels.shape[2]
-        names = _RGB if len(means) == 3 else range(len(means))
-        found |= {f"share of {names[i]}": float(one) for i, one in enumerate(means)}
-    return found
+    given = np.asarray(image)
+    scale = np.iinfo(given.dtype).max if given.dtype.kind == "u" else 1
+    pixels = np.atleast_3d(given).astype(np.float32) / np.float32(scale)  # H, W, C
+    gray, means = pixels.mean(axis=2), pixels.mean(axis=(0, 1))
+    steps = [np.abs(np.diff(gray, axis=axis)).ravel() for axis in (0, 1)]
+    contrast, n_channels = gray.std(), len(means)
+    found = {
+        "brightness": gray.mean(),
+        "contrast": contrast,
+        "sharpness": np.concatenate(steps).mean() / contrast if contrast else 0,
+    }
+    if n_channels > 1 and means.sum():
+        names = _RGB if n_channels == 3 else range(n_channels)
+        shares = zip(names, means / means.sum(), strict=True)
+        found |= {f"share of {name}": share for name, share in shares}
+    return {name: float(f"{value:.5g}") for name, value in found.items()}
 
 
 def changes(values: Mapping[str, NDArray[np.float64]], start: int) -> dict[str, Change]:
@@ -68,14 +67,12 @@ def changes(values: Mapping[str, NDArray[np.float64]], start: int) -> dict[str, 
 
 
 def _compare(before: NDArray[np.float64], since: NDArray[np.float64]) -> Change:
-    if len(before) < _FEWEST_BEFORE:
-        usual = float(np.median(before)) if len(before) else math.nan
-        return Change(usual, float(np.median(since)), math.nan)
-    usual, now = float(np.median(before)), float(np.median(since))
-    spread = 1.4826 * float(
-        np.median(np.abs(before - usual))
-    )  # of a normal distribution
-    error = 1.2533 * spread * math.sqrt(1 / len(before) + 1 / len(since))  # of medians
-    off = now - usual
-    n_errors = off / error if error else math.copysign(math.inf, off) if off else 0.0
+    usual = float(np.median(before)) if len(before) else math.nan
+    now, n_errors = float(np.median(since)), math.nan
+    if len(before) >= _FEWEST_BEFORE:
+        # 1.4826: from the median deviation to the standard deviation; 1.2533: to the
+        # error of a median. Both of normal numbers.
+        spread = 1.4826 * float(np.median(np.abs(before - usual)))
+        error = 1.2533 * spread * math.sqrt(1 / len(before) + 1 / len(since))
+        n_errors = (now - usual) / max(error, 1e-300)
     return Change(usual, now, n_errors)

@@ -35,7 +35,8 @@ def insert_and_rank(pool: "array[float]", score: float, u: float) -> float:
     """Insert a score into sorted ones, and return its p-value in (0, 1).
 
     It is (number below + u x number equal, itself included) / number, u uniform. The
-    search takes O(log n); making room moves 8 n bytes, 40 us for 100,000 scores.
+    search takes O(log n) comparisons; making room moves up to 8 n bytes, which take
+    10 us for 100,000 scores.
     """
     below = bisect_left(pool, score)
     equal = bisect_right(pool, score, lo=below) - below + 1

@@ -1,19 +1,15 @@
 """Monitor: raises an alarm when scores drift, with a promised rate of false alarms."""
 
-import hashlib
-import json
 import math
 import os
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skad.common.checks import as_float, check_whole
-from skad.common.files import make_room_for, write_atomically
 from skad.common.warnings import warn
 from skad.monitor.features import changes, image_features
 from skad.monitor.martingale import (
@@ -25,18 +21,17 @@ from skad.monitor.martingale import (
     next_capital,
 )
 from skad.monitor.share import share_interval
+from skad.monitor.state import checksum, read_state, write_state
 from skad.monitor.status import MonitorStatus
-
-_FORMAT = "skad monitor 1"
 
 
 class Monitor:
     """Watches the scores of a detector, and raises an alarm when they drift.
 
-    If all images are exchangeable with the calibration images, an alarm ever comes with
-    a probability of at most `alpha`, however long the monitor runs (Ville's
-    inequality). Lower and higher scores both count: lower ones mean more rejects,
-    higher ones, as of blurred images, that defects may be missed.
+    If all images are exchangeable with the calibration images, the probability of an
+    alarm is at most `alpha`, however long the monitor runs (Ville's inequality). It
+    looks for lower scores, which mean more rejects, and for higher ones: of blurred
+    images, say, where defects may be missed.
 
     Parameters
     ----------
@@ -46,18 +41,20 @@ class Monitor:
     alpha : float, default=0.01
         In (0, 1): largest probability of a false alarm over the whole run.
     baseline : int, default=0
-        The first images of the stream, so many, take the place of the calibration
-        images: the stream is compared with its own beginning. Use it where a share of
-        the images is always defective.
+        So many first images of the stream take the place of the calibration images.
+        Use it where a share of the images is always defective.
     random_state : int, default=0
         Breaks ties among scores.
 
     Attributes
     ----------
     alarm : bool
-        Whether there was an alarm. It stays; make a new monitor once the cause is
-        mended or the detector recalibrated.
+        Whether there was an alarm. It stays: make a new monitor once the cause is
+        removed, or the detector recalibrated.
+    alarm_at : int or None
+        How many images had come by then.
     n_images : int
+        How many images were seen.
 
     Raises
     ------
@@ -67,8 +64,8 @@ class Monitor:
 
     Notes
     -----
-    A step takes O(log n) comparisons; about 64 bytes are kept of each image. Only one
-    thread may use a monitor at a time.
+    A score takes O(log n) comparisons; about 64 bytes are kept of an image. Let one
+    thread at a time use a monitor.
 
     Examples
     --------
@@ -100,9 +97,10 @@ class Monitor:
         self.detector = detector
         self.alpha = float(alpha)
         self.baseline = check_whole("baseline", baseline, 0)
+        self.random_state = check_whole("random_state", random_state, 0)
         self.alarm_at: int | None = None
         self._calibration = _calibration_scores(detector)
-        self._rng = np.random.default_rng(check_whole("random_state", random_state, 0))
+        self._rng = np.random.default_rng(self.random_state)
         self._scores = array("d")  # in the order in which they came
         self._features: dict[str, array[float]] = {}  # NaN where there was no image
         self._pool = array("d", () if baseline else np.sort(self._calibration))
@@ -113,8 +111,8 @@ class Monitor:
         if getattr(detector, "is_cross_fitted_", False) and not baseline:
             warn(
                 "The calibration scores are cross-fitted, and new images are not "
-                "exchangeable with them: false alarms may come more often than alpha. "
-                "Pass baseline=50, or so, to compare the stream with its own beginning."
+                "exchangeable with them: alpha is no promise. Pass baseline=50, or so, "
+                "to compare the stream with its own beginning."
             )
 
     @property
@@ -130,8 +128,8 @@ class Monitor:
     def update_images(self, X: Any) -> bool:
         """Score images with the detector, and watch scores and features of the images.
 
-        X is what `detector.score_samples` takes; a lazy sequence is read twice. Returns
-        whether there was an alarm, now or before.
+        X is what `detector.score_samples` takes; a lazy sequence is read twice. It
+        returns and raises what `update` does.
         """
         return self.update(self.detector.score_samples(X), X)
 
@@ -194,64 +192,32 @@ class Monitor:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file, as JSON; `load` goes on from it, bit by bit."""
-        state = {
-            "format": _FORMAT,
-            "calibration_sha256": _checksum(self._calibration),
+        """Write all that was seen to a file, as JSON.
+
+        About 75 bytes an image, with features.
+        """
+        parameters = {
             "alpha": self.alpha,
             "baseline": self.baseline,
-            "alarm_at": self.alarm_at,
-            "change": self._change,
-            "random": self._rng.bit_generator.state,
-            "log_capital": self._log_capital.tolist(),
-            "evidence": self._evidence.tolist(),
-            "starts": self._starts.tolist(),
-            "scores": self._scores.tolist(),
-            "features": {
-                name: [None if math.isnan(x) else x for x in some]
-                for name, some in self._features.items()
-            },
+            "random_state": self.random_state,
         }
-        write_atomically(make_room_for(path), json.dumps(state, allow_nan=False))
+        model = checksum(self._calibration)
+        write_state(path, model, parameters, self._scores, self._features)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: Any) -> Self:
-        """Return the monitor of a file that `save` wrote.
+        """Return the monitor of a file that `save` wrote, to the last bit as it was.
 
-        Raises a ValueError if the file is no state of a monitor, or if the calibration
-        scores of the detector are others than those of the monitor.
+        It sees all scores again, about 3 s for 100,000. Raises a ValueError if the file
+        is no state of a monitor, or if the calibration scores of the detector are not
+        those of the monitor.
         """
-        state = _read_state(path)
-        made_with = state["calibration_sha256"]
-        found = _checksum(_calibration_scores(detector))
-        if made_with != found:
-            raise ValueError(
-                f"{path} is the state of a monitor of another model: its calibration "
-                f"scores have the SHA-256 {made_with}, those of this detector {found}. "
-                "Pass that detector, or start a new monitor in another file."
-            )
-        try:
-            monitor = cls(detector, alpha=state["alpha"], baseline=state["baseline"])
-            monitor._restore(state)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _no_state(path, f"{type(error).__name__}: {error}") from error
+        model = checksum(_calibration_scores(detector))
+        parameters, scores, features = read_state(path, model)
+        monitor = cls(detector, **parameters)
+        monitor.update(scores)
+        monitor._features = dict(features)
         return monitor
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        scores = _finite("scores", state["scores"])
-        self.alarm_at = state["alarm_at"]
-        self._change = tuple(state["change"]) if state["change"] else None
-        self._rng.bit_generator.state = state["random"]
-        self._log_capital = _finite("log_capital", state["log_capital"], N_BETS)
-        self._evidence = _finite("evidence", state["evidence"], N_BETS)
-        self._starts = _finite("starts", state["starts"], N_BETS).astype(int)
-        self._scores = array("d", scores)
-        self._pool = array("d", np.sort(np.append(self._pool, scores)))
-        for name, some in state["features"].items():
-            values = [math.nan if value is None else value for value in some]
-            if len(values) != len(scores):
-                raise ValueError(f"{name} has {len(values)} values of {len(scores)}")
-            self._features[name] = array("d", values)
 
     def _keep(self, features: dict[str, float]) -> None:
         """Keep the features of the next image; call before its score is kept."""
@@ -287,12 +253,11 @@ class Monitor:
             self._change = int(self._starts[best]), direction
 
 
-def _finite(name: str, values: Any, n: int | None = None) -> NDArray[np.float64]:
+def _finite(name: str, values: Any) -> NDArray[np.float64]:
     """Return finite numbers (n,) as an array; raise a ValueError for others."""
     found = np.asarray(values, float)
-    if found.ndim != 1 or (n is not None and len(found) != n):
-        rule = f"{name} must be a list of {'' if n is None else f'{n} '}numbers"
-        raise ValueError(f"{rule}; got an array of shape {found.shape}.")
+    if found.ndim != 1:
+        raise ValueError(f"{name} must be of shape (n,); got shape {found.shape}.")
     wrong = np.flatnonzero(~np.isfinite(found))
     if len(wrong):
         raise ValueError(
@@ -310,29 +275,3 @@ def _calibration_scores(detector: Any) -> NDArray[np.float64]:
             "none. Call detector.calibrate(X) with good images first."
         )
     return scores
-
-
-def _checksum(calibration_scores: NDArray[np.float64]) -> str:
-    """Return what tells models apart: the SHA-256 of their sorted scores."""
-    return hashlib.sha256(
-        np.sort(calibration_scores).astype("<f8").tobytes()
-    ).hexdigest()
-
-
-def _read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        state = json.loads(Path(os.path.expanduser(path)).read_bytes())
-    except ValueError as error:
-        raise _no_state(path, str(error)) from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise _no_state(path, f"it must be a JSON object of format {_FORMAT!r}")
-    if not isinstance(state.get("calibration_sha256"), str):
-        raise _no_state(path, "calibration_sha256 is missing")
-    return state
-
-
-def _no_state(path: str | os.PathLike[str], why: str) -> ValueError:
-    return ValueError(
-        f"{path} is not the state of a monitor, or was cut off or changed: {why}. Move "
-        "it away to start a new monitor."
-    )
