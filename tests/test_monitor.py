@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import beta
 from scipy.stats import binomtest
 
+import skad
 from skad import Monitor
 from skad.monitor.features import image_features
 from skad.monitor.martingale import EXPONENTS
@@ -298,3 +302,22 @@ def test_update_images_scores_with_the_detector():
     assert one.update_images(images) == other.update(images.mean((1, 2, 3)), images)
     assert one.status() == other.status()
     assert one.n_images == 60
+
+
+def test_the_page_on_monitors(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    detector = skad.PatchAutoencoderDetector(
+        8, epochs=1, random_state=0, target_fpr=0.2
+    )
+    skad.save(detector.fit(photographs(30)[:, :, :16]), "part.safetensors")
+    for day in ("monday", "tuesday"):
+        (tmp_path / "parts" / day).mkdir(parents=True)
+        for i, pixels in enumerate(photographs(12, seed=1)[:, :, :16]):
+            Image.fromarray(pixels).save(tmp_path / "parts" / day / f"{i:02}.png")
+    page = (Path(__file__).parents[1] / "docs/monitor.md").read_text(encoding="utf-8")
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(snippet.replace("image_size=256", "image_size=16"), names)
+    assert capsys.readouterr().out.startswith("No alarm after 12 images: the martin")
+    assert skad.Monitor.load("monitor.json", names["detector"]).n_images == 12
+    assert names["selected"].shape == (12,)

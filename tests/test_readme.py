@@ -15,7 +15,7 @@ from skad import PatchAutoencoderDetector
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["docs/coming_from_the_old_script.md", "docs/pretrained.md"]
+PAGES = ["docs/coming_from_the_old_script.md", "docs/pretrained.md", "docs/monitor.md"]
 
 
 def snippets_of(text):
