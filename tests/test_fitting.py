@@ -7,6 +7,7 @@ import torch
 from skad.images.inputs import as_images
 from skad.network.model import new_network
 from skad.network.preparation import Preparation
+from skad.scoring.anomaly_map import scores_of
 from skad.scoring.fitting import fit_mapper, in_folds
 
 CPU = torch.device("cpu")
@@ -41,15 +42,16 @@ def test_tails_are_those_of_images_left_out(lite0):
 
 def test_scores_of_the_images_themselves_are_those_of_images_left_out(lite0):
     images = draw(6)
-    mapper, score = fit(images, None, lite0, n_folds=6)
-    scores, means = score()
+    mapper, held_out_maps = fit(images, None, lite0, n_folds=6)
+    scores, means = scores_of(held_out_maps())
     maps = mapper(images)
     assert scores.shape == means.shape == (6,)
     assert (means > maps.mean((1, 2))).all()
     # In the order of the folds; nothing learns from the odd one about itself.
     odd = images.copy()
     odd[4, 8:24, 8:24] = 0
-    assert fit(odd, None, lite0, n_folds=6)[1]()[0].argmin() == 4
+    _, held_out_maps = fit(odd, None, lite0, n_folds=6)
+    assert scores_of(held_out_maps())[0].argmin() == 4
 
 
 @pytest.mark.parametrize(("n", "n_folds"), [(2, 3), (7, 3), (30, 10)])

@@ -46,6 +46,7 @@ _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
 
 # Arguments of several commands.
 _MODEL = ("model", "file of a model", _MODEL_FILE)
+_EXCLUDE = ("--exclude", "CSV file; images in its column path are left out", _FILE)
 _RECURSIVE = ("--recursive", "search subfolders, too", _FLAG)
 _EPOCHS = ("--epochs", _PASSES, _N)
 _ENCODER = ("--encoder", "pretrained network that helps (default: none)", _ENCODERS)
@@ -66,6 +67,7 @@ _DEMO = [
 _FIT = [
     ("folder", "of good images", _FOLDER),
     _RECURSIVE,
+    _EXCLUDE,
     ("--model", "for the model, as part.safetensors", _NEEDED),
     _PATCH_SIZE,
     _IMAGE_SIZE,

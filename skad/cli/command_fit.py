@@ -9,6 +9,7 @@ from skad.cli.commands import check_not_read, parameters_of, print_threshold
 from skad.common.files import make_room_for
 from skad.common.locks import locked
 from skad.detectors.patch import PatchAutoencoderDetector
+from skad.images.exclusion import leave_out
 from skad.images.finding import find_images
 from skad.images.folder import ImageFolder
 from skad.images.roi import check_roi
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     no_good_images = set(map(os.path.realpath, masks))  # they may lie among them
     files = find_images(args.folder, recursive=args.recursive)
     files = [file for file in files if os.path.realpath(file) not in no_good_images]
+    files = leave_out(files, args.exclude)
     check_not_read(args.model, [*files, *masks])
     make_room_for(args.model)
     unfinished = args.model.with_name(f"{args.model.name}.unfinished")

@@ -24,7 +24,7 @@ from skad.network.preparation import (
     measure_variation,
 )
 from skad.network.training import diverged, train
-from skad.scoring.anomaly_map import NotFiniteError
+from skad.scoring.anomaly_map import NotFiniteError, scores_of
 from skad.scoring.fitting import fit_mapper, in_folds
 
 _MAX_SAMPLE = 256  # images from which statistics are estimated
@@ -77,9 +77,9 @@ def learn(
             scores, means = mapper.score_images(images.subset(task.calibration))
         else:
             parts = in_folds(sample, _N_FOLDS, task.parts[order])
-            mapper, score = fit_mapper(network, preparation, images, parts, encoder)
+            mapper, maps = fit_mapper(network, preparation, images, parts, encoder)
             calibrates = np.isin(np.concatenate(parts), task.calibration)
-            scores, means = (found[calibrates] for found in score())
+            scores, means = (found[calibrates] for found in scores_of(maps()))
     except (NotFiniteError, torch.linalg.LinAlgError) as error:  # type: ignore
         raise diverged(p["learning_rate"]) from error
     return Learned(mapper, scores, means, history, task.parts is not None)

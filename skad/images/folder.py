@@ -18,6 +18,7 @@ from sklearn.utils import Tags
 
 from skad.common.warnings import warn
 from skad.images.decoding import Frame, PathLike, Reader, reader_for, reader_of
+from skad.images.exclusion import leave_out
 from skad.images.finding import find_images
 from skad.images.resizing import Size
 
@@ -47,7 +48,7 @@ def survey_files(
     good: list[Path] = []
     sizes: list[Size] = []
     first = images = np.empty(0)
-    for path, frame in _read_all(paths, reader):
+    for path, frame in read_all(paths, reader):
         if isinstance(frame, Exception):
             errors.append(str(frame))
             continue
@@ -82,7 +83,7 @@ def _describe(image: NDArray[Any]) -> str:
     return f"{image.shape[0]} x {image.shape[1]} {colour} {image.dtype}"
 
 
-def _read_all(
+def read_all(
     paths: list[Path], reader: Reader
 ) -> Iterator[tuple[Path, Frame | Exception]]:
     """Read in parallel, in order; of a file that cannot be read, yield the error."""
@@ -148,6 +149,10 @@ class ImageFolder:
         As `path` and `recursive` in `find_images`.
     image_size, gray
         As in `read_image`.
+    exclude : path or iterable of paths, default=None
+        Files to leave out: a CSV file with a column "path", as an audit exports it, or
+        the paths themselves. Relative ones start at the working directory. A path that
+        is not among the files is an error.
 
     Attributes
     ----------
@@ -186,9 +191,10 @@ class ImageFolder:
         image_size: int | Size | None = None,
         gray: bool = False,
         recursive: bool = False,
+        exclude: PathLike | Iterable[PathLike] | None = None,
     ) -> None:
         reader = reader_of(image_size, gray)
-        paths = find_images(source, recursive=recursive)
+        paths = leave_out(find_images(source, recursive=recursive), exclude)
         one = isinstance(source, str | os.PathLike) and Path(source).expanduser()
         self.folder = one if one and one.is_dir() else None
         self._read(paths, reader)

@@ -14,7 +14,7 @@ from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
 from skad.network.preparation import Preparation
-from skad.scoring.anomaly_map import PIXELS, AnomalyMapper, scores_of
+from skad.scoring.anomaly_map import PIXELS, AnomalyMapper
 from skad.scoring.encoder_branches import (
     EncoderBranches,
     encoder_branches,
@@ -85,12 +85,12 @@ def fit_mapper(
     images: Any,
     folds: list[np.ndarray],
     encoder: FrozenEncoder | None = None,
-) -> tuple[AnomalyMapper, Callable[[], tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[AnomalyMapper, Callable[[], Iterator[np.ndarray]]]:
     """Fit what scores, with a network, an encoder or both, to good images.
 
     `folds` are places of images. All calibration comes from Gaussians and neighbours of
-    the other folds; so do the scores and mean map values (n,) of these images, in the
-    order of their folds, that the function beside the mapper returns.
+    the other folds; so do the maps (k, H, W) of these images, some at a time in the
+    order of their folds, that the function beside the mapper yields.
     """
     device = next((network or encoder).parameters()).device  # type: ignore[union-attr]
     groups = Groups(images, folds, preparation, device)
@@ -120,12 +120,10 @@ def fit_mapper(
     tails, usual = fit_tails(torch.cat(samples, 1)), fit_usual(torch.cat(means))
     mapper = AnomalyMapper(*parts, tails, usual)
 
-    def score() -> tuple[np.ndarray, np.ndarray]:
-        return scores_of(
-            groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
-        )
+    def held_out_maps() -> Iterator[np.ndarray]:
+        return groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
 
-    return mapper, score
+    return mapper, held_out_maps
 
 
 def in_folds(

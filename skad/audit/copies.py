@@ -1,0 +1,72 @@
+"""Images that are there twice, to the pixel or nearly, also among the test images."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from skad.detectors.split import describe, digest, group_near_copies
+
+Groups = NDArray[np.intp]  # (n,), numbers from 0
+
+_NAMED = 3  # copies that are named with an image
+
+
+class Traits(NamedTuple):
+    """What tells copies among images of one size."""
+
+    names: list[str]
+    digests: list[int]
+    descriptions: list[Any]  # None of very small images
+
+    def add(self, name: str, image: NDArray[Any]) -> None:
+        """Add an image (H, W, C)."""
+        self.names.append(name)
+        self.digests.append(digest(image))
+        self.descriptions.append(describe(image))
+
+
+def group_copies(traits: Traits) -> tuple[Groups, Groups]:
+    """Return groups (n,) of equal images, and of equal or nearly equal ones."""
+    _, first, equal = np.unique(traits.digests, return_index=True, return_inverse=True)
+    near = np.arange(len(first))
+    if traits.descriptions[0] is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what `fit` would do
+            near = group_near_copies(np.stack([traits.descriptions[i] for i in first]))
+    return equal, near[equal]
+
+
+def remarks_on_copies(
+    names: list[str], equal: Groups, near: Groups, n: int
+) -> list[list[str]]:
+    """Name the copies of each of the first n images, those from the test first.
+
+    All images from the n-th on are test images.
+    """
+    members: dict[int, list[int]] = {}
+    for j in [*range(n, len(names)), *range(n)]:
+        members.setdefault(int(near[j]), []).append(j)
+
+    def remark(i: int, j: int) -> str:
+        how = "same pixels as" if equal[i] == equal[j] else "nearly the same as"
+        return f"{how} {'the test image ' if j >= n else ''}{names[j]}"
+
+    remarks = []
+    for i in range(n):
+        others = [j for j in members[int(near[i])] if j != i]
+        said = [remark(i, j) for j in others[:_NAMED]]
+        more = len(others) - _NAMED
+        remarks.append([*said, f"{more} more copies"] if more > 0 else said)
+    return remarks
+
+
+def merged(one: Groups, other: Groups) -> Groups:
+    """Return the finest groups (n,) that hold the groups of both."""
+    start = one.max() + 1  # of the numbers of the others
+    size = start + other.max() + 1
+    links = coo_array((np.ones(len(one)), (one, start + other)), (size, size))
+    return connected_components(links, directed=False)[1][one]
