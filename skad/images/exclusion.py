@@ -1,6 +1,7 @@
 """Which image files to leave out, as a person has listed them."""
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def _read_list(file: PathLike) -> list[str]:
     content = Path(os.path.expanduser(file)).read_bytes().removeprefix(b"\xef\xbb\xbf")
     text = content.decode(errors="surrogateescape")  # any file name there is
     try:
-        table = csv.DictReader(text.splitlines())
+        table = csv.DictReader(io.StringIO(text, newline=""))
         columns = table.fieldnames or []
         found = [row[_COLUMN] for row in table] if _COLUMN in columns else None
     except csv.Error as error:
