@@ -8,6 +8,7 @@ __version__ = "0.2.0.dev8"
 _MODULE_OF = {
     "AD": "legacy.ad",
     "AnomalyMapDisplay": "displays",
+    "AuditedImage": "audit.audit",
     "DenseAutoencoderDetector": "detectors.dense",
     "Explanation": "explanations",
     "ExplanationDisplay": "displays",
@@ -18,6 +19,7 @@ _MODULE_OF = {
     "Monitor": "monitor.monitor",
     "PatchAutoencoderDetector": "detectors.patch",
     "Region": "inspection.regions",
+    "audit_images": "audit.audit",
     "explain": "explanations",
     "load": "model_io.model_file",
     "read_image": "images.decoding",
@@ -25,6 +27,7 @@ _MODULE_OF = {
     "resize_image": "images.resizing",
     "save": "model_io.model_file",
     "select": "threshold.selection",
+    "write_audit": "audit.page",
 }
 _SUBMODULES = (
     "benchmark",

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from browser import browser, open_page  # noqa: F401
 
 # Without it, scikit-learn leaves out its check of array API input; SciPy reads it once.
 os.environ["SCIPY_ARRAY_API"] = "1"

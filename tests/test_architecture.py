@@ -28,6 +28,7 @@ FLOORS = [
     {"explanations"},
     {"model_io", "displays", "monitor"},
     {"benchmark", "report"},
+    {"audit"},
     {"cli", "legacy"},
 ]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}

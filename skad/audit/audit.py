@@ -19,11 +19,11 @@ from skad.audit.copies import Traits, group_copies, merged, remarks_on_copies
 from skad.audit.statistics import brightness_and_sharpness, robust_z
 from skad.audit.suspicion import score_by_others
 from skad.detectors.parameters import generator, resolve_device
-from skad.detectors.regions import Box, scaled_box
 from skad.detectors.split import check_groups
 from skad.encoders.frozen import check_encoder
 from skad.images.finding import find_images
 from skad.images.resizing import Size
+from skad.inspection.regions import Box, scaled_box
 
 _SUSPICIOUS = 3.5  # modified z-scores, the usual limit
 _FAR = 5.0  # modified z-scores of brightness and sharpness, which have longer tails
@@ -110,6 +110,9 @@ def audit_images(
         If no image can be read, if there are not two different ones, or if a parameter
         is invalid.
     """
+    if encoder is None:
+        raise ValueError('encoder must not be None; pass "efficientnet-lite0".')
+    frozen = check_encoder(encoder, 3)  # before anything is read
     if are_paths(images):
         paths = find_images(images, recursive=recursive)
         collection = collect_files(paths, image_size, gray)
@@ -117,7 +120,7 @@ def audit_images(
         collection = collect_arrays(images)
     good, n = collection.images, len(collection.images)
     shape = good.format.image_shape
-    frozen = copy.deepcopy(check_encoder(encoder, shape[2]))
+    frozen = copy.deepcopy(check_encoder(frozen, shape[2]))
     given = check_groups(groups, n)
     traits, statistics = Traits([], [], []), np.empty((n, 2))
     for i, image in enumerate(each_image(good)):

@@ -56,7 +56,7 @@ def collect_files(paths: list[Path], image_size: Any, gray: bool) -> Collection:
     kinds, sizes, refused = {}, {}, {}
     for path, frame in read_all(paths, reader._replace(size=None)):
         if isinstance(frame, Exception):
-            refused[str(path)] = str(frame)
+            refused[str(path)] = str(frame).partition(f"{path}: ")[2] or str(frame)
         else:
             kinds[path] = frame.image.shape[2:], frame.image.dtype
             sizes[path] = frame.size

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 from skad import __version__
 from skad.audit.audit import AuditedImage
 from skad.common.files import make_room_for, write_atomically
-from skad.detectors.regions import scaled_box
 from skad.images.decoding import PathLike
+from skad.images.resizing import Size
+from skad.inspection.regions import Box, scaled_box
 from skad.overlays import read_picture
 from skad.report.pictures import thumbnail, thumbnail_size
 from skad.report.rendering import render
@@ -53,15 +56,26 @@ def write_audit(audited: Sequence[AuditedImage], path: PathLike) -> Path:
     """
     page = make_room_for(path)
     table = make_room_for(page.with_suffix(".csv"))
-    html = _render(audited)
     write_atomically(table, _as_csv(audited))
-    write_atomically(page, html)
+    write_atomically(page, _render(audited))
     return table
 
 
 def _render(audited: Sequence[AuditedImage]) -> str:
-    cards = [_card(i, one) for i, one in enumerate(audited[:_MOST_PICTURES]) if one.box]
-    rows = [{"place": i, "image": one} for i, one in enumerate(audited) if one.remarks]
+    paths = [one.path for one in audited]
+    cards = [
+        _card(one.path, one.size, one.box) | {"place": i, "image": one}
+        for i, one in enumerate(audited[:_MOST_PICTURES])
+        if one.size and one.box
+    ]
+    base = ""
+    with suppress(ValueError):  # of absolute and relative paths
+        base = os.path.join(os.path.commonpath([*map(os.path.dirname, paths)]), "")
+    rows = [
+        {"place": i, "path": one.path, "text": "; ".join(one.remarks)}
+        for i, one in enumerate(audited)
+        if one.remarks
+    ]
     return render(
         "audit.html",
         styles=["page.css", "audit.css"],
@@ -74,17 +88,20 @@ def _render(audited: Sequence[AuditedImage]) -> str:
         cards=cards,
         rows=rows[:_MOST_ROWS],
         n_rows=len(rows),
-        paths=[one.path for one in audited],
+        paths=paths,
+        base=base,
     )
 
 
-def _card(place: int, one: AuditedImage) -> dict[str, Any]:
+def _card(path: str, size: Size, box: Box) -> dict[str, Any]:
     """Return what the gallery shows of an image that was scored."""
-    height, width = size = thumbnail_size(one.size)
-    box = scaled_box(one.box, one.size, size)
-    shown = thumbnail(read_picture(one.path, size))
-    picture = {"thumbnail": shown, "height": height, "width": width, "box": box}
-    return picture | {"place": place, "image": one, "name": Path(one.path).name}
+    height, width = small = thumbnail_size(size)
+    return {
+        "thumbnail": thumbnail(read_picture(path, small)),
+        "height": height,
+        "width": width,
+        "box": scaled_box(box, size, small),
+    }
 
 
 def _as_csv(audited: Sequence[AuditedImage]) -> bytes:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skad.common.torch_settings import training_settings
-from skad.detectors.regions import Box, find_regions
 from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import Images
+from skad.inspection.regions import Box, find_regions
 from skad.network.preparation import fit_preparation
 from skad.scoring.fitting import fit_mapper, in_folds
 

@@ -36,6 +36,7 @@ _CALIBRATIONS = {"choices": ("split", "cross")}
 _PROMISE = "promised rate of false alarms on good images"
 _LAYOUT = "train/good, test/good, test/DEFECT and ground_truth/DEFECT"
 _SCALES = "largest defect expected, in pixels; several for several scales (default: 40)"
+_AT_SIZE = "compare at N x N, or height x width (default: median size, at most 512)"
 _RESIZE = "resize images to N x N, or to height x width (default: as they are)"
 _FEW = "cross: for few images, without a promise (default: split)"
 _MASK = "mask of the images' size, or of --image-size: white where to look, else black"
@@ -100,6 +101,18 @@ _SCORE = [
     ("--baseline", "for a new --monitor: compare with the first N images", _N),
     _MODEL_DEVICE,
 ]
+_AUDIT = [
+    ("folders", "of good images", _FOLDER | {"nargs": "+"}),
+    _RECURSIVE,
+    _EXCLUDE,
+    ("--test", "test images, with subfolders, to be searched for copies", _FOLDER),
+    ("--output", "page; the table is beside it (default: %(default)s)", _FILE),
+    ("--encoder", "network that compares (default: %(default)s)", _ENCODERS),
+    ("--image-size", _AT_SIZE, _SEVERAL),
+    ("--gray", "read colour as gray", _FLAG),
+    _DEVICE,
+    _SEED,
+]
 _CALIBRATE = [
     _MODEL,
     ("folder", "of good images", _FOLDER),
@@ -139,6 +152,14 @@ _COMMANDS: dict[str, command_line.Command] = {
         "Find planted defects in a photographed surface. A picture shows them.",
         _DEMO,
         {"output": Path("skad-demo"), "epochs": 75},
+    ),
+    "audit": (
+        "Find good images that may be bad, before they are learned from. Each is "
+        "scored by what the others teach; copies and unusual files are named. A page "
+        "shows them and exports those that you choose, for skad fit --exclude. Needs "
+        "Jinja2 and the encoder's weights.",
+        _AUDIT,
+        {"output": Path("audit.html"), "encoder": "efficientnet-lite0"},
     ),
     "fit": (
         "Learn from a folder of good images, and store the model. Run the same command "

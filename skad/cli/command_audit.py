@@ -5,8 +5,11 @@ import argparse
 from skad.audit.audit import audit_images
 from skad.audit.page import write_audit
 from skad.cli.commands import check_not_read, parameters_of
+from skad.common.files import make_room_for
 from skad.images.exclusion import leave_out
 from skad.images.finding import find_images
+
+_LISTED = 10  # suspicious images that are printed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,11 +26,13 @@ def run(args: argparse.Namespace) -> int:
         files, test=args.test, gray=args.gray, random_state=args.seed, **options
     )
     table = write_audit(audited, args.output)
-    n_remarks = sum(bool(one.remarks) for one in audited)
-    print(f"suspicious     {sum(one.is_suspicious for one in audited)}")
-    print(f"with a remark  {n_remarks}")
-    for one in audited[:5]:
-        print(...)
+    suspicious = [one for one in audited if one.is_suspicious]
+    print(f"suspicious     {len(suspicious)}")
+    for one in suspicious[:_LISTED]:
+        print(f"               {one.path} (z = {one.z:.1f})")
+    if len(suspicious) > _LISTED:
+        print("               ...")
+    print(f"with a remark  {sum(bool(one.remarks) for one in audited)}")
     print(f"page           {args.output}")
     print(f"table          {table}")
     return 0
