@@ -28,6 +28,7 @@ _MODULE_OF = {
     "save": "model_io.model_file",
     "select": "threshold.selection",
     "write_audit": "audit.page",
+    "write_report": "report.writing",
 }
 _SUBMODULES = (
     "benchmark",

@@ -1,6 +1,6 @@
 """A headless browser for tests of pages; a test fails where a page calls out or errs.
 
-Import the fixtures `browser` and `open_page` into the test file that needs them.
+conftest.py has its fixtures for all tests.
 """
 
 import pytest

@@ -44,6 +44,7 @@ _PASSES = "passes over the training images (default: 75); 0 with an encoder: non
 _SELECT = "mark as selected so many that at most this share of them should be good"
 _WATCH = "watch for drift in the order of scores.csv; a JSON file keeps the state"
 _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
+_LABELS = "CSV table path,label of images; labels are good and bad"
 
 # Arguments of several commands.
 _MODEL = ("model", "file of a model", _MODEL_FILE)
@@ -113,9 +114,24 @@ _AUDIT = [
     _DEVICE,
     _SEED,
 ]
+_REPORT = [
+    _MODEL,
+    ("paths", "image files, and folders of them", _PATHS),
+    _RECURSIVE,
+    ("--output", "for the report (default: %(default)s)", _FILE),
+    [
+        ("--labels", _LABELS, _FILE),
+        ("--folder-labels", "good: images in folders named good; bad: others", _FLAG),
+    ],
+    ("--max-pictures", "most pictures to keep (default: 1000)", _N),
+    ("--n-to-mark", "size of the random sample to mark (default: 50)", _N),
+    _SEED,
+    _MODEL_DEVICE,
+]
 _CALIBRATE = [
     _MODEL,
     ("folder", "of good images", _FOLDER),
+    ("--labels", f"{_LABELS}, all in FOLDER; its other images do not count", _FILE),
     _RECURSIVE,
     ("--output", "where the model goes (default: it replaces MODEL)", _FILE),
     [
@@ -180,10 +196,18 @@ _COMMANDS: dict[str, command_line.Command] = {
         _EXPLAIN,
         {},
     ),
+    "report": (
+        "Write a report about image files, as one HTML page. It has a threshold to "
+        "move, heat maps and regions, and exports marks for skad calibrate. The exit "
+        "code is 1 if a file could not be read. Needs Jinja2.",
+        _REPORT,
+        {"output": Path("skad-report.html")},
+    ),
     "calibrate": (
         "Recalibrate the threshold of a model. Good images set it for a promised rate "
-        "of false alarms; with --anomalous, it is set where it tells both apart best. "
-        "Training must not have seen these images.",
+        "of false alarms; with --anomalous, or bad images among --labels, it is set "
+        "where it tells both apart best, unless you give --target-fpr with --labels: "
+        "then the good ones alone set it. Training must not have seen these images.",
         _CALIBRATE,
         {},
     ),

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from skad.cli.commands import print_threshold
+from skad.model_io.fingerprint import fingerprint
 from skad.model_io.model_file import load
 
 
@@ -20,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     if history:
         training = f"{len(history)} epochs, loss {history[-1]['loss']:.4g} in the last"
     print(f"model          {args.model} ({args.model.stat().st_size / 1e6:.1f} MB)")
+    print(f"SHA-256        {fingerprint(detector)}")
     print(f"detector       {type(detector).__name__}")
     print(f"learned        {_listed(detector.provenance_)}")
     print(f"images         {any_size}{size}, {format.kind}{roi}")

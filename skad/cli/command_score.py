@@ -4,23 +4,17 @@ import argparse
 from functools import partial
 from typing import Any
 
-from skad.cli.commands import print_threshold
+from skad.cli.commands import load_with_threshold, print_threshold
 from skad.cli.monitoring import monitored, watched
 from skad.common.warnings import warn
 from skad.detectors.files import inspect_files
 from skad.inspection.score_files import HEAT_MAPS, TABLE, mark_selected, score_files
-from skad.model_io.model_file import load
 from skad.threshold.selection import select
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    detector = load(args.model, args.device)
-    if not hasattr(detector, "offset_"):
-        raise ValueError(
-            "the model has no threshold yet, and so no verdicts: set one from good "
-            "images with skad calibrate MODEL FOLDER"
-        )
+    detector = load_with_threshold(args.model, args.device)
     if args.threshold is not None:
         detector.set_params(contamination="auto").offset_ = -args.threshold
     elif args.target_fpr is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skad.model_io.model_file import load
 from skad.threshold.conformal import promise_in_words
 
 
@@ -25,6 +26,17 @@ def check_not_read(output: Path, inputs: Iterable[Path]) -> None:
             f"{output} is one of the files that are read or written otherwise, and "
             "would be replaced; name another file"
         )
+
+
+def load_with_threshold(model: Path, device: str | None = None) -> Any:
+    """Load a detector that gives verdicts."""
+    detector = load(model, device)
+    if not hasattr(detector, "offset_"):
+        raise ValueError(
+            "the model has no threshold yet, and so no verdicts: set one from good "
+            "images with skad calibrate MODEL FOLDER"
+        )
+    return detector
 
 
 def print_threshold(detector: Any) -> None:
