@@ -19,6 +19,7 @@ def _path(text: str) -> Path:
 _FLAG: dict[str, Any] = {"action": "store_true"}
 _PATHS = {"type": _path, "metavar": "PATH", "nargs": "+"}
 _MODEL_FILE = {"type": _path, "metavar": "MODEL"}
+_MODELS = _MODEL_FILE | {"nargs": "+"}
 _ROOT = {"type": _path, "metavar": "ROOT"}
 _FILE = {"type": _path, "metavar": "FILE"}
 _NEEDED = _FILE | {"required": True}
@@ -31,6 +32,7 @@ _NAMES = _NAME | {"nargs": "+"}
 _YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
 _METRICS = {"choices": ("balanced_accuracy", "f1", "cost")}
 _ENCODERS = {"choices": ("efficientnet-lite0", "efficientnet-lite2")}
+_WEBHOOK_ON = {"choices": ("reject", "warn", "all")}
 _CALIBRATIONS = {"choices": ("split", "cross")}
 
 _PROMISE = "promised rate of false alarms on good images"
@@ -163,6 +165,31 @@ _BENCHMARK = [
     ("--models", "for the detectors, as CATEGORY-SEED.safetensors", _FOLDER),
 ]
 
+_SERVE = [
+    ("models", "files of models, of skad fit or (.onnx) of skad export", _MODELS),
+    ("--name", "names of the models (default: those of their files)", _NAMES),
+    ("--host", "address to listen at (default: 127.0.0.1)", _NAME),
+    ("--port", "port to listen at; 0: any that is free (default: 8000)", _N),
+    ("--allow-host", "more names by which clients may call the service", _NAMES),
+    ("--token-file", "with the token that clients must send ($SKAD_TOKEN, too)", _FILE),
+    ("--warn-fpr", "promised share of good images warned about or rejected", _NUMBER),
+    ("--reject-fpr", "promised share rejected (default: the model's)", _NUMBER),
+    ("--device", "auto, cpu, cuda and so on (default: the model's)", _NAME),
+    ("--state", "for the log of verdicts, and what waits for the webhook", _FOLDER),
+    ("--webhook", "address that verdicts are posted to, as JSON", {"metavar": "URL"}),
+    ("--webhook-on", "verdicts that are posted (default: reject)", _WEBHOOK_ON),
+    ("--watch", "inspect images that are written to it, too", _FOLDER),
+    ("--watch-model", "model for these images, if there are several", _NAME),
+    ("--queue", "requests under way, at most (default: 64)", _N),
+    ("--max-body", "bytes of a request, at most (default: 32000000)", _N),
+    ("--max-pixels", "pixels of an image, at most (default: 50000000)", _N),
+    ("--body-timeout", "seconds for a request to arrive (default: 15)", _NUMBER),
+    ("--timeout", "seconds from then to the verdict (default: 30)", _NUMBER),
+    ("--images", "recent images to keep in memory (default: 100)", _N),
+    ("--log-size", "verdicts to keep in the log (default: 1000000)", _N),
+    ("--spool", "verdicts that wait for the webhook (default: 10000)", _N),
+]
+
 _COMMANDS: dict[str, command_line.Command] = {
     "demo": (
         "Find planted defects in a photographed surface. A picture shows them.",
@@ -212,6 +239,13 @@ _COMMANDS: dict[str, command_line.Command] = {
         {},
     ),
     "info": ("Describe a model, its parameters and its threshold.", [_MODEL], {}),
+    "serve": (
+        "Answer over HTTP with verdicts about images. A model whose file is replaced "
+        "is loaded anew. See docs/service.md. Needs FastAPI and uvicorn: "
+        'pip install "skad[serve]".',
+        _SERVE,
+        {},
+    ),
     "benchmark": (
         "Measure on data sets in the layout of MVTec AD. Each category runs with each "
         "seed. The exit code is 1 if a run failed. Needs pandas and tabulate.",

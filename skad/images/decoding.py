@@ -1,8 +1,10 @@
 """One image file in, one array out; or an error that names it."""
 
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +70,16 @@ class Reader(NamedTuple):
         path = Path(os.path.expanduser(path))
         if not os.path.exists(path):
             raise FileNotFoundError(f"no such image file: {path}")
+        return self._explained(lambda: self._open(path), path)
+
+    def read_bytes(self, data: bytes, name: str) -> Frame:
+        """Read the bytes of a file; a ValueError says why it cannot, and the name."""
+        return self._explained(lambda: self._decode(io.BytesIO(data)), name)
+
+    def _explained(self, decode: Callable[[], Frame], name: PathLike) -> Frame:
+        """Decode, and tell in words why that fails."""
         try:
-            return self._decode(path)
+            return decode()
         except UnreadableError as error:
             reason = str(error)
         except MemoryError:
@@ -80,15 +90,18 @@ class Reader(NamedTuple):
                 reason = error.strerror
             elif " " in str(error):
                 reason += f"; its decoder says: {error}"
-        raise ValueError(f"cannot read the image {path}: {reason}")
+        raise ValueError(f"cannot read the image {name}: {reason}")
 
-    def _decode(self, path: Path) -> Frame:
+    def _open(self, path: Path) -> Frame:
         if not path.is_file():  # a pipe would never open
             raise UnreadableError("it is a folder or a device, not a file")
         if not path.stat().st_size:
             raise UnreadableError("the file is empty")
         with path.open("rb") as file:
-            image = pillow.decode(file, self.channels == 1)
+            return self._decode(file)
+
+    def _decode(self, file: BinaryIO) -> Frame:
+        image = pillow.decode(file, self.channels == 1)
         if image.dtype == np.float32 and not np.isfinite(image).all():
             raise UnreadableError("pixels must be finite numbers; some are NaN or inf")
         resized = image if self.size is None else resize(image, self.size)

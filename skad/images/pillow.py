@@ -59,6 +59,13 @@ def decode(file: BinaryIO, gray: bool) -> NDArray[Any]:
     return ~array if is_inverted else array  # Pillow inverts 8 bits only
 
 
+def size_of(file: BinaryIO) -> tuple[int, int]:
+    """Read the (height, width) of a file from its header; nothing is decoded."""
+    with _quiet():
+        width, height = _open(file).size
+    return height, width
+
+
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     """Open an image by its contents; nothing is decoded yet."""
     try:

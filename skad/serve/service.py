@@ -1,0 +1,177 @@
+"""From the bytes of an image to a verdict: computed, written down, told, answered."""
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from skad.images.decoding import Frame
+from skad.serve import pictures
+from skad.serve.errors import Refused
+from skad.serve.events import Events
+from skad.serve.journal import Journal
+from skad.serve.metrics import Metrics
+from skad.serve.models import Model
+from skad.serve.schema import Answer, RegionJson, Verdict
+from skad.serve.settings import Settings
+from skad.serve.webhook import WANTED
+from skad.serve.worker import Worker
+
+_LOG = logging.getLogger(__name__)
+_DECODERS = 2  # threads; each holds one decoded image
+_RETRY_AFTER = 1  # seconds, for a client that found the queue full
+
+
+class Recent(NamedTuple):
+    """An image that was inspected."""
+
+    verdict: Verdict
+    small: pictures.Small
+
+
+class Service:
+    """Models, the requests under way, and what becomes of their verdicts."""
+
+    def __init__(self, settings: Settings, models: dict[str, Model]) -> None:
+        self.settings, self.models = settings, models
+        self.metrics, self.events = Metrics(), Events()
+        self.journal: Journal | None = None
+        if settings.state is not None:
+            limits = settings.log_size, settings.spool
+            self.journal = Journal(settings.state, *limits, self.metrics.dropped.inc)
+        self.recent: OrderedDict[str, Recent] = OrderedDict()  # by id, oldest first
+        self.n_under_way = 0
+        self.stops = False  # no new requests are taken
+        self._worker = Worker()
+        self._decoders = ThreadPoolExecutor(_DECODERS, "skad-decode")
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._decoders.shutdown()
+        self._worker.close()
+        if self.journal is not None:
+            self.journal.close()
+
+    def model(self, name: str | None) -> Model:
+        """Return a model by its name, or the only one."""
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        if name is None or name not in self.models:
+            rule = f"model must be one of {', '.join(self.models)}"
+            raise Refused(404 if name else 422, f"{rule}; got {name!r}")
+        return self.models[name]
+
+    def small(self, id: str) -> pictures.Small:
+        """Return the pictures of one of the last images."""
+        if id not in self.recent:
+            most = self.settings.images
+            raise Refused(404, f"no such image: the last {most} are kept in memory")
+        return self.recent[id].small
+
+    def measure(self) -> None:
+        """Set the metrics that are read only when somebody asks."""
+        self.metrics.queue.set(self.n_under_way)
+        self.metrics.listeners.set(len(self.events))
+        if self.journal is not None:
+            self.metrics.waiting.set(self.journal.n_waiting)
+
+    def refuse_if_full(self) -> None:
+        """Raise Refused if there is no place in the queue."""
+        if self.n_under_way >= self.settings.queue:
+            rule = f"{self.n_under_way} requests are under way, and no more may wait"
+            raise Refused(503, rule, _RETRY_AFTER)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places in the queue; Refused if there is none."""
+        self.refuse_if_full()
+        self.n_under_way += 1
+        try:
+            yield
+        finally:
+            self.n_under_way -= 1
+
+    async def inspect(
+        self, data: bytes, model: Model, source: str | None = None, map: bool = False
+    ) -> Verdict:
+        """Inspect the bytes of an image file; Refused tells why there is no verdict."""
+        start = time.perf_counter()
+        limit = self.settings.timeout
+        try:
+            async with asyncio.timeout(limit):
+                frame, result = await self._result(data, model)
+        except TimeoutError:
+            raise Refused(504, f"there is no verdict after {limit:g} seconds") from None
+        verdict = _verdict(model, source, frame, result)
+        as_json = verdict.model_dump_json()
+        await self._write_down(verdict.action, as_json)
+        self.metrics.seconds.observe(time.perf_counter() - start)
+        self.metrics.verdicts.labels(model.name, verdict.action).inc()
+        seen = (result.anomaly_map, model.threshold)
+        self._remember(Recent(verdict, pictures.Small.of(frame, *seen)))
+        self.events.publish("verdict", as_json)
+        if not map:
+            return verdict
+        return Answer(**dict(verdict), map=await self.beside(pictures.map_png, *seen))
+
+    async def beside(self, call: Any, *args: Any) -> Any:
+        """Call in a thread for decoding and encoding."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, call, *args)
+
+    async def _result(self, data: bytes, model: Model) -> tuple[Frame, Any]:
+        most = self.settings.max_pixels
+        frame = await self.beside(pictures.read, data, model.reader, most)
+        image = frame.image.reshape(model.shape)  # (H, W) or (H, W, C)
+        try:
+            computed = self._worker.submit(model.backend, image)
+            return frame, await asyncio.wrap_future(computed)
+        except ValueError as error:  # as for floats, where it learned from integers
+            raise Refused(422, str(error)) from None
+
+    async def _write_down(self, action: str, verdict: str) -> None:
+        if self.journal is None:
+            return
+        wanted = self.settings.webhook is not None
+        waits = wanted and action in WANTED[self.settings.webhook_on]
+        try:
+            await self.journal.append(verdict, waits)
+        except sqlite3.Error as error:
+            _LOG.error("the log of verdicts cannot be written: %s", error)
+            raise Refused(503, "the verdict cannot be written down") from None
+
+    def _remember(self, recent: Recent) -> None:
+        self.recent[recent.verdict.id] = recent
+        if len(self.recent) > self.settings.images:
+            self.recent.popitem(last=False)
+
+
+def _verdict(model: Model, source: str | None, frame: Frame, result: Any) -> Verdict:
+    action = model.actions.of(result.score)
+    size = model.shape[:2]
+    return Verdict(
+        id=secrets.token_hex(8),
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        source=source,
+        model=model.name,
+        checksum=model.checksum,
+        width=frame.size[1],
+        height=frame.size[0],
+        score=result.score,
+        decision=result.decision,
+        p_value=result.p_value,
+        verdict=result.verdict,
+        action=action,
+        promised_fpr=model.actions.promise(action),
+        regions=[
+            RegionJson(box=region.bbox, area=region.area, peak=region.peak)
+            for region in (r.scaled(size, frame.size) for r in result.regions)
+        ],
+    )
