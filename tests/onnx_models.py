@@ -1,6 +1,8 @@
 """Tiny graphs in the format of exported files: the map is |image - 100| / 10."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,3 +75,7 @@ def map_of(image: np.ndarray) -> np.ndarray:
     """Return the map (H, W) that the graph gives for an image of its size."""
     pixels = np.abs(image.astype(np.float32) - 100) / np.float32(10)
     return pixels if image.ndim == 2 else pixels.max(axis=2)
+
+
+if __name__ == "__main__":  # python THIS_FILE FILE
+    Path(sys.argv[1]).write_bytes(model_of().SerializeToString())
