@@ -102,16 +102,17 @@ def test_threads_share_an_inspector(exported):
 @pytest.mark.parametrize(
     ("fields", "image", "words"),
     [
-        ({}, np.zeros(SIZE), r"\(32, 48\) and be uint8.*got shape.*of float64"),
-        ({}, np.zeros(SIZE, np.uint16), "be uint8.* of uint16"),
+        ({}, np.zeros(SIZE), r"\(32, 48\) and dtype uint8.*got shape.*of float64"),
+        ({}, np.zeros(SIZE, np.uint16), "dtype uint8.* of uint16"),
         ({}, np.zeros((48, 32), np.uint8), r"got shape \(48, 32\)"),
         ({}, np.zeros((*SIZE, 3), np.uint8), r"got shape \(32, 48, 3\)"),
         ({}, np.zeros((1, *SIZE), np.uint8), r"got shape \(1, 32, 48\)"),
         ({"any_size": True}, np.zeros((9, 9, 3), np.uint8), "any height, any width"),
         ({"any_size": True}, np.zeros((0, 9), np.uint8), r"got shape \(0, 9\)"),
         ({"any_size": True}, np.zeros(9, np.uint8), r"got shape \(9,\)"),
-        ({"dtype": "float32"}, np.full(SIZE, np.nan), "finite numbers; got NaN"),
-        ({"dtype": "float32"}, np.zeros(SIZE, np.uint8), "be float32.* of uint8"),
+        ({"dtype": "float32"}, np.full(SIZE, np.nan), "finite numbers .* got NaN"),
+        ({"dtype": "float32"}, np.full(SIZE, -1e99), "finite numbers .* above 3e38"),
+        ({"dtype": "float32"}, np.zeros(SIZE, np.uint8), "dtype float32.* of uint8"),
         ({"scale": 0}, np.zeros(SIZE, np.uint8), "map is not finite"),
         ({}, np.ma.masked_less(np.zeros(SIZE, np.uint8), 1), "must have no mask"),
     ],
@@ -122,6 +123,8 @@ def test_an_image_that_is_none_of_the_detector_is_refused(
     inspector = Inspector(exported(**fields))
     with pytest.raises(ValueError, match=words):
         inspector.inspect(image)
+    with pytest.raises(ValueError, match=f"image 0: .*{words}"):
+        inspector.inspect_batch([image])
 
 
 # --- The threshold ----------------------------------------------------------------
@@ -182,7 +185,7 @@ def test_files_are_read_as_the_training_images_were(
     plain = judge(map_of(read[0]), -2.5, SCORES)
     same(result, in_frames([plain], read.frame_sizes)[0])
     assert result.regions[0].bbox == (20, 52, 30, 56)  # upright: 60 x 64
-    with pytest.raises(ValueError, match=r"be uint8.* of uint16"):
+    with pytest.raises(ValueError, match=r"dtype uint8.* of uint16"):
         inspector.inspect_file(folder / "inner/deep.png")
     with pytest.raises(ValueError, match=r"cannot read the image .*none\.png"):
         inspector.inspect_file(folder / "none.png")
@@ -307,6 +310,14 @@ def damaged(model):
 def unknown(model):
     model.graph.node[1].op_type = "Guess"
     return vouched(model)
+
+
+def test_a_graph_that_fails_is_reported(tmp_path):
+    model, path = model_of(), tmp_path / "part.onnx"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    path.write_bytes(vouched(model))
+    with pytest.raises(RuntimeError, match="onnxruntime cannot run the graph"):
+        Inspector(path).inspect(spotted(*SIZE))
 
 
 @pytest.mark.parametrize(

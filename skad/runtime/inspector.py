@@ -59,6 +59,13 @@ class Inspector:
     ValueError
         If it is not a whole file of `skad export`, or one of a newer skad, or if a
         parameter is invalid.
+
+    Examples
+    --------
+    >>> from skad.runtime import Inspector
+    >>> inspector = Inspector("part.onnx", n_threads=1)  # doctest: +SKIP
+    >>> inspector.inspect_file("new.png").verdict  # doctest: +SKIP
+    'good'
     """
 
     def __init__(
@@ -68,6 +75,10 @@ class Inspector:
         threshold: float | None = None,
         n_threads: int | None = None,
     ) -> None:
+        if threshold is not None and math.isnan(as_float(threshold)):
+            raise ValueError(f"threshold must be a number; got {threshold!r}.")
+        if n_threads is not None:
+            check_whole("n_threads", n_threads, 1)
         content = Path(os.path.expanduser(path)).read_bytes()
         try:
             self.metadata = metadata_of(content)
@@ -75,12 +86,9 @@ class Inspector:
         except ValueError as error:
             raise ValueError(f"{path} cannot be run: {error}") from None
         self._scores = np.array(self.metadata.calibration_scores)
-        if threshold is None:
-            promised = self.metadata.promised_fpr or math.nan
-            self._threshold = _Threshold(self.metadata.threshold, promised)
-        elif math.isnan(as_float(threshold)):
-            raise ValueError(f"threshold must be a number; got {threshold!r}.")
-        else:
+        promised = self.metadata.promised_fpr or math.nan
+        self._threshold = _Threshold(self.metadata.threshold, promised)
+        if threshold is not None:
             self._threshold = _Threshold(float(threshold), math.nan)
 
     @property
@@ -133,8 +141,17 @@ class Inspector:
         return self._judge(max_pool(amap, given.shape[:2]))
 
     def inspect_batch(self, images: Iterable[ArrayLike]) -> list[InspectionResult]:
-        """Return `inspect` of each image, one after the other."""
-        return [self.inspect(image) for image in images]
+        """Return `inspect` of each image; results do not depend on the other images.
+
+        A ValueError names the image that is wrong.
+        """
+        results = []
+        for i, image in enumerate(images):
+            try:
+                results.append(self.inspect(image))
+            except ValueError as error:
+                raise ValueError(f"image {i}: {error}") from None
+        return results
 
     def inspect_file(self, path: PathLike) -> InspectionResult:
         """Return `inspect` of an image file, with regions in pixels of the file.
@@ -144,7 +161,7 @@ class Inspector:
         be read, or has other numbers than ``metadata.dtype``.
         """
         frame = reader_for(self.metadata.image_shape).read(path)
-        result = self._judge(self._map_of(self._checked(frame.image)))
+        result = self._inspect_resized(frame.image)
         return in_frames([result], [frame.size])[0]
 
     def inspect_files(self, paths: Sequence[Path]) -> Generator[Inspected, None, None]:
@@ -154,11 +171,17 @@ class Inspector:
         """
         reader = reader_for(self.metadata.image_shape)
         for path in paths:
+            frame: Any
+            result: Any
             try:
                 frame = reader.read(path)
-                yield path, frame, self._judge(self._map_of(self._checked(frame.image)))
+                result = self._inspect_resized(frame.image)
             except (OSError, ValueError) as error:
-                yield path, error, error
+                frame = result = error
+            yield path, frame, result
+
+    def _inspect_resized(self, image: NDArray[Any]) -> InspectionResult:
+        return self._judge(self._map_of(self._checked(image)))
 
     def _judge(self, amap: NDArray[np.float32]) -> InspectionResult:
         return judge(amap, -self._threshold.value, self._scores)
@@ -166,7 +189,10 @@ class Inspector:
     def _map_of(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return the anomaly map (H, W) of a checked image at its size."""
         batch = image.reshape(1, *self.metadata.image_shape)
-        (maps,) = self._session.run(["anomaly_map"], {"images": batch})
+        try:
+            (maps,) = self._session.run(["anomaly_map"], {"images": batch})
+        except Exception as error:  # such as one for memory, of a type of its own
+            raise RuntimeError(f"onnxruntime cannot run the graph: {error}") from error
         amap = maps.reshape(self.metadata.image_shape[:2])
         if not np.isfinite(amap).all():  # it would pass as good
             raise ValueError("the anomaly map is not finite: the image is too extreme")
@@ -178,7 +204,8 @@ class Inspector:
         array, shape = np.asarray(image), self.metadata.image_shape
         dtype = np.dtype(self.metadata.dtype)
         if array.dtype.kind == dtype.kind == "f":
-            array = array.astype(dtype)
+            with np.errstate(over="ignore"):  # infinity is refused
+                array = array.astype(dtype)
         any_size = self.metadata.any_size and array.ndim in (2, 3) and array.size
         wanted = (*(array.shape[:2] if any_size else shape[:2]), *(shape[2:] or (1,)))
         found = (*array.shape, 1) if array.ndim == 2 else array.shape
@@ -186,12 +213,13 @@ class Inspector:
             size = ("any height", "any width") if self.metadata.any_size else shape[:2]
             rule = ", ".join(map(str, (*size, *shape[2:])))
             raise ValueError(
-                f"image must have shape ({rule}) and be {dtype}, as the training "
-                f"images were; got shape {array.shape} of {array.dtype}. Channels come "
-                "last; skad.resize_image resizes."
+                f"image must have shape ({rule}) and dtype {dtype}, which the file was "
+                f"exported for; got shape {array.shape} of {array.dtype}. Put channels "
+                "last, resize with skad.resize_image, or export for this dtype."
             )
         if dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError("image must hold finite numbers; got NaN or infinity.")
+            rule = "image must hold finite numbers of 32 bits"
+            raise ValueError(f"{rule}; got NaN, infinity or one above 3e38.")
         return np.ascontiguousarray(array, dtype)
 
 
@@ -206,8 +234,9 @@ def _start(content: bytes, metadata: Metadata, n_threads: int | None) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    if n_threads is not None:
-        options.intra_op_num_threads = check_whole("n_threads", n_threads, 1)
+    # Else waiting threads keep the processor from other programs, and from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = n_threads or 0  # 0: one for each physical core
     try:
         session = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
