@@ -20,6 +20,7 @@ __all__ = ["AnomalyMapDisplay", "ExplanationDisplay"]
 
 # Colour-blind people tell them apart: M. Okabe, K. Ito, 2008.
 _VERMILION, _SKY_BLUE = "#D55E00", "#56B4E9"
+_AROUND = 2  # boxes, that are shown on each side of one
 
 
 class AnomalyMapDisplay:
@@ -119,8 +120,9 @@ class AnomalyMapDisplay:
 class ExplanationDisplay:
     """An explanation: image and map, the evidence, and the nearest good patches.
 
-    Below image and anomaly map, the evidence at the peak is a bar chart. The patch at
-    the peak and the good patches that are most like it have a frame.
+    The upper row has the image, its anomaly map and the evidence at the peak. Below are
+    the patch at the peak and the good patches that are most like it, in frames, with
+    what is around them.
 
     Parameters
     ----------
@@ -136,7 +138,8 @@ class ExplanationDisplay:
     figure_ : matplotlib Figure
     map_display_ : AnomalyMapDisplay, of the image and its map
     bars_ : matplotlib BarContainer, one bar a branch, the largest at the top
-    good_axes_ : list of matplotlib Axes, one for each good image
+    patch_axes_ : list of matplotlib Axes
+        Of the patch at the peak, then of each good one; empty without good images.
     """
 
     def __init__(self, image: ArrayLike, explanation: Explanation, good_images=()):
@@ -172,32 +175,44 @@ class ExplanationDisplay:
         *pair, bars = upper.subplots(1, 3)
         display = AnomalyMapDisplay(self.image, found.anomaly_map, found.threshold)
         self.map_display_ = display.plot(pair)
-        if found.patch is not None:
-            _frame(pair[0], found.patch, found.size, found.anomaly_map.shape)
         names = [name.replace(" at ", "\nat ") for name in found.evidence]
         self.bars_ = bars.barh(names, list(found.evidence.values()), color=_SKY_BLUE)
         bars.bar_label(self.bars_, fmt=lambda share: f"{100 * share:.0f} %", padding=2)
         bars.invert_yaxis()
         bars.set(title="evidence at the peak", xticks=[], xmargin=0.2)
         bars.spines[["top", "right", "bottom"]].set_visible(False)
-        self.good_axes_ = list(lower[0].subplots(1, n, squeeze=False)[0]) if n else []
-        each = zip(self.good_axes_, self.good_images, found.nearest, strict=True)
-        for axes, pixels, patch in each:
-            rgb = to_rgb_uint8(pixels)
-            axes.imshow(rgb)
-            name = patch.path.name if patch.path else f"good image {patch.index}"
-            title = f"{name}: distance {patch.distance:.2g}"
-            axes.set(xticks=[], yticks=[], title=title)
-            _frame(axes, patch.bbox, patch.size, rgb.shape[:2])
+        self.patch_axes_ = list(lower[0].subplots(1, 1 + n)) if n else []
+        if n and found.patch is not None:
+            self._draw_patches(found.patch)
         return self
 
+    def _draw_patches(self, patch: Box) -> None:
+        found = self.explanation
+        boxes = [(patch, found.size), *((one.bbox, one.size) for one in found.nearest)]
+        names = [
+            f"{one.path.name if one.path else f'good image {one.index}'}\n"
+            f"distance {one.distance:.2g}"
+            for one in found.nearest
+        ]
+        titles, images = ["at the peak", *names], [self.image, *self.good_images]
+        each = zip(self.patch_axes_, titles, images, boxes, strict=True)
+        for axes, title, pixels, (box, size) in each:
+            rgb = to_rgb_uint8(pixels)
+            axes.imshow(rgb)
+            axes.set(xticks=[], yticks=[], title=title)
+            _frame(axes, scaled_box(box, size, rgb.shape[:2]), rgb.shape[:2])
 
-def _frame(axes: Any, box: Box, size: Size, shown: Size) -> None:
-    """Draw a box, of an image of this size, where it is shown with another."""
-    top, left, bottom, right = scaled_box(box, size, shown)
+
+def _frame(axes: Any, box: Box, size: Size) -> None:
+    """Frame a box of an image of this (height, width), and show what is around it."""
+    top, left, bottom, right = box
     rectangle = import_module("matplotlib.patches").Rectangle
     corner, style = (left - 0.5, top - 0.5), {"fill": False, "edgecolor": _SKY_BLUE}
     axes.add_patch(rectangle(corner, right - left, bottom - top, lw=2, **style))
+    beside = _AROUND * max(bottom - top, right - left)
+    rows = min(size[0], bottom + beside) - 0.5, max(0, top - beside) - 0.5
+    columns = max(0, left - beside) - 0.5, min(size[1], right + beside) - 0.5
+    axes.set(xlim=columns, ylim=rows)
 
 
 def _pyplot(name: str) -> Any:

@@ -55,8 +55,9 @@ class Explanation:
     of the image as given, whose (height, width) is `size`.
 
     `evidence` maps the branches to their shares of the map at the peak, which add up to
-    1, largest first; NaN where the map is 0. `nearest` are patches of good images,
-    nearest first.
+    1, largest first; NaN where the map is 0. `branch_scores` maps them to their
+    calibrated scores there, >= 0; ``exp(-score)`` is the share of good pixels that
+    reach one. `nearest` are patches of good images, nearest first.
     """
 
     score: float
@@ -65,6 +66,7 @@ class Explanation:
     patch: Box | None
     region: Box | None
     evidence: dict[str, float]
+    branch_scores: dict[str, float]
     nearest: list[GoodPatch]
     size: Size
     anomaly_map: NDArray[np.float32] = field(repr=False)
@@ -154,7 +156,7 @@ default=None
     (result,) = detector.inspect(X)
     of_map = result.anomaly_map.shape
     size = size or of_map
-    at, parts = evidence_at_peak(mapper, batch)
+    at, parts, scores = evidence_at_peak(mapper, batch)
     row, column = (
         int((place + 0.5) * side / of_mapper)
         for place, side, of_mapper in zip(at, size, batch.shape[1:3], strict=True)
@@ -174,6 +176,7 @@ default=None
         patch=patch,
         region=next((scaled_box(r.bbox, of_map, size) for r in result.regions), None),
         evidence=dict(sorted(shares.items(), key=lambda pair: -pair[1])),
+        branch_scores=scores,
         nearest=nearest,
         size=size,
         anomaly_map=result.anomaly_map,

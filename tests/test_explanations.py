@@ -85,7 +85,7 @@ def test_shares_add_up_to_the_map_at_its_peak(fitted, good, kind):
     assert found.peak == np.unravel_index(amap.argmax(), amap.shape)
     assert found.score == -amap.max() == detector.score_samples(bad[None])[0]
     assert sum(found.evidence.values()) == pytest.approx(1)
-    _, parts = evidence_at_peak(detector.fitted.mapper, bad[None, ..., None])
+    _, parts, _ = evidence_at_peak(detector.fitted.mapper, bad[None, ..., None])
     assert sum(parts.values()) == pytest.approx(float(amap.max()), rel=1e-4)
     shares = list(found.evidence.values())
     assert shares == sorted(shares, reverse=True)
@@ -105,7 +105,7 @@ def test_a_branch_that_scores_alone_has_all_the_evidence(fitted, good, i):
     )
     mapper.tails[torch.arange(6) != i, :, 1] = 0.0
     mapper.usual += 1e6
-    _, parts = evidence_at_peak(mapper, spoilt(good[3])[None, ..., None])
+    _, parts, _ = evidence_at_peak(mapper, spoilt(good[3])[None, ..., None])
     largest = list(parts)[i]
     assert parts[largest] > 0
     assert sum(parts.values()) == pytest.approx(parts[largest])
@@ -115,7 +115,7 @@ def test_what_the_whole_image_adds_is_the_rise_of_the_peak(fitted, good):
     """By 1 + map: the same detector without the rise gives the rest."""
     mapper = fitted["encoder"].fitted.mapper
     batch = texture(1, seed=9)[None, 0, ..., None] // 3  # darker than any
-    at, parts = evidence_at_peak(mapper, batch)
+    at, parts, _ = evidence_at_peak(mapper, batch)
     total = sum(parts.values())
     share = parts["image as a whole"] / total
     assert share > 0.05
@@ -213,14 +213,14 @@ def test_the_display_draws_what_it_was_given(fitted, good):
         display.map_display_.map_.get_array(), found.anomaly_map
     )
     assert [bar.get_width() for bar in display.bars_] == [*found.evidence.values()]
-    for axes, patch in zip(display.good_axes_, found.nearest, strict=True):
+    for axes, patch in zip(display.patch_axes_[1:], found.nearest, strict=True):
         shown = axes.images[0].get_array()[..., 0]
         np.testing.assert_array_equal(shown, good[patch.index])
         (top, left, bottom, right), frame = patch.bbox, axes.patches[0]
         assert frame.get_xy() == (left - 0.5, top - 0.5)
         assert (frame.get_height(), frame.get_width()) == (bottom - top, right - left)
     alone = skad.ExplanationDisplay.from_estimator(fitted["both"], bad)
-    assert alone.good_axes_ == []
+    assert alone.patch_axes_ == []
     plt.close("all")
 
 
@@ -228,7 +228,9 @@ def test_the_command_prints_and_draws(any_size, good, tmp_path, monkeypatch, cap
     model, picture = tmp_path / "part.safetensors", tmp_path / "new" / "why.png"
     skad.save(any_size, model, without_encoder=True)
     detector = skad.load(model, encoder=any_size.encoder)
-    monkeypatch.setattr("skad.cli.command_explain.load", lambda *_: detector)
+    monkeypatch.setattr(
+        "skad.cli.command_explain.load_with_threshold", lambda *_: detector
+    )
     file = write(tmp_path / "bad.png", spoilt(good[3]))
     folder = write(tmp_path / "good" / "sub" / "a.png", good[0]).parents[1]
     call = ["explain", str(model), str(file), "--good", str(folder), "--recursive"]
@@ -237,7 +239,7 @@ def test_the_command_prints_and_draws(any_size, good, tmp_path, monkeypatch, cap
     expected = skad.explain(detector, file, folder / "sub")
     assert said.startswith(str(expected))
     for name, share in expected.evidence.items():
-        assert f"  {name:<33} {100 * share:>4.0f} %" in said
+        assert f"{name:<33} {100 * share:>4.0f} %" in said
     assert f"a.png: rows {expected.nearest[0].bbox[0]} to " in said
     assert mpl.image.imread(picture).shape == (800, 1300, 4)
     assert main([*call, "--output", str(file)]) == 2

@@ -3,18 +3,17 @@
 import argparse
 import io
 
-from skad.cli.commands import check_not_read
+from skad.cli.commands import check_not_read, load_with_threshold
 from skad.common.files import make_room_for, write_atomically
 from skad.displays import ExplanationDisplay
 from skad.explanations import Explanation, explain
 from skad.images.finding import find_images
 from skad.images.folder import folder_as_fitted
-from skad.model_io.model_file import load
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    detector = load(args.model, args.device)
+    detector = load_with_threshold(args.model, args.device)
     good = None
     if args.good is not None:
         files = find_images(args.good, recursive=args.recursive)
@@ -35,15 +34,16 @@ def run(args: argparse.Namespace) -> int:
 
 def report(found: Explanation) -> str:
     """Say it in a sentence, and in a table of evidence and of good patches."""
-    lines = [str(found), "", "evidence at the peak:"]
     width = max(map(len, found.evidence))
-    lines += [f"  {k:<{width}} {100 * v:>4.0f} %" for k, v in found.evidence.items()]
+    lines = [str(found), "", f"{'evidence at the peak':<{width}}  share  score"]
+    for name, share in found.evidence.items():
+        score = found.branch_scores.get(name)
+        last = "" if score is None else f"{score:>7.1f}"
+        lines.append(f"{name:<{width}} {100 * share:>4.0f} %{last}")
     if found.nearest:
-        lines += ["", "nearest good patches:"]
-    for patch in found.nearest:
-        top, left, bottom, right = patch.bbox
-        rows, columns = f"rows {top} to {bottom - 1}", f"columns {left} to {right - 1}"
-        lines.append(
-            f"  {patch.path}: {rows}, {columns}, distance {patch.distance:.3g}"
-        )
+        lines += ["", "nearest good patches"]
+    for one in found.nearest:
+        top, left, bottom, right = one.bbox
+        place = f"rows {top} to {bottom - 1}, columns {left} to {right - 1}"
+        lines.append(f"{one.path}: {place}, distance {one.distance:.3g}")
     return "\n".join(lines)

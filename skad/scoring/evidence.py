@@ -25,6 +25,7 @@ NETWORK_BRANCHES = (
 ENCODER_BRANCHES = ("nearest neighbours of the encoder", "Gaussians of the encoder")
 WHOLE_IMAGE = "image as a whole"
 
+Numbers = dict[str, float]
 Pixel = tuple[int, int]  # row and column, in a mapper's input
 Box = tuple[int, int, int, int]  # half-open, in pixels of the network's input
 
@@ -32,8 +33,11 @@ Box = tuple[int, int, int, int]  # half-open, in pixels of the network's input
 @inference()
 def evidence_at_peak(
     mapper: Mapper, batch: np.ndarray
-) -> tuple[Pixel, dict[str, float]]:
-    """Return where the map of an image (1, H, W, C) peaks, and what is added there.
+) -> tuple[Pixel, Numbers, Numbers]:
+    """Return where the map of an image (1, H, W, C) peaks, and the evidence there.
+
+    What each branch and the whole image add to the map, and the calibrated scores of
+    the branches, where they are calibrated.
 
     The logarithm of 1 + map is a sum: of the weighted logarithms of 1 + calibrated
     score of all branches (`join`), and of what the whole image adds (`raise_by_whole`).
@@ -43,28 +47,38 @@ def evidence_at_peak(
     if not isinstance(mapper, AnomalyMapper):
         amap = mapper(batch)[0]
         at = _peak(amap)
-        return at, {NETWORK_BRANCHES[-1]: float(amap[at])}
+        return at, {NETWORK_BRANCHES[-1]: float(amap[at])}, {}
 
     def terms(*part: Any) -> Tensor:
         values = mapper.values(*part)
-        weights = values.new_tensor(mapper.weights)[:, None, None, None]
-        scores = piecewise_linear(values, mapper.tails).log1p_()
-        scores *= weights / weights.sum()
-        return torch.cat([scores, values[[mapper.coarsest]]]).movedim(0, 1)
+        scores = piecewise_linear(values, mapper.tails)
+        added = scores.log1p_() * values.new_tensor(weights)[:, None, None, None]
+        return torch.cat([added, values[[mapper.coarsest]]]).movedim(0, 1)
 
+    weights = [weight / sum(mapper.weights) for weight in mapper.weights]
     x = mapper.preparation(batch, mapper.device)
     *branches, of_whole = mapper.by_tiles(terms, x, MAP_STRIDE).unbind(1)
     joined = torch.stack(branches).sum(0)  # 1, h/2, w/2
     raised = mapper.raised(joined, of_whole)
     to_input = mapper.preparation.to_input
     at = _peak(to_input(raised.expm1())[0].cpu().numpy())
+
+    def there(values: Tensor) -> float:
+        return float(to_input(values)[0][at])
+
     scale = raised.expm1() / raised.clamp(min=torch.finfo(raised.dtype).tiny)
     names = [*(NETWORK_BRANCHES if mapper.network is not None else ())]
-    names += [*(ENCODER_BRANCHES if mapper.encoder is not None else ()), WHOLE_IMAGE]
-    return at, {
-        name: float(to_input(scale * term)[0][at])
-        for name, term in zip(names, [*branches, raised - joined], strict=True)
-    }
+    names += [*(ENCODER_BRANCHES if mapper.encoder is not None else ())]
+    terms_of = dict(zip(names, branches, strict=True))
+    added = terms_of | {WHOLE_IMAGE: raised - joined}
+    return (
+        at,
+        {name: there(scale * term) for name, term in added.items()},
+        {
+            name: there((term / weight).expm1())
+            for (name, term), weight in zip(terms_of.items(), weights, strict=True)
+        },
+    )
 
 
 def _peak(amap: np.ndarray) -> Pixel:
