@@ -5,7 +5,9 @@ Imports `detectors` and what is below.
 
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from skad.inspection.regions import Box, Size, scaled_box
 from skad.scoring.anomaly_map import AnomalyMapper
 from skad.scoring.evidence import evidence_at_peak, nearest_patches, patch_at
 
-__all__ = ["Explanation", "GoodPatch", "explain"]
+__all__ = ["Explanation", "GoodPatch", "explain", "explain_images"]
 
 _MOST_NAMED = 3  # branches, in the sentence …
 _LEAST = 0.1  # … with at least this share
@@ -142,34 +144,50 @@ default=None
     >>> explanation.nearest[0].index
     7
     """
+    return explain_images(detector, [image], good, n_nearest=n_nearest)[0]
+
+
+def explain_images(
+    detector: Any, images: Iterable[Any], good: Any = None, *, n_nearest: int = 3
+) -> list[Explanation]:
+    """Explain several images as `explain` does one; good images are searched once."""
     check_whole("n_nearest", n_nearest, 1)
-    pixels, size = _one_image(detector, image)
-    X = pixels[np.newaxis]
-    fitted, images = detector._check_images(X)
-    mapper, batch = fitted.mapper, images.take(np.arange(1))
-    can_compare = isinstance(mapper, AnomalyMapper)
-    if good is not None and not can_compare:
+    if good is not None and not isinstance(detector.fitted.mapper, AnomalyMapper):
         raise ValueError(
             f"good must be None: a {type(detector).__name__} has no features that "
             "patches could be compared by. Leave it out."
         )
+    found = [_explain(detector, image) for image in images]
+    if good is None or not found:
+        return [explanation for explanation, _ in found]
+    nearest = _search(detector, [features for _, features in found], good)
+    return [
+        replace(explanation, nearest=patches[:n_nearest])
+        for (explanation, _), patches in zip(found, nearest, strict=True)
+    ]
+
+
+def _explain(detector: Any, image: Any) -> tuple[Explanation, Any]:
+    """Explain an image, and return the features of the patch at its peak."""
+    pixels, size = _one_image(detector, image)
+    X = pixels[np.newaxis]
+    fitted, images = detector._check_images(X)
+    mapper, batch = fitted.mapper, images.take(np.arange(1))
     (result,) = detector.inspect(X)
     of_map = result.anomaly_map.shape
     size = size or of_map
     at, parts, scores = evidence_at_peak(mapper, batch)
+    total = sum(parts.values())
+    shares = {k: part / total if total > 0 else math.nan for k, part in parts.items()}
     row, column = (
         int((place + 0.5) * side / of_mapper)
         for place, side, of_mapper in zip(at, size, batch.shape[1:3], strict=True)
     )
-    total = sum(parts.values())
-    shares = {k: part / total if total > 0 else math.nan for k, part in parts.items()}
-    patch, nearest = None, []
-    if can_compare:
+    features = patch = None
+    if isinstance(mapper, AnomalyMapper):
         features, box = patch_at(mapper, batch, at)
         patch = scaled_box(box, mapper.preparation.working_size, size)
-        if good is not None:
-            nearest = _search(detector, mapper, features, good)[:n_nearest]
-    return Explanation(
+    explanation = Explanation(
         score=result.score,
         threshold=detector.pixel_threshold_,
         peak=(row, column),
@@ -177,10 +195,11 @@ default=None
         region=next((scaled_box(r.bbox, of_map, size) for r in result.regions), None),
         evidence=dict(sorted(shares.items(), key=lambda pair: -pair[1])),
         branch_scores=scores,
-        nearest=nearest,
+        nearest=[],
         size=size,
         anomaly_map=result.anomaly_map,
     )
+    return explanation, features
 
 
 def _one_image(detector: Any, image: Any) -> tuple[NDArray, Size | None]:
@@ -198,25 +217,27 @@ def _one_image(detector: Any, image: Any) -> tuple[NDArray, Size | None]:
     return pixels, None
 
 
-def _search(
-    detector: Any, mapper: AnomalyMapper, features: Any, good: Any
-) -> list[GoodPatch]:
-    """Return the patch of each good image that is most like these features."""
+def _search(detector: Any, features: Sequence[Any], good: Any) -> list[list[GoodPatch]]:
+    """Return, for each of some features, the nearest patch of each good image."""
     if isinstance(good, str | os.PathLike):
         good = folder_as_fitted(detector, find_images(good))
     try:
-        _, images = detector._check_images(good)
-        found = list(nearest_patches(mapper, features, images))
+        fitted, images = detector._check_images(good)
+        found = list(nearest_patches(fitted.mapper, features, images))
     except ValueError as error:
         raise ValueError(f"good: {error}") from error
     n, same = len(found), images.format.image_shape
     paths = getattr(good, "paths", n * [None])
     sizes = getattr(good, "frame_sizes", images.given_shapes or n * [same])
-    working = mapper.preparation.working_size
+    working = fitted.mapper.preparation.working_size
     patches = [
-        GoodPatch(i, path, distance, scaled_box(box, working, size[:2]), size[:2])
-        for i, (path, (distance, box), size) in enumerate(
+        [
+            GoodPatch(i, path, distance, scaled_box(box, working, size[:2]), size[:2])
+            for distance, box in of_image
+        ]
+        for i, (path, of_image, size) in enumerate(
             zip(paths, found, sizes, strict=True)
         )
     ]
-    return sorted(patches, key=lambda patch: patch.distance)
+    by_distance = attrgetter("distance")
+    return [sorted(each, key=by_distance) for each in zip(*patches, strict=True)]

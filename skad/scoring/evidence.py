@@ -1,6 +1,6 @@
 """What a map's peak is made of, and which patches of good images are most like it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,31 +102,33 @@ def patch_at(mapper: AnomalyMapper, batch: np.ndarray, at: Pixel) -> tuple[Tenso
 
 
 def nearest_patches(
-    mapper: AnomalyMapper, patch: Tensor, images: Any
-) -> Iterator[tuple[float, Box]]:
-    """Yield, for each of some good images, how far its nearest patch is, and its box.
+    mapper: AnomalyMapper, patches: Sequence[Tensor], images: Any
+) -> Iterator[list[tuple[float, Box]]]:
+    """Yield, of each of some good images, how far it is from each patch, and where.
 
-    The distance is Euclidean, between means of 3 x 3 features: the fine ones of an
-    encoder or, without one, those of the network at stride 8.
+    Where is the box of the nearest features. Distances are Euclidean, between means of
+    3 x 3 features: the fine ones of an encoder or, without one, those of the network at
+    stride 8.
     """
     stride = _stride(mapper)
 
     def apart(x: Tensor, *_: Any) -> Tensor:
-        return (_features(mapper, x) - patch[:, None, None]).norm(dim=1)
+        features = _features(mapper, x)
+        return torch.stack([(features - p[:, None, None]).norm(dim=1) for p in patches])
 
     @inference()
     def nearest(batch: np.ndarray) -> np.ndarray:
         x = mapper.preparation(batch, mapper.device)
-        distances = mapper.by_tiles(apart, x, stride)  # k, h / stride, w / stride
-        h, w = distances.shape[1:]
+        distances = mapper.by_tiles(apart, x, stride)  # patches, k, h', w'
+        h, w = distances.shape[2:]
         outside = F.adaptive_max_pool2d(mapper.inside[None], (h, w)) == 0
-        found = distances.masked_fill_(outside, torch.inf).flatten(1).min(1)
+        found = distances.masked_fill_(outside, torch.inf).flatten(2).min(2)
         places = found.indices // w, found.indices % w
-        return torch.stack([found.values, *places], 1).cpu().numpy()  # k, 3
+        return torch.stack([found.values, *places]).cpu().numpy().T  # k, patches, 3
 
     for batch in mapper.over(images, nearest):
-        for distance, row, column in batch.tolist():
-            yield distance, _box(mapper, int(row), int(column))
+        for of_image in batch.tolist():
+            yield [(d, _box(mapper, int(row), int(col))) for d, row, col in of_image]
 
 
 def _stride(mapper: AnomalyMapper) -> int:
