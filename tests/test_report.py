@@ -251,3 +251,20 @@ def test_calibrate_takes_labels(model, folder, tmp_path, capsys):
     write_labels(table, rows[-2:])
     assert main(call) == 2
     assert "must label good images, too" in capsys.readouterr().err
+
+
+def test_the_worst_images_are_explained(detector, images, folder, tmp_path):
+    good = folder / "scratch"  # has the patches that are anomalous elsewhere
+    for source, others in ((images.paths, good), (list(images), list(images))):
+        path = tmp_path / "r.html"
+        skad.write_report(detector, source, path, n_to_explain=2, good=others)
+        shown = data_of(path)["images"]
+        assert [bool(one["notes"]) for one in shown[:3]] == [True, True, False]
+        for one in shown[:2]:
+            i = int(one["name"].split()[-1]) if one["path"] == "" else None
+            image = one["path"] if i is None else source[i]
+            expected = skad.explain(detector, image, others, n_nearest=1)
+            assert one["notes"] == str(expected)
+            assert one["nearest"].startswith("data:image/")
+    skad.write_report(detector, images, path, n_to_explain=0)
+    assert {one["notes"] + one["nearest"] for one in data_of(path)["images"]} == {""}

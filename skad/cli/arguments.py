@@ -127,6 +127,8 @@ _REPORT = [
     ],
     ("--max-pictures", "most pictures to keep (default: 1000)", _N),
     ("--n-to-mark", "size of the random sample to mark (default: 50)", _N),
+    ("--n-to-explain", "anomalous images to explain, worst first (default: 20)", _N),
+    ("--good", "of good images: the nearest one is shown beside those", _FOLDER),
     _SEED,
     _MODEL_DEVICE,
 ]

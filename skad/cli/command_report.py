@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         model=args.model,
         random_state=args.seed,
         verbose=1,
-        **parameters_of(args, "max_pictures", "n_to_mark"),
+        **parameters_of(args, "max_pictures", "n_to_mark", "n_to_explain", "good"),
     )
     kinds = ("good", "anomalous", "unreadable")
     print(", ".join(f"{counts[kind]} {kind}" for kind in kinds))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skad.common.bars import bar
 from skad.common.checks import check_whole
 from skad.inspection.verdict import InspectionResult
+from skad.report.explaining import add_explanations
 from skad.report.pictures import map_picture, thumbnail, thumbnail_size
 from skad.report.reading import Item, as_source, inspect_each, paths_of
 from skad.report.rendering import printable
@@ -33,6 +34,8 @@ def collect(
     *,
     max_pictures: int,
     n_to_mark: int,
+    n_to_explain: int,
+    good: Any,
     random_state: int | None,
     verbose: int = 0,
 ) -> Report:
@@ -42,7 +45,7 @@ def collect(
     anomalous images, the worst first, then of a random sample of the others.
     """
     threshold = _check_threshold(detector)
-    _check_numbers(max_pictures, n_to_mark)
+    _check_numbers(max_pictures, n_to_mark, n_to_explain)
     source = as_source(images)
     labels = _check_labels(y, len(source))
     ranks = np.random.default_rng(random_state).permutation(len(source))
@@ -68,7 +71,11 @@ def collect(
             progress.update()
     if not scored:
         raise ValueError(f"no image can be read; the first: {unreadable[0]['reason']}")
-    pictured = sorted((image for _, image in kept), key=lambda one: -one["score"])
+    kept.sort(key=lambda pair: -pair[1]["score"])
+    pictured = [image for _, image in kept]
+    worst = [(key[-1], one) for key, one in kept if one["verdict"] == "anomalous"]
+    to_explain = [(one["path"] or source[-i], one) for i, one in worst[:n_to_explain]]
+    add_explanations(detector, to_explain, good)
     n_anomalous = sum(score > threshold for score, _ in scored)
     return {
         "threshold": threshold,
@@ -93,9 +100,10 @@ def _check_threshold(detector: Any) -> float:
     return threshold
 
 
-def _check_numbers(max_pictures: int, n_to_mark: int) -> None:
+def _check_numbers(max_pictures: int, n_to_mark: int, n_to_explain: int) -> None:
     check_whole("max_pictures", max_pictures, 1)
     check_whole("n_to_mark", n_to_mark, 0)
+    check_whole("n_to_explain", n_to_explain, 0)
     if n_to_mark > max_pictures:
         raise ValueError(
             f"max_pictures must be at least n_to_mark, {n_to_mark}; got {max_pictures}."
@@ -136,6 +144,7 @@ def _image(
         "n_regions": len(result.regions),
         "regions": [r._asdict() for r in result.regions[:_MAX_REGIONS_OF_IMAGE]],
         "notes": "",  # further text about this image
+        "nearest": "",  # a picture of the nearest good image
     }
 
 

@@ -15,7 +15,10 @@ from skad.report.model_card import model_card
 from skad.report.reading import as_source, paths_of
 from skad.report.rendering import printable, render
 
-_OF_SCRIPT = ("name", "path", "map", "score", "p_value", "label", "to_mark", "notes")
+_OF_SCRIPT = (
+    *("name", "path", "map", "score", "p_value", "label", "to_mark", "notes"),
+    "nearest",
+)
 
 
 def write_report(
@@ -27,6 +30,8 @@ def write_report(
     model: PathLike | None = None,
     max_pictures: int = 1000,
     n_to_mark: int = 50,
+    n_to_explain: int = 20,
+    good: Any = None,
     random_state: int | None = 0,
     verbose: int = 0,
 ) -> Counter[str]:
@@ -55,6 +60,11 @@ def write_report(
     n_to_mark : int, default=50
         Size of a random sample of all images, to be marked as good or bad by a person.
         At most `max_pictures`.
+    n_to_explain : int, default=20
+        Number of anomalous images to explain, the worst first, as `skad.explain` does.
+        Each takes about three times as long as its score.
+    good : array-like, ImageFolder or path, default=None
+        Good images, to show the nearest one beside each that is explained.
     random_state : int or None, default=0
         Seed of the random samples.
     verbose : int, default=0
@@ -86,6 +96,8 @@ def write_report(
         y,
         max_pictures=max_pictures,
         n_to_mark=n_to_mark,
+        n_to_explain=n_to_explain,
+        good=good,
         random_state=random_state,
         verbose=verbose,
     )

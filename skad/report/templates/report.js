@@ -282,6 +282,9 @@ function openImage(place) {
   find("#enlarged-facts").textContent = `${isOver ? "anomalous" : "good"}, score ${inDigits(image.score)}\n`
     + `p-value ${inDigits(image.p_value)}\nlabel: ${label}`;
   find("#enlarged-notes").textContent = image.notes;
+  const good = find("#enlarged-good");
+  good.hidden = !image.nearest;
+  if (image.nearest) find("img", good).src = image.nearest;
   showMark(place);
   if (!dialog.open) dialog.showModal();
   paintEnlarged();
