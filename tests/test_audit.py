@@ -15,7 +15,6 @@ from scipy.stats import median_abs_deviation
 import skad
 from skad.audit import page as _page
 from skad.audit import suspicion as _suspicion
-from skad.audit.copies import merged
 from skad.audit.statistics import robust_z
 from skad.audit.suspicion import score_by_others
 from skad.cli.main import main
@@ -114,11 +113,7 @@ def test_of_many_images_some_teach_and_all_are_scored(monkeypatch):
         assert np.isfinite([one.score for one in found]).all()
 
 
-def test_groups_are_merged_and_z_is_that_of_its_definition():
-    one, other = np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 2, 3])
-    groups = merged(one, other)
-    assert len(set(groups[:3])) == 1
-    assert len(set(groups)) == 3 == groups.max() + 1
+def test_z_is_that_of_its_definition():
     x = np.random.default_rng(0).normal(3, 2, 101)
     spread = median_abs_deviation(x, scale="normal")
     assert_allclose(robust_z(x, 0.01), (x - np.median(x)) / spread, rtol=1e-3)
@@ -194,6 +189,7 @@ def test_arrays_are_searched_for_copies_in_test_arrays():
         (draw()[:1], {}, "at least 2 different images, or groups; got 1 image"),
         (np.stack([draw()[0]] * 3), {}, "got 3 image"),
         (draw(), {"groups": [1] * 14}, "got 14 image"),
+        (draw(), {"gray": True}, "image_size, gray and recursive are for files"),
         (np.zeros((3, 32, 32, 5), np.uint8), {}, "1 or 3 channels; got 5"),
     ],
 )

@@ -15,7 +15,7 @@ from skad.audit.collection import (
     each_image,
     test_images,
 )
-from skad.audit.copies import Traits, group_copies, merged, remarks_on_copies
+from skad.audit.copies import Traits, group_copies, remarks_on_copies
 from skad.audit.statistics import brightness_and_sharpness, robust_z
 from skad.audit.suspicion import score_by_others
 from skad.detectors.parameters import generator, resolve_device
@@ -67,6 +67,7 @@ def audit_images(
     groups=None,
     device="auto",
     random_state=0,
+    verbose=0,
 ):
     """Find good images that may be bad, copies, unusual files and leaks into a test.
 
@@ -89,11 +90,14 @@ def audit_images(
     gray, recursive : bool, default=False
         As in `ImageFolder`.
     groups : array-like of shape (n,), default=None
-        One label per image; images of a group show one part.
+        One label per image; images of a group show one part. None: near copies form
+        groups.
     device : str, default="auto"
         As in `PatchAutoencoderDetector`.
     random_state : int, RandomState instance or None, default=0
         Divides the images into folds.
+    verbose : int, default=0
+        1 = progress bars.
 
     Returns
     -------
@@ -116,6 +120,11 @@ def audit_images(
     if are_paths(images):
         paths = find_images(images, recursive=recursive)
         collection = collect_files(paths, image_size, gray)
+    elif image_size is not None or gray or recursive:
+        raise ValueError(
+            "image_size, gray and recursive are for files; got images that are read. "
+            "Pass paths, or leave these options out."
+        )
     else:
         collection = collect_arrays(images)
     good, n = collection.images, len(collection.images)
@@ -129,9 +138,10 @@ def audit_images(
     for name, image in () if test is None else test_images(test, shape):
         traits.add(name, image)
     equal, near = group_copies(traits)
-    parts = near[:n] if given is None else merged(near[:n], given)
+    parts = near[:n] if given is None else given
     rng = generator(random_state)
-    scores, boxes = score_by_others(good, parts, frozen.to(resolve_device(device)), rng)
+    frozen = frozen.to(resolve_device(device))
+    scores, boxes = score_by_others(good, parts, frozen, rng, verbose)
     z = robust_z(np.log(np.maximum(-scores, 1e-9)), _LEAST_SPREAD)
     on_copies = remarks_on_copies(traits.names, equal, near, n)
     on_files = _remarks_on_files(collection.sizes, statistics)

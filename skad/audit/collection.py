@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skad.common.warnings import warn
 from skad.images.decoding import Reader, reader_of
 from skad.images.finding import find_images
 from skad.images.folder import ImageFolder, read_all, read_images
@@ -88,11 +89,14 @@ def test_images(test: Any, shape: Sequence[int]) -> Iterator[tuple[str, NDArray[
     if are_paths(test):
         reader = Reader((height, width), channels)
         for path, frame in read_all(find_images(test, recursive=True), reader):
-            if not isinstance(frame, Exception):
+            if isinstance(frame, Exception):
+                warn(f"A test image is not searched: {frame}")
+            else:
                 yield str(path), frame.image.reshape(shape)
         return
-    for i, image in enumerate(test):
-        yield str(i), resize(np.asarray(image), (height, width)).reshape(shape)
+    names = getattr(test, "paths", range(len(test)))
+    for name, image in zip(names, test, strict=True):
+        yield str(name), resize(np.asarray(image), (height, width)).reshape(shape)
 
 
 def _in_words(channels: tuple[int, ...], dtype: np.dtype) -> str:

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from skad.common.warnings import warn
 from skad.detectors.split import describe, digest, group_near_copies
 
 Groups = NDArray[np.intp]  # (n,), numbers from 0
@@ -34,9 +33,15 @@ def group_copies(traits: Traits) -> tuple[Groups, Groups]:
     _, first, equal = np.unique(traits.digests, return_index=True, return_inverse=True)
     near = np.arange(len(first))
     if traits.descriptions[0] is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what `fit` would do
+        with warnings.catch_warnings(record=True) as said:  # of what `fit` would do
+            warnings.simplefilter("always")
             near = group_near_copies(np.stack([traits.descriptions[i] for i in first]))
+        if said and len(np.unique(near)) == len(near):
+            warn(
+                "Many images look nearly the same, so near copies are not told: a bad "
+                "image that is there several times may pass as good. Pass groups, the "
+                "part of each image."
+            )
     return equal, near[equal]
 
 
@@ -62,11 +67,3 @@ def remarks_on_copies(
         more = len(others) - _NAMED
         remarks.append([*said, f"{more} more copies"] if more > 0 else said)
     return remarks
-
-
-def merged(one: Groups, other: Groups) -> Groups:
-    """Return the finest groups (n,) that hold the groups of both."""
-    start = one.max() + 1  # of the numbers of the others
-    size = start + other.max() + 1
-    links = coo_array((np.ones(len(one)), (one, start + other)), (size, size))
-    return connected_components(links, directed=False)[1][one]

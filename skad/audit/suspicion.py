@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skad.common.bars import bar
 from skad.common.torch_settings import training_settings
 from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import Images
@@ -23,12 +24,14 @@ def score_by_others(
     groups: NDArray[np.intp],
     encoder: FrozenEncoder,
     rng: np.random.RandomState,
+    verbose: int = 0,
 ) -> tuple[NDArray[np.float64], list[Box]]:
     """Return the score (n,) of each image, higher = more normal, and a box of its peak.
 
     Nothing that an image is scored by comes from its own group. Up to 256 images teach,
     in whole groups, each scored by the other folds; all of them score the rest.
     """
+    groups = np.unique(groups, return_inverse=True)[1]  # without gaps
     if groups.max() == 0:
         raise ValueError(
             f"an audit needs at least 2 different images, or groups; got {len(groups)} "
@@ -47,9 +50,10 @@ def score_by_others(
         scores, boxes = np.empty(len(groups)), [(0, 0, *size)] * len(groups)
         places = np.concatenate([*folds, rest])
         maps = chain.from_iterable(chain(held_out_maps(), others))
-        for place, amap in zip(places, maps, strict=True):
-            scores[place] = -amap.max()
-            boxes[place] = _box_of_peak(amap)
+        with bar(maps, total=len(places), unit="image", shown=bool(verbose)) as shown:
+            for place, amap in zip(places, shown, strict=True):
+                scores[place] = -amap.max()
+                boxes[place] = _box_of_peak(amap)
     return scores, boxes
 
 

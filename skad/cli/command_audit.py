@@ -23,7 +23,12 @@ def run(args: argparse.Namespace) -> int:
     options = parameters_of(args, "image_size", "encoder", "device")
     print(f"auditing {len(files)} images")
     audited = audit_images(
-        files, test=args.test, gray=args.gray, random_state=args.seed, **options
+        files,
+        test=args.test,
+        gray=args.gray,
+        random_state=args.seed,
+        verbose=1,
+        **options,
     )
     table = write_audit(audited, args.output)
     suspicious = [one for one in audited if one.is_suspicious]
