@@ -294,16 +294,6 @@ def test_nothing_heavy_is_imported():
     assert not heavy & set(done.stdout.split())
 
 
-def test_update_images_scores_with_the_detector():
-    images = photographs(60)
-    detector = good()
-    detector.score_samples = lambda X: X.mean(axis=(1, 2, 3))
-    one, other = Monitor(detector), Monitor(detector)
-    assert one.update_images(images) == other.update(images.mean((1, 2, 3)), images)
-    assert one.status() == other.status()
-    assert one.n_images == 60
-
-
 def test_the_page_on_monitors(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     detector = skad.PatchAutoencoderDetector(

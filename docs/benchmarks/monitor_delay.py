@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 
 import skad
-from skad.images.finding import find_images
-from skad.images.folder import folder_as_fitted
 
 CHANGES = (0, -5, -10, -20, 5, 10, 20)  # percent
 ORDERS, BASELINE, BEFORE, AFTER = 100, 100, 300, 100
@@ -60,22 +58,26 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="only these (default: all)")
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # of another light: it is meant
-    tables = {"from the first image": [], f"after {BEFORE} images": []}
+    tables: dict[str, list[str]] = {
+        "Share flagged": [],
+        "Images until an alarm, changed from the first image on": [],
+        f"Images until an alarm, changed after {BEFORE}": [],
+    }
     for file in sorted(args.models.glob("*-0.safetensors")):
         name = file.name.removesuffix("-0.safetensors")
         if (args.sets and name not in args.sets) or not (args.root / name).is_dir():
             continue
         detector = skad.load(file)
-        good = find_images(args.root / name / "test" / "good")
-        images = folder_as_fitted(detector, good).in_memory()
+        shape = detector.image_shape_in_
+        good = args.root / name / "test" / "good"
+        images = skad.read_images(good, shape[:2], gray=len(shape) == 2)
         changed = [
             np.rint(np.clip(images * (1 + change / 100), 0, 255)).astype(np.uint8)
             for change in CHANGES
         ]
-        scores, rng = (
-            list(map(detector.score_samples, changed)),
-            np.random.default_rng(0),
-        )
+        scores = [detector.score_samples(some) for some in changed]
+        rng = np.random.default_rng(0)
+        flagged = [f"{np.mean(some < detector.offset_):.0%}" for some in scores]
         first = [
             in_words([from_the_first(detector, some, rng) for _ in range(ORDERS)])
             for some in scores
@@ -87,11 +89,11 @@ def main() -> None:
             for some in scores
         ]
         sizes = f"| {name} | {len(detector.calibration_scores_)} | {len(images)} | "
-        for rows, cells in zip(tables.values(), (first, later), strict=True):
+        for rows, cells in zip(tables.values(), (flagged, first, later), strict=True):
             rows.append(sizes + " | ".join(cells) + " |")
     for title, rows in tables.items():
         heads = " | ".join(f"{change:+d} %" if change else "none" for change in CHANGES)
-        print(f"\nAnother light {title}:\n\n| set | calibration | test | {heads} |")
+        print(f"\n{title}:\n\n| set | calibration | test | {heads} |")
         print("|---|" + "---:|" * (2 + len(CHANGES)), *rows, sep="\n")
 
 
