@@ -285,7 +285,13 @@ def test_wrong_scores_are_refused_and_leave_no_trace():
 
 
 def test_nothing_heavy_is_imported():
-    program = "import sys, skad; skad.Monitor; print(*sys.modules)"
+    program = (
+        "import sys, types, skad\n"
+        "known = types.SimpleNamespace(calibration_scores_=[-1.0], offset_=-2.0)\n"
+        "monitor = skad.Monitor(known)\n"
+        "monitor.update([-3.0] * 9, [[[1, 2]]] * 9)\n"
+        "print(monitor.status(), *sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
