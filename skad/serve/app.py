@@ -98,7 +98,19 @@ def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=list[ModelJson], responses=_errors(401))
     async def models() -> Any:
         """Describe the models."""
-        return [ModelJson.of(model) for model in service.models.values()]
+        return [service.describe(model) for model in service.models.values()]
+
+    @app.delete(
+        "/v1/models/{name}/drift",
+        response_model=ModelJson,
+        responses=_errors(401, 404),
+    )
+    async def restart_monitor(name: str) -> Any:
+        """Let the monitor begin anew, once the cause of an alarm is mended."""
+        model = service.model(name)
+        service.drift[name].restart()
+        service.tell_model(model)
+        return service.describe(model)
 
     @app.get("/v1/verdicts", response_model=list[Verdict], responses=_errors(401))
     async def verdicts() -> Any:

@@ -9,13 +9,15 @@ from typing import Any
 
 from skad.serve.errors import Refused
 from skad.serve.models import Model, reloaded, stamp_of
-from skad.serve.schema import Error, ModelJson
+from skad.serve.monitors import DriftWatch
+from skad.serve.schema import Error
 from skad.serve.service import Service
 from skad.serve.watch import new_images
 from skad.serve.webhook import deliver
 
 _LOG = logging.getLogger(__name__)
 _POLL = 1.0  # seconds between looks at the files of models
+_STORE = 300.0  # seconds between writes of the monitors' states
 _RESTART = 5.0  # seconds after a failure that nobody has thought of
 
 
@@ -23,7 +25,10 @@ _RESTART = 5.0  # seconds after a failure that nobody has thought of
 async def running(service: Service) -> AsyncGenerator[None, None]:
     """Work in the background until the block ends."""
     settings = service.settings
-    jobs: list[Any] = [lambda: _keep_models_current(service)]
+    jobs: list[Any] = [
+        lambda: _keep_models_current(service),
+        lambda: _store_monitors(service),
+    ]
     if settings.webhook is not None and service.journal is not None:
         journal, url = service.journal, settings.webhook
         jobs.append(lambda: deliver(journal, url))
@@ -54,14 +59,14 @@ async def _keep_models_current(service: Service) -> None:
     seen: dict[str, tuple[int, ...]] = {}
     while True:
         await asyncio.sleep(_POLL)
-        for name, model in service.models.items():
+        for name, model in list(service.models.items()):
             stamp = stamp_of(model.path)
             if stamp not in (model.stamp, ()) and stamp == seen.get(name):
-                service.models[name] = await _reload(service, model)
+                await _reload(service, model)
             seen[name] = stamp
 
 
-async def _reload(service: Service, model: Model) -> Model:
+async def _reload(service: Service, model: Model) -> None:
     new = await asyncio.to_thread(reloaded, model, service.settings)
     failed = new.reload_error is not None
     result = "failed" if failed else "loaded"
@@ -70,8 +75,18 @@ async def _reload(service: Service, model: Model) -> Model:
         _LOG.error("the old model %s stays: %s", model.name, new.reload_error)
     else:
         _LOG.info("model %s was replaced: %s", model.name, new.checksum)
-    service.events.publish("model", ModelJson.of(new).model_dump_json())
-    return new
+    drift = service.drift[model.name]
+    if not failed:
+        await asyncio.to_thread(drift.save)
+        drift = await asyncio.to_thread(DriftWatch, new, service.settings.state)
+    service.put(new, drift)
+
+
+async def _store_monitors(service: Service) -> None:
+    while True:
+        await asyncio.sleep(_STORE)
+        for drift in list(service.drift.values()):
+            await asyncio.to_thread(drift.save)
 
 
 async def _watch(service: Service, folder: Path) -> None:

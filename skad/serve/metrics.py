@@ -54,3 +54,6 @@ class Metrics:
         self.listeners = Gauge(
             "skad_event_listeners", "Listeners to events", registry=registry
         )
+        self.drift = Gauge(
+            "skad_drift_alarm", "1 after an alarm", ["model"], registry=registry
+        )

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from skad.monitor.status import MonitorStatus
 from skad.serve.models import Model
 from skad.threshold.conformal import promise_in_words
 
@@ -54,6 +55,17 @@ class Answer(Verdict):
     )
 
 
+class DriftJson(_Json):
+    """What the monitor of a model has found."""
+
+    n_images: int = Field(description="that it has seen")
+    alarm: bool
+    since: int | None = Field(description="estimated number of images before the drift")
+    direction: str | None = Field(description="of the scores: lower or higher")
+    share_flagged: float | None
+    text: str = Field(description="the same, and more, in sentences")
+
+
 class ModelJson(_Json):
     """A model that is served."""
 
@@ -67,9 +79,10 @@ class ModelJson(_Json):
     warn_fpr: float | None = Field(description="promised rates of false alarms")
     reject_fpr: float | None
     reload_error: str | None = Field(description="why the file there now is not served")
+    drift: DriftJson
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: Model, drift: MonitorStatus) -> Self:
         """Describe a model."""
         return cls(
             name=model.name,
@@ -82,6 +95,14 @@ class ModelJson(_Json):
             warn_fpr=model.actions.warn_fpr,
             reject_fpr=model.actions.reject_fpr,
             reload_error=model.reload_error,
+            drift=DriftJson(
+                n_images=drift.n_images,
+                alarm=drift.alarm,
+                since=drift.since,
+                direction=drift.direction,
+                share_flagged=drift.share_flagged,
+                text=str(drift),
+            ),
         )
 
 

@@ -19,7 +19,8 @@ from skad.serve.events import Events
 from skad.serve.journal import Journal
 from skad.serve.metrics import Metrics
 from skad.serve.models import Model
-from skad.serve.schema import Answer, RegionJson, Verdict
+from skad.serve.monitors import DriftWatch
+from skad.serve.schema import Answer, ModelJson, RegionJson, Verdict
 from skad.serve.settings import Settings
 from skad.serve.webhook import WANTED
 from skad.serve.worker import Worker
@@ -46,6 +47,7 @@ class Service:
         if settings.state is not None:
             limits = settings.log_size, settings.spool
             self.journal = Journal(settings.state, *limits, self.metrics.dropped.inc)
+        self.drift = {k: DriftWatch(m, settings.state) for k, m in models.items()}
         self.recent: OrderedDict[str, Recent] = OrderedDict()  # by id, oldest first
         self.n_under_way = 0
         self.stops = False  # no new requests are taken
@@ -53,9 +55,11 @@ class Service:
         self._decoders = ThreadPoolExecutor(_DECODERS, "skad-decode")
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finish what is under way, and store the state."""
         self._decoders.shutdown()
         self._worker.close()
+        for drift in self.drift.values():
+            drift.save()
         if self.journal is not None:
             self.journal.close()
 
@@ -79,6 +83,8 @@ class Service:
         """Set the metrics that are read only when somebody asks."""
         self.metrics.queue.set(self.n_under_way)
         self.metrics.listeners.set(len(self.events))
+        for name, drift in self.drift.items():
+            self.metrics.drift.labels(name).set(drift.alarm)
         if self.journal is not None:
             self.metrics.waiting.set(self.journal.n_waiting)
 
@@ -87,6 +93,19 @@ class Service:
         if self.n_under_way >= self.settings.queue:
             rule = f"{self.n_under_way} requests are under way, and no more may wait"
             raise Refused(503, rule, _RETRY_AFTER)
+
+    def put(self, model: Model, drift: DriftWatch) -> None:
+        """Serve a model from now on, in the place of that of its name."""
+        self.models[model.name], self.drift[model.name] = model, drift
+        self.tell_model(model)
+
+    def describe(self, model: Model) -> ModelJson:
+        """Describe a model, and the drift of its images."""
+        return ModelJson.of(model, self.drift[model.name].status())
+
+    def tell_model(self, model: Model) -> None:
+        """Tell the listeners that something about a model has changed."""
+        self.events.publish("model", self.describe(model).model_dump_json())
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -111,12 +130,19 @@ class Service:
             raise Refused(504, f"there is no verdict after {limit:g} seconds") from None
         verdict = _verdict(model, source, frame, result)
         as_json = verdict.model_dump_json()
-        await self._write_down(verdict.action, as_json)
+        drift = self.drift[model.name]
+        _, raised = await asyncio.gather(
+            self._write_down(verdict.action, as_json),
+            self.beside(drift.update, result.score, frame.image),
+        )
         self.metrics.seconds.observe(time.perf_counter() - start)
         self.metrics.verdicts.labels(model.name, verdict.action).inc()
         seen = (result.anomaly_map, model.threshold)
         self._remember(Recent(verdict, pictures.Small.of(frame, *seen)))
         self.events.publish("verdict", as_json)
+        if raised:
+            _LOG.warning("drift of the images of %s", model.name)
+            self.tell_model(model)
         if not map:
             return verdict
         return Answer(**dict(verdict), map=await self.beside(pictures.map_png, *seen))
