@@ -2,6 +2,7 @@
 # ruff: noqa: E402  (what is missing is told before it is imported)
 
 import io
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -21,6 +22,9 @@ from skad.serve.models import load_model
 from skad.serve.server import Server
 from skad.serve.service import Service
 from skad.serve.settings import Settings
+
+sys.path.append(str(Path(__file__).parents[1] / "docs/benchmarks"))
+import serve_abuse as abuse  # noqa: F401 (tests use it)
 
 SIDE = 32
 

@@ -4,8 +4,6 @@ import asyncio
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -13,7 +11,7 @@ from threading import Thread
 import httpx
 import numpy as np
 import pytest
-from serving import SIDE, defective, noise, png, save_model, serving, until
+from serving import SIDE, abuse, defective, noise, png, save_model, serving, until
 
 from skad.serve import webhook
 from skad.serve.journal import FILE, Journal
@@ -120,9 +118,13 @@ def test_drift_is_told_kept_and_begun_anew(model, tmp_path):
     with serving(model, state=tmp_path) as (client, _):
         for seed in range(40):
             inspect(client, np.full((SIDE, SIDE), 130 + seed % 3, np.uint8))
-        drift = client.get("/v1/models").json()[0]["drift"]
+
+        def found():
+            return client.get("/v1/models").json()[0]["drift"]
+
+        until(lambda: found()["n_images"] == 40)
+        drift = found()
         assert (drift["alarm"], drift["direction"]) == (True, "lower")
-        assert drift["n_images"] == 40
         assert 'skad_drift_alarm{model="part"} 1.0' in client.get("/metrics").text
     with serving(model, state=tmp_path) as (client, _):
         assert client.get("/v1/models").json()[0]["drift"] == drift
@@ -133,27 +135,15 @@ def test_drift_is_told_kept_and_begun_anew(model, tmp_path):
 # --- Killed -----------------------------------------------------------------------
 
 
-def start(model, *options):
-    """Start the command; return the process and its address."""
-    command = [sys.executable, "-m", "skad", "serve", str(model), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, *map(str, options)], stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stderr:
-        if " at http" in line:
-            return process, line.split()[-1]
-    raise AssertionError("it has not started")
-
-
 def test_every_answered_verdict_survives_a_kill_and_is_delivered_in_order(
     model, tmp_path, receiver
 ):
     options = ("--state", tmp_path, "--webhook-on", "all", "--webhook")
-    process, address = start(model, *options, "http://127.0.0.1:9/")
+    process, address = abuse.start([model], *options, "http://127.0.0.1:9/")
     answers = []
 
     def post_for_ever(seed):
-        with httpx.Client(base_url=address, timeout=20) as client:
+        with httpx.Client(base_url=f"http://{address}", timeout=20) as client:
             while True:
                 try:
                     answers.append(inspect(client, noise(seed)))
@@ -166,14 +156,12 @@ def test_every_answered_verdict_survives_a_kill_and_is_delivered_in_order(
         until(lambda: len(answers) > 50)
         process.kill()
     process.wait(20)
-    process.stderr.close()
     written = [one["id"] for one in stored(tmp_path)]
     assert {one["id"] for one in answers} <= set(written)
-    process, address = start(model, *options, receiver.url)
+    process, address = abuse.start([model], *options, receiver.url)
     until(lambda: len(receiver.got) == len(written))
     assert [one["id"] for one in receiver.got] == written
-    with httpx.Client(base_url=address) as client:
+    with httpx.Client(base_url=f"http://{address}") as client:
         assert inspect(client, noise(0))["action"] == "accept"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    process.stderr.close()

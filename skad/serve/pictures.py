@@ -18,14 +18,16 @@ _SIDE = 384  # pixels of a small picture's longer side, at most
 
 def read(data: bytes, reader: Reader, most_pixels: int) -> Frame:
     """Decode an image file; Refused tells why not."""
+    rule = f"an image must have at most {most_pixels} pixels"
     try:
         height, width = size_of(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise Refused(413, f"{rule}; it has far more") from None
     except UnreadableError as error:
         raise Refused(422, f"the file cannot be read: {error}") from None
     except Exception as error:  # of a decoder, for a damaged header
         raise Refused(422, f"the header of the image is damaged: {error}") from None
     if height * width > most_pixels:
-        rule = f"an image must have at most {most_pixels} pixels"
         raise Refused(413, f"{rule}; got {width} x {height}")
     try:
         return reader.read_bytes(data, "in the body")

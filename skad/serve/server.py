@@ -18,6 +18,7 @@ from skad.serve.settings import LOOPBACK, Settings
 
 _LOG = logging.getLogger(__name__)
 _LAST_ANSWERS = 5  # seconds for clients to read them
+_IDLE = 60  # seconds that a connection is kept for the next request
 
 
 def serve(settings: Settings) -> None:
@@ -52,6 +53,7 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             ws="none",
+            timeout_keep_alive=_IDLE,
             timeout_graceful_shutdown=_LAST_ANSWERS,
         )
         super().__init__(config)

@@ -130,27 +130,21 @@ class Service:
             raise Refused(504, f"there is no verdict after {limit:g} seconds") from None
         verdict = _verdict(model, source, frame, result)
         as_json = verdict.model_dump_json()
-        drift = self.drift[model.name]
-        _, raised = await asyncio.gather(
-            self._write_down(verdict.action, as_json),
-            self.beside(drift.update, result.score, frame.image),
-        )
+        await self._write_down(verdict.action, as_json)
         self.metrics.seconds.observe(time.perf_counter() - start)
         self.metrics.verdicts.labels(model.name, verdict.action).inc()
         seen = (result.anomaly_map, model.threshold)
         self._remember(Recent(verdict, pictures.Small.of(frame, *seen)))
         self.events.publish("verdict", as_json)
-        if raised:
-            _LOG.warning("drift of the images of %s", model.name)
-            self.tell_model(model)
+        self._watch(model, result.score, frame.image)
         if not map:
             return verdict
         return Answer(**dict(verdict), map=await self.beside(pictures.map_png, *seen))
 
-    async def beside(self, call: Any, *args: Any) -> Any:
+    def beside(self, call: Any, *args: Any) -> asyncio.Future[Any]:
         """Call in a thread for decoding and encoding."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, call, *args)
+        return loop.run_in_executor(self._decoders, call, *args)
 
     async def _result(self, data: bytes, model: Model) -> tuple[Frame, Any]:
         most = self.settings.max_pixels
@@ -172,6 +166,20 @@ class Service:
         except sqlite3.Error as error:
             _LOG.error("the log of verdicts cannot be written: %s", error)
             raise Refused(503, "the verdict cannot be written down") from None
+
+    def _watch(self, model: Model, score: float, image: Any) -> None:
+        """Let the monitor see an image; its answer does not wait for that.
+
+        The threads that decode do it, so that no more images wait than are under way.
+        """
+
+        def then(raised: asyncio.Future[bool]) -> None:
+            if raised.result():
+                _LOG.warning("the images of %s drift", model.name)
+                self.tell_model(model)
+
+        update = self.beside(self.drift[model.name].update, score, image)
+        update.add_done_callback(then)
 
     def _remember(self, recent: Recent) -> None:
         self.recent[recent.verdict.id] = recent
