@@ -60,6 +60,7 @@ def make_app(service: Service) -> Guard:
     security = Security(service.settings)
     _add_inspection(app, service)
     _add_views(app, service)
+    _add_pictures(app, service)
     _add_operation(app, service)
     login.add_routes(app, security)
     _add_errors(app)
@@ -118,6 +119,21 @@ def _add_views(app: FastAPI, service: Service) -> None:
         return [recent.verdict for recent in reversed(service.recent.values())]
 
     @app.get(
+        EVENTS,
+        response_class=StreamingResponse,
+        responses=_errors(401, 503) | {200: {"content": {"text/event-stream": {}}}},
+    )
+    async def events() -> Any:
+        """Tell as server-sent events what happens: verdict, model, unreadable, lost."""
+        if len(service.events) >= service.events.most_listeners:
+            raise Refused(503, "too many listeners", 10)
+        headers = {"Cache-Control": "no-store"}
+        stream = service.events.listen()
+        return StreamingResponse(stream, 200, headers, "text/event-stream")
+
+
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    @app.get(
         "/v1/images/{id}",
         response_class=Response,
         responses=_errors(401, 404) | {200: {"content": {"image/jpeg": _ANY_FILE}}},
@@ -136,19 +152,6 @@ def _add_views(app: FastAPI, service: Service) -> None:
         """Return its map: 8 bits, 255 is twice the threshold or more."""
         png = await service.beside(service.small(id).map_png)
         return Response(png, media_type="image/png")
-
-    @app.get(
-        EVENTS,
-        response_class=StreamingResponse,
-        responses=_errors(401, 503) | {200: {"content": {"text/event-stream": {}}}},
-    )
-    async def events() -> Any:
-        """Tell as server-sent events what happens: verdict, model, unreadable, lost."""
-        if len(service.events) >= service.events.most_listeners:
-            raise Refused(503, "too many listeners", 10)
-        headers = {"Cache-Control": "no-store"}
-        stream = service.events.listen()
-        return StreamingResponse(stream, 200, headers, "text/event-stream")
 
 
 def _add_operation(app: FastAPI, service: Service) -> None:
