@@ -57,7 +57,8 @@ def save_model(path, channels=(), scale=10):
 @contextmanager
 def serving(*models: Path, **settings):
     """Serve model files; gives a client, and the server."""
-    given = Settings({path.stem: path for path in models}, port=0, **settings)
+    named = {path.stem: path for path in models}
+    given = Settings(named, **{"port": 0, **settings})
     loaded = {
         name: load_model(name, path, given) for name, path in given.models.items()
     }

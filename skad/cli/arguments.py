@@ -188,6 +188,7 @@ _SERVE = [
     ("--body-timeout", "seconds for a request to arrive (default: 15)", _NUMBER),
     ("--timeout", "seconds from then to the verdict (default: 30)", _NUMBER),
     ("--images", "recent images to keep in memory (default: 100)", _N),
+    ("--collect", "for images that are marked as good or bad on the page", _FOLDER),
     ("--log-size", "verdicts to keep in the log (default: 1000000)", _N),
     ("--spool", "verdicts that wait for the webhook (default: 10000)", _N),
 ]

@@ -16,6 +16,7 @@ from skad.serve.background import running
 from skad.serve.body import Bodies
 from skad.serve.errors import Refused
 from skad.serve.guard import EVENTS, Guard
+from skad.serve.page import add_page
 from skad.serve.schema import Answer, Error, ModelJson, Verdict
 from skad.serve.security import Security
 from skad.serve.service import Service
@@ -26,6 +27,7 @@ _BODY = {  # for openapi.json; `Bodies` reads it
     "required": True,
     "content": {"image/*": _ANY_FILE, "multipart/form-data": {"schema": _FORM}},
 }
+_FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}  # ids never return
 _WHY_NOT = {
     401: "no token, or a wrong one",
     404: "there is none",
@@ -62,6 +64,7 @@ def make_app(service: Service) -> Guard:
     _add_views(app, service)
     _add_pictures(app, service)
     _add_operation(app, service)
+    add_page(app, service)
     login.add_routes(app, security)
     _add_errors(app)
     return Guard(app, security, service)
@@ -141,7 +144,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def image(id: str) -> Any:
         """Return a small JPEG picture of one of the last images."""
         jpeg = await service.beside(service.small(id).jpeg)
-        return Response(jpeg, media_type="image/jpeg")
+        return Response(jpeg, 200, _FOR_EVER, "image/jpeg")
 
     @app.get(
         "/v1/images/{id}/map",
@@ -151,15 +154,10 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def anomaly_map(id: str) -> Any:
         """Return its map: 8 bits, 255 is twice the threshold or more."""
         png = await service.beside(service.small(id).map_png)
-        return Response(png, media_type="image/png")
+        return Response(png, 200, _FOR_EVER, "image/png")
 
 
 def _add_operation(app: FastAPI, service: Service) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Any:
-        """Say where to look."""
-        return {"skad": __version__, "api": "/openapi.json", "models": "/v1/models"}
-
     @app.get("/healthz", response_model=dict[str, str])
     async def healthz() -> Any:
         """Say that the process answers."""

@@ -12,7 +12,7 @@ EVENTS = "/v1/events"  # streams that last, and end when the service stops
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # no-referrer would hide a form's origin
 )
 
 

@@ -12,7 +12,7 @@ _A_WEEK = 7 * 24 * 3600  # seconds
 _MOST = 4096  # bytes of a form
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Sign in to skad</title>
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 <h1>Sign in</h1>{message}
 <form method="post"><p><label>Token
 <input type="password" name="token" autocomplete="current-password" required autofocus>

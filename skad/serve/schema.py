@@ -106,6 +106,28 @@ class ModelJson(_Json):
         )
 
 
+class ModelCounts(_Json):
+    """How many images got which action from a model, since the start."""
+
+    name: str
+    accept: int
+    warn: int
+    reject: int
+    flagged_interval: tuple[float, float] = Field(
+        description="95 % interval of the share warned about or rejected; holds at all "
+        "times at once"
+    )
+
+
+class Counts(_Json):
+    """Counts of verdicts."""
+
+    started: str = Field(description="start of the service, ISO 8601, UTC")
+    images: int = Field(description="number of the last images that are kept")
+    collects: bool = Field(description="whether images can be marked")
+    models: list[ModelCounts]
+
+
 class Error(BaseModel):
     """Why there is no verdict."""
 

@@ -5,7 +5,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from skad.images.decoding import Frame
 from skad.serve import pictures
+from skad.serve.collection import Collection, Original
 from skad.serve.errors import Refused
 from skad.serve.events import Events
 from skad.serve.journal import Journal
@@ -49,6 +50,12 @@ class Service:
             self.journal = Journal(settings.state, *limits, self.metrics.dropped.inc)
         self.drift = {k: DriftWatch(m, settings.state) for k, m in models.items()}
         self.recent: OrderedDict[str, Recent] = OrderedDict()  # by id, oldest first
+        self.collection: Collection | None = None
+        if settings.collect is not None:
+            of_models = list(models), settings.images
+            self.collection = Collection(settings.collect, *of_models)
+        self.n_verdicts: Counter[tuple[str, str]] = Counter()  # by model and action
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.n_under_way = 0
         self.stops = False  # no new requests are taken
         self._worker = Worker()
@@ -133,8 +140,11 @@ class Service:
         await self._write_down(verdict.action, as_json)
         self.metrics.seconds.observe(time.perf_counter() - start)
         self.metrics.verdicts.labels(model.name, verdict.action).inc()
+        self.n_verdicts[model.name, verdict.action] += 1
         seen = (result.anomaly_map, model.threshold)
         self._remember(Recent(verdict, pictures.Small.of(frame, *seen)))
+        if self.collection is not None:
+            self.collection.keep(Original(data, verdict))
         self.events.publish("verdict", as_json)
         self._watch(model, result.score, frame.image)
         if not map:

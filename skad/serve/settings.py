@@ -24,6 +24,7 @@ class Settings:
     body_timeout: float = 15.0  # seconds
     timeout: float = 30.0  # seconds from a whole request to its verdict
     images: int = 100  # recent images that are kept in memory
+    collect: Path | None = None  # folder for files that people mark as good or bad
     state: Path | None = None  # folder of the log of verdicts and of the monitors
     log_size: int = 1_000_000  # verdicts in the log, at most
     webhook: str | None = None

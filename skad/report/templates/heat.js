@@ -5,7 +5,8 @@
 const HEAT = [[120, 28, 109], [237, 105, 37], [252, 255, 164]];
 const LINE = [213, 94, 0]; // vermilion
 
-// Load the values of a map {uri, low, high}, once: {width, height, values}.
+// Load the values of a map {uri, low, high}, once: {width, height, values}. Its gray
+// levels, 0 to 1, are values to the power 1 / 2, or 1 / power where the map says so.
 function loadMap(map) {
   map.loaded ??= new Promise((resolve, reject) => {
     const image = new Image();
@@ -16,13 +17,13 @@ function loadMap(map) {
   return map.loaded;
 }
 
-function readValues(image, { low, high }) {
+function readValues(image, { low, high, power = 2 }) {
   const { width, height } = image;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
-  const value = (_, i) => low + (data[4 * i] / 255) ** 2 * (high - low);
+  const value = (_, i) => low + (data[4 * i] / 255) ** power * (high - low);
   return { width, height, values: Float64Array.from({ length: width * height }, value) };
 }
 

@@ -1,0 +1,323 @@
+"""The operator's page in a browser, before a running service."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from browser import violations
+from serving import SIDE, defective, noise, png, save_model, serving, until
+
+from skad.monitor.share import share_interval
+from skad.serve.collection import Collection, Original
+from skad.serve.errors import Refused
+from skad.serve.schema import Verdict
+
+RATES = {"warn_fpr": 0.5, "reject_fpr": 0.1}
+GOOD, WARNED = (np.full((SIDE, SIDE), n, np.uint8) for n in (100, 120))
+BAD = defective()
+WORDS = {"accept": "GOOD", "warn": "CHECK", "reject": "REJECT"}
+HOSTILE = '<img src=x onerror="document.title=1">&amp;\u202eevil/../../x;y\'.png'
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("models") / "part.onnx")
+
+
+@pytest.fixture
+def served(model, tmp_path):
+    with serving(model, collect=tmp_path / "collected", **RATES) as found:
+        yield found
+
+
+@pytest.fixture
+def post(served):
+    return lambda image, name="part.png", **query: send(served[0], image, name, **query)
+
+
+def send(client, image, name, **query):
+    files = {"file": (name, png(image))}
+    return client.post("/v1/inspect", files=files, params=query).json()
+
+
+@pytest.fixture
+def page(served, open_page):
+    return live(open_page(f"{served[1].address}/"))
+
+
+def live(page):
+    # Not wait_for_function: the page's policy forbids eval.
+    until(lambda: page.evaluate("state.online && state.counts !== null"))
+    return page
+
+
+def wait_for(page, selector, text):
+    until(lambda: text in page.locator(selector).first.text_content())
+
+
+def shows(page, verdict):
+    until(lambda: page.evaluate("state.shown?.id") == verdict["id"])
+    return page.text_content("#word")
+
+
+def settled(page):
+    until(lambda: page.evaluate("performance.now() - state.shownAt > SETTLED"))
+
+
+def pixels(page):
+    """Of the heat over the large image: pixels of an outline, and mean opacity."""
+    return page.evaluate(
+        """async () => {
+            const canvas = find(".stage > canvas");
+            await paintHeat(find(".stage > img"), canvas, state.map, 96, 1);
+            const { data } = canvas.getContext("2d").getImageData(0, 0, 96, 96);
+            let [outline, alpha] = [0, 0];
+            for (let i = 0; i < data.length; i += 4) {
+                outline += LINE.every((level, j) => data[i + j] === level);
+                alpha += data[i + 3];
+            }
+            return [outline, alpha / 96 ** 2 / 255];
+        }"""
+    )
+
+
+# --- Verdicts ---------------------------------------------------------------------
+
+
+def test_verdicts_counters_and_the_chart_follow_the_images(page, post):
+    assert page.text_content("#word") == "WAITING"
+    images = [GOOD, noise(1), WARNED, GOOD, BAD]
+    verdicts = [post(image, f"{i}.png") for i, image in enumerate(images)]
+    actions = [verdict["action"] for verdict in verdicts]
+    assert actions == ["accept", "accept", "warn", "accept", "reject"]
+    assert shows(page, verdicts[-1]) == "REJECT"
+    assert page.get_attribute("#verdict", "data-action") == "reject"
+    assert page.text_content("#source") == "4.png"
+    wait_for(page, "[data-count=inspected]", "5")
+    for action in WORDS:
+        counted = page.text_content(f"[data-count={action}]")
+        assert int(counted) == actions.count(action)
+        assert page.locator(f"#trend path.{action}").count() == actions.count(action)
+    low, high = (f"{100 * end:.1f}" for end in share_interval(2, 5, 0.05))
+    expected = f"Flagged: 40.0 % (95 % interval {low} to {high} %)"
+    assert page.text_content("#share") == expected
+    lines = page.locator("#trend text.limit").all_text_contents()
+    assert lines == ["warn at 0.5", "reject at 0.1"]
+    said = [
+        button.get_attribute("aria-label")
+        for button in page.locator("#strip button").all()
+    ]
+    assert said == [
+        f"{WORDS[verdict['action']]}, {verdict['source']}"
+        for verdict in reversed(verdicts)
+    ]
+
+
+def test_what_is_anomalous_is_outlined_and_the_heat_map_blended(page, post):
+    shows(page, post(GOOD))
+    assert pixels(page)[0] == 0
+    shows(page, post(BAD))
+    slider, found = page.locator("#opacity"), []
+    for key in ("Home", "End"):
+        slider.press(key)
+        found.append(pixels(page))
+    assert found[0][0] == found[1][0] > 50  # around 12 x 8 pixels of 32 x 32
+    assert found[0][1] < found[1][1]
+    assert page.locator(".boxes rect").count() == 0
+    speck = GOOD.copy()
+    speck[20, 9] = 255
+    shows(page, post(speck))
+    box = page.locator(".boxes rect").first
+    x, y = (float(box.get_attribute(name)) for name in "xy")
+    side = float(box.get_attribute("width"))
+    assert (x + side / 2, y + side / 2) == (9.5, 20.5)
+
+
+def test_pausing_goes_back_and_counters_go_on(page, post):
+    for i, image in enumerate((BAD, GOOD, BAD, GOOD, GOOD)):
+        last = post(image, f"{i}.png")
+    shows(page, last)
+    page.keyboard.press("p")
+    new = [post(BAD, f"new {i}.png") for i in range(2)]
+    wait_for(page, "#mode", "Paused: 2 newer images")
+    wait_for(page, "[data-count=inspected]", "7")
+    assert page.text_content("#source") == "4.png"
+    for key, name in (
+        ("ArrowLeft", "3.png"),
+        ("f", "2.png"),
+        ("f", "0.png"),
+        ("f", "0.png"),  # there is none before it
+        ("ArrowLeft", "0.png"),
+        ("ArrowRight", "1.png"),
+    ):
+        page.keyboard.press(key)
+        wait_for(page, "#source", name)
+    assert page.text_content("#word") == "GOOD"
+    page.locator("#strip button").first.click()
+    wait_for(page, "#source", "4.png")
+    page.keyboard.press("p")
+    assert shows(page, new[-1]) == "REJECT"
+    assert page.text_content("#mode") == "Live"
+
+
+def test_hostile_names_are_text(page, post, tmp_path):
+    sent = post(BAD, HOSTILE)
+    assert shows(page, sent) == "REJECT"
+    assert page.text_content("#source") == sent["source"]
+    assert "<img" in sent["source"]
+    assert page.locator("#source *, #strip img[onerror]").count() == 0
+    settled(page)
+    page.keyboard.press("b")
+    wait_for(page, "#marks-said", "Marked bad")
+    (file,) = (tmp_path / "collected").rglob("*.*")
+    assert re.fullmatch(r"\d{14}-[0-9a-f]{16}[A-Za-z0-9_-]*\.png", file.name)
+    assert page.title() == "REJECT · Inspection"
+
+
+# --- Marks ------------------------------------------------------------------------
+
+
+def test_marks_write_the_original_and_are_taken_back(page, post, tmp_path):
+    def files():
+        found = (tmp_path / "collected").rglob("*.png")
+        return {path.parent.name: path.read_bytes() for path in found}
+
+    pressed = "findAll('[aria-pressed=true]').map((one) => one.dataset.mark)"
+    shows(page, post(BAD))
+    page.evaluate("state.shownAt = performance.now()")
+    page.keyboard.press("g")  # it has just changed
+    wait_for(page, "#marks-said", "Press again")
+    assert files() == {}
+    for key, expected in (
+        ("g", {"good": png(BAD)}),
+        ("b", {"bad": png(BAD)}),  # moved
+        ("b", {}),  # taken back
+        ("g", {"good": png(BAD)}),
+        ("u", {}),
+    ):
+        page.keyboard.press(key)
+        until(lambda expected=expected: files() == expected)
+        label = next(iter(expected), "")
+        wait_for(page, "#strip [aria-current=true] .mark", label)
+        until(lambda e=expected: page.evaluate(pressed) == [None, *e])  # first, Pause
+    assert page.is_disabled("#undo")
+    assert "Paused" in page.text_content("#mode")  # on what was marked
+
+
+def test_without_a_folder_there_are_no_marks(model, open_page):
+    with serving(model) as (client, server):
+        page = live(open_page(f"{server.address}/"))
+        assert page.is_hidden("[data-mark=good]")
+        assert "--collect FOLDER" in page.text_content("#how-to-mark")
+        path = f"/v1/images/{send(client, BAD, 'a.png')['id']}/label"
+        refused = client.post(path, json={"label": "good"})
+        page.close()
+    assert (refused.status_code, "--collect" in refused.text) == (404, True)
+
+
+def test_a_collection_keeps_some_files_and_models_apart(served, post, tmp_path):
+    verdict = Verdict(**post(GOOD))
+    collection = Collection(tmp_path / "two", ["part", "other"], most_files=2)
+    for i in range(3):
+        sent = verdict.model_copy(update={"id": str(i), "source": None})
+        collection.keep(Original(png(GOOD, "BMP"), sent))
+    with pytest.raises(Refused, match="no longer kept"):
+        collection.original("0")
+    path = collection.mark(collection.original("2"), "bad")
+    assert path.parent == tmp_path / "two/part/bad"
+    assert path.name.endswith("-2.bmp")
+    collection.unmark("2")
+    assert not path.exists()
+    with pytest.raises(Refused, match="no mark"):
+        collection.unmark("2")
+    path.parent.rmdir()
+    with pytest.raises(Refused, match="No such file or directory"):
+        collection.mark(collection.original("2"), "bad")
+
+
+# --- The connection ---------------------------------------------------------------
+
+
+def test_a_restarted_service_goes_on(model, open_page):
+    with serving(model) as (client, server):
+        page = live(open_page(f"{server.address}/", expected=("Failed to load",)))
+        assert shows(page, send(client, GOOD, "before.png")) == "GOOD"
+    wait_for(page, "#word", "OFFLINE")
+    wait_for(page, "#mode", "No connection since")
+    with serving(model, port=int(server.address.rpartition(":")[2])) as (client, _):
+        missed = send(client, BAD, "missed.png")
+        assert shows(page, missed) == "REJECT"
+        assert shows(page, send(client, GOOD, "after.png")) == "GOOD"
+        assert page.locator("#strip li").count() == 3
+        wait_for(page, "[data-count=inspected]", "2")
+        page.close()
+
+
+def test_alerts_tell_what_happened(page, served):
+    client, server = served
+    (described,) = client.get("/v1/models").json()
+    drift = {"alarm": True, "text": "ALARM <b>"}
+    for kind, data, words in (
+        ("lost", {"count": 44}, "44 verdicts came too fast"),
+        ("unreadable", {"error": "<i>.png: damaged"}, "<i>.png: damaged"),
+        ("model", described | {"drift": drift}, "ALARM <b>"),
+        ("model", described | {"reload_error": "broken"}, "broken"),
+    ):
+        publish = server.service.events.publish
+        server._loop.call_soon_threadsafe(publish, kind, json.dumps(data))
+        wait_for(page, "#alerts", words)
+    page.locator("#alerts button", has_text="Close").first.click()
+    assert "44 verdicts" not in page.text_content("#alerts")
+
+
+def test_a_browser_signs_in_and_other_hosts_are_refused(model, open_page):
+    with serving(model, token="correct horse") as (client, server):
+        page = open_page(f"{server.address}/")
+        page.fill("[name=token]", "correct horse")
+        page.press("[name=token]", "Enter")
+        page.wait_for_url(f"{server.address}/")
+        live(page)
+        headers = {"Host": "evil.example", "Authorization": "Bearer correct horse"}
+        for path in ("/", "/static/heat.js", "/v1/counts"):
+            assert client.get(path, headers=headers).status_code == 403
+            assert client.get(path).status_code == 401
+        page.close()
+
+
+# --- Looks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_accessible_and_fits(served, post, open_page, size, theme):
+    address = f"{served[1].address}/"
+    page = live(open_page(address, size, theme))
+    for image in (GOOD, WARNED, BAD):
+        shows(page, post(image, f"{'long name ' * 20}.png"))
+        assert violations(page) == {}
+    page.keyboard.press("p")
+    page.evaluate("setAlert('lost', 'word '.repeat(60))")
+    assert violations(page) == {}
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    word, header = (
+        page.locator(place).bounding_box() for place in ("#word", "#verdict")
+    )
+    assert word["x"] + word["width"] <= header["x"] + header["width"]
+    assert page.evaluate("find('#word').scrollWidth <= find('#word').clientWidth + 1")
+    if size == "wide":
+        assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+        assert (
+            page.evaluate("parseFloat(getComputedStyle(find('#word')).fontSize)") >= 96
+        )
+
+
+def test_each_model_has_its_counters(model, tmp_path, open_page):
+    other = save_model(tmp_path / "other.onnx", scale=5)
+    with serving(model, other) as (client, server):
+        page = live(open_page(f"{server.address}/"))
+        send(client, BAD, "a.png", model="other")
+        wait_for(page, "#models tr:nth-child(2) td", "1")
+        names = page.locator("#models tbody th").all_text_contents()
+        page.close()
+    assert names == ["part", "other"]
