@@ -26,7 +26,8 @@ def made(tmp_path_factory):
     skad.save(fitted(), root / "part.safetensors")
     y = [1 if path.parent.name == "good" else -1 for path in images.paths]
     path = root / "report.html"
-    skad.write_report(fitted(), images.paths, path, y, n_to_mark=5)
+    good = root / "images" / "good"
+    skad.write_report(fitted(), images.paths, path, y, n_to_mark=5, good=good)
     return root
 
 
@@ -197,6 +198,23 @@ def test_enlarging_by_keyboard_gives_the_focus_back(page):
     page.click("#regions .link >> nth=0")
     page.click("#close")
     assert page.evaluate("document.activeElement.className") == "link name"
+
+
+def test_the_enlarged_view_explains_the_worst_images(made, open_page):
+    page = open_page(made / "report.html", "narrow")
+    page.set_viewport_size({"width": 390, "height": 700})  # less than it needs
+    page.locator(".card button").first.click()
+    notes = page.evaluate("DATA.images[0].notes")
+    assert page.text_content("#enlarged-notes") == notes
+    assert "The closest good patch is in " in notes
+    assert page.evaluate("find('#enlarged-good img').decode().then(() => true)")
+    picture, facts = (
+        page.locator(name).bounding_box()
+        for name in ("#enlarged .stage img", "#enlarged-facts")
+    )
+    assert picture["y"] + picture["height"] <= facts["y"]
+    page.evaluate("openImage(DATA.images.length - 1)")  # a good one
+    assert not page.locator("#enlarged-good").is_visible()
 
 
 def test_marks_come_back_through_calibrate(page, made, tmp_path, capsys):
