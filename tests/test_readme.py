@@ -15,7 +15,12 @@ from skad import PatchAutoencoderDetector
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["docs/coming_from_the_old_script.md", "docs/pretrained.md", "docs/monitor.md"]
+PAGES = [
+    "docs/coming_from_the_old_script.md",
+    "docs/pretrained.md",
+    "docs/monitor.md",
+    "docs/explain.md",
+]
 
 
 def snippets_of(text):
@@ -116,6 +121,16 @@ def test_the_page_on_encoders(parts, monkeypatch, capsys):
     assert capsys.readouterr().out.split() == ["None", "nan", str(1 / 3)]
     assert names["detector"].network_ is not None
     assert names["own"].encoder is names["encoder"]
+
+
+def test_the_page_on_explanations(parts, capsys):
+    exec(small(SNIPPETS[0]), {})
+    capsys.readouterr()
+    (snippet,) = snippets_of((ROOT / PAGES[3]).read_text(encoding="utf-8"))
+    exec(snippet, {})
+    said = capsys.readouterr().out
+    assert "The closest good patch is in parts/good/" in said
+    assert (parts / "why.png").exists()
 
 
 def test_the_test_command_is_the_one_of_the_gate():
