@@ -1,8 +1,10 @@
 """Reports: what they hold is what the detector says; bounds, escapes and errors."""
 
 import csv
+import re
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +173,23 @@ def test_a_fingerprint_is_of_what_was_learned(detector, model, tmp_path):
     assert len(fingerprint(loaded)) == 64
     loaded.calibrate(parts(20, 5))
     assert fingerprint(loaded) != fingerprint(detector)
+
+
+def test_what_the_page_shows_is_run(model, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "new").symlink_to(folder / "scratch")
+    (tmp_path / "part.safetensors").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs/report.md").read_text(encoding="utf-8")
+    skad.write_report(fitted(), ["parts/new/0.png"], "r.html")
+    (image,) = data_of(tmp_path / "r.html")["images"]
+    assert image["path"] == str(tmp_path / "parts" / "new" / "0.png")  # for the marks
+    assert image["name"] == "0.png"
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(snippet, {})
+    assert capsys.readouterr().out == "4 0 0\n"
+    for picture in re.findall(r"(\w+\.png)", text):
+        assert (Path(__file__).parents[1] / "docs" / picture).stat().st_size < 250_000
 
 
 # --- Labels and the command line --------------------------------------------------

@@ -30,23 +30,19 @@ class Item(NamedTuple):
 
 
 def as_source(images: Any) -> Any:
-    """Return files as a list of paths, array-likes as an array, others as they are."""
-    if isinstance(images, str | os.PathLike):
-        return find_images(images)
-    if (
-        isinstance(images, Sequence)
-        and images
-        and isinstance(images[0], str | os.PathLike)
-    ):
-        return find_images(images)
+    """Return files as a list of absolute paths, array-likes as an array."""
+    first = images[0] if isinstance(images, Sequence) and len(images) else None
+    if isinstance(images, str | os.PathLike) or isinstance(first, str | os.PathLike):
+        return [path.absolute() for path in find_images(images)]
     return np.asarray(images) if hasattr(images, "__array__") else images
 
 
 def paths_of(source: Any) -> list[Path]:
-    """Return the files that a source of `as_source` reads."""
-    if isinstance(source, list) and source and isinstance(source[0], Path):
-        return source
-    return list(source.paths) if isinstance(source, ImageFolder) else []
+    """Return the files that a source of `as_source` reads, by absolute paths."""
+    if isinstance(source, ImageFolder):
+        return [path.absolute() for path in source.paths]
+    is_list = isinstance(source, list) and source and isinstance(source[0], Path)
+    return source if is_list else []
 
 
 def inspect_each(detector: Any, source: Any) -> Iterator[Item]:
@@ -68,24 +64,21 @@ def _of_files(detector: Any, paths: list[Path]) -> Iterator[Item]:
 
 
 def _of_images(detector: Any, X: Any) -> Iterator[Item]:
-    files = X if isinstance(X, ImageFolder) else None
+    paths = paths_of(X)
     for start in range(0, len(X) or 1, _AT_ONCE):  # of none, the detector complains
         places = range(start, min(start + _AT_ONCE, len(X)))
-        if isinstance(X, np.ndarray | ImageFolder):
-            some = X[start : start + _AT_ONCE]
-        else:
-            some = [X[i] for i in places]
+        is_sliced = isinstance(X, np.ndarray | ImageFolder)
+        some = X[start : start + _AT_ONCE] if is_sliced else [X[i] for i in places]
         for i, result in zip(places, detector.inspect(some), strict=True):
-            if files is not None:
-                path = files.paths[i]
-                draw = partial(read_picture, path)
-                yield Item(str(path), files.frame_sizes[i], result, draw)
+            if paths:
+                draw = partial(read_picture, paths[i])
+                yield Item(str(paths[i]), X.frame_sizes[i], result, draw)
                 continue
-            shape = result.anomaly_map.shape
             image = np.asarray(some[i - start])
             if image.ndim == 1:  # a row, flattened
                 image = image.reshape(detector.fitted.format.image_shape)  # H, W, C
-            yield Item("", shape, result, partial(_resized, image))
+            draw = partial(_resized, image)
+            yield Item("", result.anomaly_map.shape, result, draw)
 
 
 def _resized(image: NDArray[Any], size: Size) -> NDArray[np.uint8]:

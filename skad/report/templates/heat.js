@@ -5,21 +5,15 @@
 const HEAT = [[120, 28, 109], [237, 105, 37], [252, 255, 164]];
 const LINE = [213, 94, 0]; // vermilion
 
-// Load the values of a map {uri, low, high}, once: {width, height, values}. Its gray
+// Values of a map {uri, low, high}: {width, height, values}. They are read once. Its gray
 // levels, 0 to 1, are values to the power 1 / 2, or 1 / power where the map says so.
-function loadMap(map) {
-  map.loaded ??= new Promise((resolve, reject) => {
-    const image = new Image();
-    image.onload = () => resolve(readValues(image, map));
-    image.onerror = reject;
-    image.src = map.uri;
-  });
-  return map.loaded;
-}
+const loadMap = (map) => (map.loaded ??= readMap(map));
 
-function readValues(image, { low, high, power = 2 }) {
-  const { width, height } = image;
-  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+async function readMap({ uri, low, high, power = 2 }) {
+  const [image, canvas] = [new Image(), document.createElement("canvas")];
+  image.src = uri;
+  await image.decode();
+  const { width, height } = Object.assign(canvas, { width: image.width, height: image.height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);

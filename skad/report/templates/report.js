@@ -1,16 +1,16 @@
 // The report: a threshold to move, a gallery, an enlarged view, marks, a table.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const SERIES = { good: 1, bad: -1, none: 0 }; // by label
+const LABELS = { good: 1, bad: -1, none: 0 };
 const TITLES = { good: "labelled good", bad: "labelled bad", none: "without a label" };
 const STEPS = 1000; // of the slider
 const THUMB = 16; // pixels: width of its thumb, as in report.css
-const MARGIN = { left: 44, right: 16, top: 36, panel: 84, gap: 28, axis: 40 };
+const LEFT = 44, RIGHT = 16, TOP = 36, PANEL = 84, GAP = 28, AXIS = 40; // pixels
 
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
 const cards = findAll("#gallery > .card");
-const state = { threshold: DATA.threshold, opacity: 0.5, marks: new Map(), saved: true, open: -1 };
+const state = { threshold: DATA.threshold, opacity: 0.5, open: -1, marks: new Map(), saved: true };
 
 // --- Figures ---------------------------------------------------------------------
 
@@ -31,27 +31,19 @@ function promisedRate(threshold) {
 
 const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
 const inDigits = (value) => String(Number(value.toPrecision(4)));
-
-function countAbove(scores) {
-  return [scores.filter((score) => score > state.threshold).length, scores.length];
-}
-
-function scoresOf(label) {
-  return DATA.scored.filter((one) => one[1] === label).map(([score]) => score);
-}
+const allScores = DATA.scored.map(([score]) => score);
+const scoresOf = (name) => allScores.filter((_, i) => DATA.scored[i][1] === LABELS[name]);
+const countAbove = (scores) => scores.filter((score) => score > state.threshold).length;
 
 function showRates() {
-  const samples = {
-    all: DATA.scored.map(([score]) => score), good: scoresOf(1), bad: scoresOf(-1),
-    calibration: DATA.calibration,
-  };
   for (const row of findAll("#figures tbody tr")) {
     const { row: name } = row.dataset;
-    const [k, n] = countAbove(samples[name]);
+    const scores = { all: allScores, calibration: DATA.calibration }[name] ?? scoresOf(name);
+    const [k, n] = [countAbove(scores), scores.length];
     const [images, rate, interval] = findAll("td", row);
     images.textContent = `${k} of ${n}`;
     rate.textContent = n ? percent(k / n) : "";
-    if (n && (name === "good" || name === "bad")) {
+    if (name in LABELS && n) {
       interval.textContent = wilson(k, n).map(percent).join(" to ").replace(" %", "");
     }
   }
@@ -62,16 +54,16 @@ function promiseInWords() {
     return `This is the model's threshold. Its promise: ${DATA.promise}.`;
   }
   const rate = `at most ${percent(promisedRate(state.threshold))} of good images are flagged`;
-  const before = DATA.holds ? `Fixed beforehand, it would promise: ${rate}. ` : "";
-  return `${before}A threshold that you choose by looking at these images promises `
-    + "nothing about new ones. Check it on images that you have not looked at.";
+  return (DATA.holds ? `Fixed beforehand, it would promise: ${rate}. ` : "")
+    + "A threshold that you choose by looking at these images promises nothing about new "
+    + "ones. Check it on images that you have not looked at.";
 }
 
 // --- Histogram -------------------------------------------------------------------
 
 // A logarithmic axis where scores differ by more than a factor of ten, else a linear one.
 function makeAxis(values) {
-  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const [least, most] = [Math.min, Math.max].map((best) => values.reduce((a, b) => best(a, b)));
   const isLog = least > 0 && most / least > 10;
   const [to, from] = isLog ? [Math.log, Math.exp] : [(x) => x, (x) => x];
   const margin = (to(most) - to(least)) * 0.03 || Math.abs(most) * 0.1 || 1;
@@ -83,15 +75,15 @@ function makeAxis(values) {
   };
 }
 
-const axis = makeAxis([DATA.threshold, ...DATA.calibration, ...DATA.scored.map((one) => one[0])]);
+const axis = makeAxis([DATA.threshold, ...DATA.calibration, ...allScores]);
 
 function ticks({ isLog, low, high }) {
   const power = (x) => 10 ** Math.floor(Math.log10(x));
-  let found = [];
+  const found = [];
   if (isLog) {
     for (let unit = power(low); unit <= high; unit *= 10) found.push(unit, 2 * unit, 5 * unit);
   } else {
-    const rough = (high - low) / 5;
+    const rough = (high - low) / 8;
     const step = [1, 2, 5, 10].map((x) => x * power(rough)).find((x) => x >= rough);
     for (let i = Math.ceil(low / step); i * step <= high; i += 1) found.push(i * step);
   }
@@ -105,61 +97,54 @@ function svg(parent, name, attributes, text = "") {
   return parent.appendChild(element);
 }
 
-function drawPanel(root, name, top, left, width) {
-  const scores = scoresOf(SERIES[name]);
-  const n = Math.max(12, Math.min(60, Math.floor(width / 14)));
-  const counts = new Array(n).fill(0);
-  scores.forEach((score) => { counts[Math.min(n - 1, Math.floor(n * axis.part(score)))] += 1; });
-  const [most, base] = [Math.max(...counts), top + MARGIN.panel];
+function drawPanel(root, name, top, width) {
+  const [scores, base] = [scoresOf(name), top + PANEL];
+  const counts = new Array(Math.max(12, Math.min(60, Math.floor(width / 14)))).fill(0);
+  scores.forEach((score) => { counts[Math.floor(counts.length * axis.part(score))] += 1; });
+  const [most, side] = [Math.max(...counts), width / counts.length];
   svg(root, "text", { x: 0, y: top - 8, class: "title" }, `${scores.length} ${TITLES[name]}`);
-  svg(root, "text", { x: left - 8, y: top + 10, "text-anchor": "end" }, most);
-  svg(root, "text", { x: left - 8, y: base, "text-anchor": "end" }, 0);
+  svg(root, "text", { x: LEFT - 8, y: top + 10, "text-anchor": "end" }, most);
+  svg(root, "text", { x: LEFT - 8, y: base, "text-anchor": "end" }, 0);
   counts.forEach((count, i) => {
-    const height = count && Math.max(2, MARGIN.panel * count / most);
-    if (!count) return;
-    const box = { x: left + i * width / n + 1, y: base - height, width: width / n - 2, height };
-    svg(root, "rect", { ...box, class: `bar-${name}` });
+    const height = count && Math.max(2, PANEL * count / most);
+    const place = { x: LEFT + i * side + 1, y: base - height, width: side - 2, height };
+    if (count) svg(root, "rect", { ...place, class: `bar-${name}` });
   });
-  svg(root, "line", { x1: left, x2: left + width, y1: base, y2: base, class: "axis" });
+  svg(root, "line", { x1: LEFT, x2: LEFT + width, y1: base, y2: base, class: "axis" });
 }
 
-function drawAxis(root, top, left, width) {
-  const at = (value) => left + width * axis.part(value);
-  DATA.calibration.forEach((score) => {
-    svg(root, "line", { x1: at(score), x2: at(score), y1: top, y2: top + 6, class: "rug" });
-  });
+function drawAxis(root, top, width) {
+  const x = (value) => LEFT + width * axis.part(value);
+  const line = (value, y1, y2, name) => (
+    svg(root, "line", { x1: x(value), x2: x(value), y1, y2, class: name }));
+  DATA.calibration.forEach((score) => line(score, top, top + 6, "rug"));
+  line(DATA.threshold, 8, top, "model");
   let end = -Infinity; // of the last number, so that none overlap
   ticks(axis).forEach((value) => {
-    svg(root, "line", { x1: at(value), x2: at(value), y1: top, y2: top + 9, class: "axis" });
-    if (at(value) - end < 30) return;
-    end = at(value);
-    svg(root, "text", { x: at(value), y: top + 22, "text-anchor": "middle" }, inDigits(value));
+    line(value, top, top + 9, "axis");
+    if (x(value) - end < 30) return;
+    end = x(value);
+    svg(root, "text", { x: end, y: top + 22, "text-anchor": "middle" }, inDigits(value));
   });
-  const words = `anomaly score${axis.isLog ? " (logarithmic)" : ""}; short blue lines: good images that set the threshold`;
-  svg(root, "text", { x: left, y: top + 38 }, width > 480 ? words : words.split(";")[0]);
+  const words = `anomaly score${axis.isLog ? ", on a logarithmic scale" : ""}`;
+  svg(root, "text", { x: LEFT, y: top + 38 }, words);
 }
 
 function drawHistogram() {
   const root = find("#histogram svg");
-  const names = Object.keys(SERIES).filter((name) => scoresOf(SERIES[name]).length);
-  const [left, width] = [MARGIN.left, root.clientWidth - MARGIN.left - MARGIN.right];
-  const panels = names.length * (MARGIN.panel + MARGIN.gap) - MARGIN.gap;
-  const height = MARGIN.top + panels + MARGIN.axis;
+  const names = Object.keys(LABELS).filter((name) => scoresOf(name).length);
+  const width = root.clientWidth - LEFT - RIGHT;
+  const bottom = TOP + names.length * (PANEL + GAP) - GAP;
   root.replaceChildren();
-  root.setAttribute("height", height);
-  const hatch = svg(root, "pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
+  root.setAttribute("height", bottom + AXIS);
+  const turned = { patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
+  const hatch = svg(root, "pattern", { id: "hatch", width: 6, height: 6, ...turned });
   svg(hatch, "rect", { width: 6, height: 6 });
   svg(hatch, "path", { d: "M0 0V6" });
-  names.forEach((name, i) => {
-    drawPanel(root, name, MARGIN.top + i * (MARGIN.panel + MARGIN.gap), left, width);
-  });
-  drawAxis(root, MARGIN.top + panels, left, width);
-  const x = left + width * axis.part(DATA.threshold);
-  svg(root, "line", { x1: x, x2: x, y1: 8, y2: MARGIN.top + panels, class: "model" });
-  Object.assign(find("#threshold").style, {
-    left: `${left - THUMB / 2}px`, width: `${width + THUMB}px`, top: "0px",
-    height: `${MARGIN.top + panels}px`,
-  });
+  names.forEach((name, i) => drawPanel(root, name, TOP + i * (PANEL + GAP), width));
+  drawAxis(root, bottom, width);
+  const sides = { left: LEFT - THUMB / 2, width: width + THUMB, top: 0, height: bottom };
+  Object.entries(sides).forEach(([key, value]) => { find("#threshold").style[key] = `${value}px`; });
 }
 
 // --- Threshold -------------------------------------------------------------------
@@ -167,53 +152,51 @@ function drawHistogram() {
 // Value at a place of the slider: a calibration score or the model's threshold, if one
 // is as near as the next place, since promises are exact there.
 function valueAt(place) {
-  const value = axis.value(place / STEPS);
-  const distance = (other) => Math.abs(STEPS * axis.part(other) - place);
+  const distance = (value) => Math.abs(STEPS * axis.part(value) - place);
   const marked = [DATA.threshold, ...DATA.calibration];
   const nearest = marked.reduce((a, b) => (distance(b) < distance(a) ? b : a));
-  return distance(nearest) <= 0.5 ? nearest : Number(value.toPrecision(5));
+  return distance(nearest) <= 0.5 ? nearest : Number(axis.value(place / STEPS).toPrecision(5));
 }
 
 function setThreshold(threshold) {
   const slider = find("#threshold");
   state.threshold = threshold;
-  slider.value = Math.round(STEPS * Math.min(Math.max(axis.part(threshold), 0), 1));
-  const [k, n] = countAbove(DATA.scored.map(([score]) => score));
-  slider.setAttribute("aria-valuetext", `${inDigits(threshold)}: ${k} of ${n} images above`);
+  slider.value = Math.round(STEPS * axis.part(threshold)); // the slider keeps its limits
   find("#typed").value = Number(threshold.toPrecision(6));
   find("#promise").textContent = promiseInWords();
   find("#command").textContent = `${DATA.command} --threshold ${threshold}`;
   find("#python").textContent = `detector.offset_ = ${-threshold}`;
+  slider.setAttribute("aria-valuetext",
+    `${inDigits(threshold)}: ${countAbove(allScores)} of ${allScores.length} images above`);
   showRates();
   cards.forEach(showVerdict);
   applyFilters();
   repaint();
 }
 
+const imageOf = (card) => DATA.images[card.dataset.place];
+const verdictOf = (image) => (image.score > state.threshold ? "anomalous" : "good");
+
 function showVerdict(card) {
-  const { score } = imageOf(card);
-  const isOver = score > state.threshold;
-  const chip = find(".verdict", card);
-  chip.textContent = isOver ? "anomalous" : "good";
-  chip.className = `chip verdict ${isOver ? "bad" : "good"}`;
+  const [chip, verdict] = [find(".verdict", card), verdictOf(imageOf(card))];
+  chip.textContent = verdict;
+  chip.className = `chip verdict ${verdict === "good" ? "good" : "bad"}`;
 }
 
 // --- Gallery ---------------------------------------------------------------------
 
-const imageOf = (card) => DATA.images[card.dataset.place];
 const shownCards = () => findAll("#gallery > .card:not([hidden])");
 
 function applyFilters() {
-  const form = new FormData(find("#filters"));
-  const [verdict, label, most] = ["verdict", "label", "p_value"].map((name) => form.get(name));
+  const { verdict, label, p_value: most, to_mark: toMark } = (
+    Object.fromEntries(new FormData(find("#filters"))));
   cards.forEach((card) => {
     const image = imageOf(card);
-    const isVerdict = !verdict || (verdict === "anomalous") === image.score > state.threshold;
-    card.hidden = !(isVerdict && (!label || image.label === Number(label))
-      && (!most || image.p_value <= Number(most)) && (!form.get("to_mark") || image.to_mark));
+    card.hidden = (verdict && verdictOf(image) !== verdict)
+      || (label && image.label !== Number(label))
+      || (most && image.p_value > Number(most)) || (toMark && !image.to_mark);
   });
-  const n = cards.filter((card) => !card.hidden).length;
-  find("#shown").textContent = `${n} of ${cards.length} images shown`;
+  find("#shown").textContent = `${shownCards().length} of ${cards.length} images shown`;
 }
 
 function sortGallery() {
@@ -222,17 +205,18 @@ function sortGallery() {
   find("#gallery").replaceChildren(...sorted);
 }
 
-async function paintCard(card) {
-  const image = imageOf(card);
-  const [picture, canvas] = [find("img", card), find("canvas", card)];
-  const shrunk = Math.min(1, 224 / Math.max(picture.width, picture.height));
-  const map = await loadMap(image.map);
-  drawHeat(canvas, map, state.threshold, {
-    opacity: state.opacity, line: 1,
-    width: Math.round(picture.getAttribute("width") * shrunk),
-    height: Math.round(picture.getAttribute("height") * shrunk),
-  });
+// Draw the heat of an image at a multiple of its thumbnail's size, or that of its map.
+async function paint(place, canvas, scale, line) {
+  const map = await loadMap(DATA.images[place].map);
+  if (canvas.closest("dialog") && place !== state.open) return; // it is another by now
+  const picture = find("img", cards[place]);
+  const [width, height] = ["width", "height"].map(
+    (name) => Math.max(map[name], Math.round(scale * picture.getAttribute(name))));
+  drawHeat(canvas, map, state.threshold, { opacity: state.opacity, line, width, height });
 }
+
+const paintCard = (card) => paint(card.dataset.place, find("canvas", card), 0.6, 1);
+const paintEnlarged = () => paint(state.open, find("#enlarged canvas"), 2, 2);
 
 const inView = new Set(); // cards whose heat is drawn
 const observer = new IntersectionObserver((entries) => entries.forEach((entry) => {
@@ -240,8 +224,7 @@ const observer = new IntersectionObserver((entries) => entries.forEach((entry) =
   if (entry.isIntersecting) paintCard(entry.target);
 }), { rootMargin: "200px" });
 
-// Draw again what can be seen, once a frame at most.
-let waiting = 0;
+let waiting = 0; // for the next frame, to draw again what can be seen
 function repaint() {
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(() => {
@@ -250,36 +233,23 @@ function repaint() {
   });
 }
 
-// The card that an arrow key leads to, or null.
+// The card that an arrow key leads to.
 function neighbour(card, key) {
   const shown = shownCards();
   const columns = shown.filter((one) => one.offsetTop === shown[0].offsetTop).length;
   const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
-  return by ? shown[shown.indexOf(card) + by] ?? null : null;
+  return shown[shown.indexOf(card) + by] ?? card;
 }
 
 // --- Enlarged view ---------------------------------------------------------------
 
-async function paintEnlarged() {
-  const image = DATA.images[state.open];
-  const picture = find("img", cards[state.open]);
-  const [width, height] = ["width", "height"].map((name) => 2 * picture.getAttribute(name));
-  const map = await loadMap(image.map);
-  if (DATA.images[state.open] !== image) return; // it is another by now
-  drawHeat(find("#enlarged canvas"), map, state.threshold,
-    { opacity: state.opacity, line: 2, width, height });
-}
-
 function openImage(place) {
-  const image = DATA.images[place];
-  const dialog = find("#enlarged");
+  const [image, dialog] = [DATA.images[place], find("#enlarged")];
+  const label = Object.keys(LABELS).find((name) => LABELS[name] === image.label);
   state.open = place;
-  const isOver = image.score > state.threshold;
-  const label = { 1: "good", "-1": "bad", 0: "none" }[image.label];
-  const picture = find("img", dialog);
-  picture.src = find("img", cards[place]).src;
+  find("img", dialog).src = find("img", cards[place]).src;
   find("#enlarged-name").textContent = image.name;
-  find("#enlarged-facts").textContent = `${isOver ? "anomalous" : "good"}, score ${inDigits(image.score)}\n`
+  find("#enlarged-facts").textContent = `${verdictOf(image)}, score ${inDigits(image.score)}\n`
     + `p-value ${inDigits(image.p_value)}\nlabel: ${label}`;
   find("#enlarged-notes").textContent = image.notes;
   const good = find("#enlarged-good");
@@ -296,6 +266,7 @@ function step(by) {
   if (next !== undefined) openImage(next);
 }
 
+// The browser gives the focus back to what opened the view; go to the image shown last.
 function closed() {
   const card = cards[state.open];
   state.open = -1;
@@ -308,38 +279,33 @@ function mark(place, label) {
   const isSame = state.marks.get(place) === label;
   if (isSame) state.marks.delete(place); else state.marks.set(place, label);
   state.saved = false;
-  const button = find("#export");
-  button.disabled = !state.marks.size;
-  button.textContent = `Export marks (${state.marks.size})`;
+  find("#export").disabled = !state.marks.size;
+  find("#export").textContent = `Export marks (${state.marks.size})`;
   find("#said").textContent = isSame ? "mark removed" : `marked ${label}`;
   showMark(place);
 }
 
 function showMark(place) {
-  const label = state.marks.get(place);
-  const chip = find(".mark", cards[place]);
+  const [label, chip] = [state.marks.get(place), find(".mark", cards[place])];
   chip.hidden = !label;
   chip.textContent = `marked ${label}`;
-  if (state.open !== place) return;
   findAll("[data-mark]").forEach((button) => {
-    button.setAttribute("aria-pressed", button.dataset.mark === label);
+    button.setAttribute("aria-pressed", button.dataset.mark === state.marks.get(state.open));
   });
 }
 
-const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
-
 // Text as bytes; Python's escapes of bytes that are no UTF-8 become these bytes again.
 function toBytes(text) {
-  const parts = text.split(/([\udc80-\udcff])/u);
-  return parts.map((part, i) => (i % 2 ? Uint8Array.of(part.charCodeAt() - 0xdc00)
-    : new TextEncoder().encode(part)));
+  return text.split(/([\udc80-\udcff])/u).map((part, i) => (
+    i % 2 ? Uint8Array.of(part.charCodeAt() - 0xdc00) : new TextEncoder().encode(part)));
 }
 
 function exportMarks() {
+  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const rows = [...state.marks].map(([place, label]) => `${quoted(DATA.images[place].path)},${label}\n`);
   const file = new Blob(toBytes(["path,label\n", ...rows].join("")), { type: "text/csv" });
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: "marks.csv" });
-  link.click();
+  const link = document.createElement("a");
+  Object.assign(link, { href: URL.createObjectURL(file), download: "marks.csv" }).click();
   URL.revokeObjectURL(link.href);
   state.saved = true;
 }
@@ -348,13 +314,12 @@ function exportMarks() {
 
 function sortRegions(header) {
   const [table, column] = [header.closest("table"), header.cellIndex];
-  const rises = header.ariaSort === "descending";
-  const value = (row) => row.cells[column].dataset.value;
+  const sign = header.ariaSort === "descending" ? 1 : -1;
   const compare = (a, b) => (column ? a - b : a.localeCompare(b, undefined, { numeric: true }));
-  const rows = [...table.tBodies[0].rows];
-  rows.sort((a, b) => (rises ? 1 : -1) * compare(value(a), value(b)));
+  const value = (row) => row.cells[column].dataset.value;
+  const rows = [...table.tBodies[0].rows].sort((a, b) => sign * compare(value(a), value(b)));
   findAll("th", table).forEach((other) => other.removeAttribute("aria-sort"));
-  header.ariaSort = rises ? "ascending" : "descending";
+  header.ariaSort = sign > 0 ? "ascending" : "descending";
   table.tBodies[0].append(...rows);
 }
 
@@ -370,53 +335,49 @@ async function copy(button) {
   }
 }
 
-function setOpacity(slider) {
-  state.opacity = slider.value / 100;
-  findAll(".opacity").forEach((other) => { other.value = slider.value; });
+function setOpacity({ value }) {
+  state.opacity = value / 100;
+  findAll(".opacity").forEach((slider) => { slider.value = value; });
   repaint();
 }
 
-function pressed(event) {
+function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
   const card = event.target.closest("#gallery > .card");
   const place = state.open >= 0 ? state.open : Number(card?.dataset.place ?? -1);
   const label = { g: "good", b: "bad" }[event.key.toLowerCase()];
-  if (label && place >= 0 && find("#export")) mark(place, label);
   const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-  if (!by || place < 0) return;
+  if (place < 0 || !(by || label)) return;
   event.preventDefault();
-  if (state.open >= 0) step(by);
-  else find("button", neighbour(card, event.key) ?? card).focus();
+  if (label && find("#export")) mark(place, label);
+  if (by && state.open >= 0) step(by);
+  if (by && state.open < 0) find("button", neighbour(card, event.key)).focus();
 }
 
-function listen() {
-  find("#threshold").addEventListener("input", (event) => setThreshold(valueAt(event.target.value)));
-  find("#typed").addEventListener("change", ({ target }) => {
-    setThreshold(target.value === "" ? state.threshold : target.valueAsNumber);
-  });
-  find("#reset").addEventListener("click", () => setThreshold(DATA.threshold));
-  find("#filters").addEventListener("submit", (event) => event.preventDefault());
-  find("#filters").addEventListener("input", applyFilters);
-  find("[name=order]").addEventListener("input", sortGallery);
-  findAll(".opacity").forEach((slider) => slider.addEventListener("input", () => setOpacity(slider)));
-  findAll(".copy button").forEach((button) => button.addEventListener("click", () => copy(button)));
-  findAll("[data-place] > button, button[data-place]").forEach((button) => {
-    const { place } = button.closest("[data-place]").dataset;
-    button.addEventListener("click", () => openImage(Number(place)));
-  });
-  findAll("#regions th").forEach((header) => find("button", header).addEventListener("click", () => sortRegions(header)));
-  findAll("[data-step]").forEach((button) => button.addEventListener("click", () => step(Number(button.dataset.step))));
-  findAll("[data-mark]").forEach((button) => button.addEventListener("click", () => mark(state.open, button.dataset.mark)));
-  find("#close").addEventListener("click", () => find("#enlarged").close());
-  find("#enlarged").addEventListener("close", closed);
-  find("#export")?.addEventListener("click", exportMarks);
-  document.addEventListener("keydown", pressed);
-  new ResizeObserver(drawHistogram).observe(find("#histogram"));
-  addEventListener("beforeprint", () => shownCards().forEach(paintCard));
-  addEventListener("beforeunload", (event) => { if (!state.saved && state.marks.size) event.preventDefault(); });
+function on(selector, type, act) {
+  findAll(selector).forEach((element) => element.addEventListener(type, () => act(element)));
 }
 
+on("#threshold", "input", (slider) => setThreshold(valueAt(slider.value)));
+on("#typed", "change", ({ value }) => setThreshold(value === "" ? state.threshold : Number(value)));
+on("#reset", "click", () => setThreshold(DATA.threshold));
+on("#filters", "input", applyFilters);
+on("[name=order]", "input", sortGallery);
+on(".opacity", "input", setOpacity);
+on(".copy button", "click", copy);
+on("#export", "click", exportMarks);
+on(".card > button", "click", (button) => openImage(Number(button.parentElement.dataset.place)));
+on("button[data-place]", "click", (button) => openImage(Number(button.dataset.place)));
+on("#regions th button", "click", (button) => sortRegions(button.parentElement));
+on("[data-step]", "click", (button) => step(Number(button.dataset.step)));
+on("[data-mark]", "click", (button) => mark(state.open, button.dataset.mark));
+on("#close", "click", () => find("#enlarged").close());
+on("#enlarged", "close", closed);
+document.addEventListener("keydown", press);
+find("#filters").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("beforeprint", () => shownCards().forEach(paintCard));
+addEventListener("beforeunload", (event) => { if (!state.saved && state.marks.size) event.preventDefault(); });
+new ResizeObserver(drawHistogram).observe(find("#histogram"));
 cards.forEach((card) => observer.observe(card));
-listen();
 drawHistogram();
 setThreshold(DATA.threshold);
