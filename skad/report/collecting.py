@@ -106,7 +106,8 @@ def _check_numbers(max_pictures: int, n_to_mark: int, n_to_explain: int) -> None
     check_whole("n_to_explain", n_to_explain, 0)
     if n_to_mark > max_pictures:
         raise ValueError(
-            f"max_pictures must be at least n_to_mark, {n_to_mark}; got {max_pictures}."
+            f"max_pictures must be at least n_to_mark, {n_to_mark}; got "
+            f"{max_pictures}. Raise it, or lower n_to_mark."
         )
 
 
