@@ -58,8 +58,8 @@ class Explanation:
 
     `evidence` maps the branches to their shares of the map at the peak, which add up to
     1, largest first; NaN where the map is 0. `branch_scores` maps them to their
-    calibrated scores there, >= 0; ``exp(-score)`` is the share of good pixels that
-    reach one. `nearest` are patches of good images, nearest first.
+    calibrated scores there, >= 0; ``exp(-score)`` is about the share of good
+    pixels that reach one. `nearest` are patches of good images, nearest first.
     """
 
     score: float

@@ -131,7 +131,7 @@ def test_large_images_are_explained_by_tiles(fitted, good, monkeypatch):
     expected = skad.explain(detector, bad, good)
     for module in (_tiles, _anomaly_map):
         monkeypatch.setattr(module, "TILE", 32)
-        monkeypatch.setattr(module, "MARGIN", 0, raising=False)
+        monkeypatch.setattr(module, "MARGIN", 0)
     by_tiles = []
     monkeypatch.setattr(
         _anomaly_map,

@@ -36,8 +36,8 @@ def evidence_at_peak(
 ) -> tuple[Pixel, Numbers, Numbers]:
     """Return where the map of an image (1, H, W, C) peaks, and the evidence there.
 
-    What each branch and the whole image add to the map, and the calibrated scores of
-    the branches, where they are calibrated.
+    Beside the pixel, what each branch and the whole image add to the map, and the
+    calibrated scores of the branches, if they are calibrated.
 
     The logarithm of 1 + map is a sum: of the weighted logarithms of 1 + calibrated
     score of all branches (`join`), and of what the whole image adds (`raise_by_whole`).
@@ -104,11 +104,10 @@ def patch_at(mapper: AnomalyMapper, batch: np.ndarray, at: Pixel) -> tuple[Tenso
 def nearest_patches(
     mapper: AnomalyMapper, patches: Sequence[Tensor], images: Any
 ) -> Iterator[list[tuple[float, Box]]]:
-    """Yield, of each of some good images, how far it is from each patch, and where.
+    """Yield, for each good image, distance and box of what is nearest to each patch.
 
-    Where is the box of the nearest features. Distances are Euclidean, between means of
-    3 x 3 features: the fine ones of an encoder or, without one, those of the network at
-    stride 8.
+    Distances are Euclidean, between means of 3 x 3 features: the fine ones of an
+    encoder or, without one, those of the network at stride 8.
     """
     stride = _stride(mapper)
 
