@@ -2,6 +2,7 @@
 # ruff: noqa: E402  (what is missing is told before it is imported)
 
 import io
+import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,8 @@ def serving(*models: Path, **settings):
         started.set()
 
     server.startup = startup
-    thread = Thread(target=server.run, daemon=True)
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = Thread(target=server.run, args=[[listening]], daemon=True)
     thread.start()
     assert started.wait(20)
     try:

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from serving import SIDE, abuse, defective, noise, png, save_model, serving, until
 
+from skad.cli.main import main
 from skad.serve import webhook
 from skad.serve.journal import FILE, Journal
 
@@ -107,11 +109,37 @@ def test_the_log_keeps_the_newest_and_what_waits(tmp_path):
         ({"queue": 0}, "queue must be at least 1; got 0"),
         ({"warn_fpr": 2}, "warn_fpr must be above 0 and below 1; got 2"),
         ({"token": "short"}, "at least 8 characters"),
+        ({"watch": Path("absent")}, "watch must be a folder; got absent"),
     ],
 )
 def test_wrong_settings_are_refused(model, settings, words):
     with pytest.raises(ValueError, match=words), serving(model, **settings):
         pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.onnx", "--name", "a", "b"], "name must be given once for each model"),
+        (["a.onnx", "b/a.safetensors"], "name must differ between models; got a, a"),
+        (["my part.onnx"], "got 'my part'. Pass other names"),
+        (["absent.onnx"], "absent.onnx: No such file"),
+        (["absent.onnx", "--port", "70000"], "from 0 to 65535; got 70000"),
+        (["absent.onnx", "--host", "1.2.3.4"], "name another --host or --port"),
+        (["part.onnx", "--state", "."], "verdicts.sqlite cannot be used: file is not"),
+    ],
+)
+def test_a_wrong_start_is_one_line(
+    model, tmp_path, capsys, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "part.onnx").write_bytes(model.read_bytes())
+    (tmp_path / FILE).write_text(50 * "no data base")
+    assert main(["serve", "--port", "0", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("skad: error: ")
+    assert words in error
+    assert len(error.splitlines()) == 1
 
 
 def test_drift_is_told_kept_and_begun_anew(model, tmp_path):

@@ -1,5 +1,6 @@
 """The routes of the service."""
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from skad.serve.schema import Answer, Error, ModelJson, Verdict
 from skad.serve.security import Security
 from skad.serve.service import Service
 
+_LOG = logging.getLogger(__name__)
 _ANY_FILE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "properties": {"file": _ANY_FILE["schema"]}}
 _BODY = {  # for openapi.json; `Bodies` reads it
@@ -199,4 +201,5 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
+        _LOG.error("%s failed", request.url.path, exc_info=error)
         return JSONResponse({"error": "the service failed; its log says why"}, 500)

@@ -56,7 +56,7 @@ class ExportedDetector:
 
     def inspect(self, X: Any) -> Sequence[Any]:
         """Return the result of each image."""
-        return self._inspector.inspect_batch(X)
+        return [self._inspector.inspect(image) for image in X]
 
 
 def load_backend(path: Path, device: str | None) -> tuple[Backend, str, str]:

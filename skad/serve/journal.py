@@ -58,8 +58,12 @@ class Journal:
         # One thread has the connection, and the event loop never waits for the disk.
         self._thread = ThreadPoolExecutor(1, "skad-journal")
         self._file = sqlite3.connect(folder / FILE, check_same_thread=False)
-        self._file.executescript(_SCHEMA)
-        (self.n_waiting,) = self._file.execute(_COUNT).fetchone()
+        try:
+            self._file.executescript(_SCHEMA)
+            (self.n_waiting,) = self._file.execute(_COUNT).fetchone()
+        except sqlite3.Error as error:
+            self._file.close()
+            raise OSError(f"{folder / FILE} cannot be used: {error}") from error
 
     async def append(self, verdict: str, waits: bool) -> None:
         """Write a verdict; when this returns, it is on the disk."""

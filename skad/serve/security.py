@@ -18,7 +18,7 @@ class Security:
 
     def __init__(self, settings: Settings) -> None:
         self.token = settings.token
-        self.hosts = {*LOOPBACK, settings.host, *settings.allow_host}
+        self.hosts = {*LOOPBACK, settings.host, *map(str.lower, settings.allow_host)}
         self.hosts -= {"0.0.0.0", "::"}  # of every address, and no name of one
 
     def refuses(self, request: HTTPConnection) -> tuple[int, str] | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 from contextlib import ExitStack
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ def serve(settings: Settings) -> None:
     for name, level in (("uvicorn.error", logging.CRITICAL), ("httpx", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
     with ExitStack() as stack:
+        listening = stack.enter_context(_listen(settings.host, settings.port))
         if settings.state is not None:
             settings.state.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(settings.state))
@@ -36,18 +38,28 @@ def serve(settings: Settings) -> None:
         }
         service = Service(settings, models)
         stack.callback(service.close)
-        Server(make_app(service)).run()
+        Server(make_app(service)).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"cannot listen at {host}, port {port}: {reason}; name another --host or "
+            "--port"
+        ) from error
 
 
 class Server(uvicorn.Server):
     """A server that answers what is under way before it closes its socket."""
 
     def __init__(self, app: Guard) -> None:
-        self.service, settings = app.service, app.service.settings
+        self.service = app.service
         config = uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             access_log=False,
             log_config=None,
             server_header=False,

@@ -165,6 +165,11 @@ class Service:
             return frame, await asyncio.wrap_future(computed)
         except ValueError as error:  # as for floats, where it learned from integers
             raise Refused(422, str(error)) from None
+        except Exception as error:  # as where memory runs out
+            _LOG.error("model %s failed", model.name, exc_info=error)
+            raise Refused(
+                500, "the model failed; the log of the service says why"
+            ) from error
 
     async def _write_down(self, action: str, verdict: str) -> None:
         if self.journal is None:

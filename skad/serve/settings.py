@@ -1,5 +1,6 @@
 """What `skad serve` is told: models, address, limits, and where verdicts go."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Settings:
             seconds = getattr(self, name)
             if not 0 < seconds < 86_400:
                 raise ValueError(f"{name} must be seconds of a day; got {seconds:g}")
+        if not 0 <= self.port < 65_536:
+            raise ValueError(f"port must be from 0 to 65535; got {self.port}")
         if self.webhook is not None:
             if not self.webhook.startswith(("http://", "https://")):
                 rule = "webhook must be an http:// or https:// address"
@@ -80,4 +83,8 @@ def named_models(paths: list[Path], names: list[str] | None) -> dict[str, Path]:
     names = names or [path.name.partition(".")[0] for path in paths]
     if len(set(names)) < len(names):
         raise ValueError(f"name must differ between models; got {', '.join(names)}")
+    for name in names:  # it is a label, and part of a file's name
+        if not re.fullmatch(r"[\w.-]+", name):
+            rule = "name must be of letters, digits, '_', '-' and '.'"
+            raise ValueError(f"{rule}; got {name!r}. Pass other names")
     return dict(zip(names, paths, strict=True))
