@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from starlette.datastructures import UploadFile
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from skad.serve.errors import Refused
 
 _BODIES_IN_MEMORY = 8  # of the largest size; the others are told to come again
+_LINGER = 1.0  # seconds
 
 
 class Sent(NamedTuple):
@@ -33,7 +34,7 @@ class Bodies:
         """Give the file in a body, raw or of multipart/form-data, while it is used."""
         told = request.headers.get("content-length", "")
         if told.isdecimal() and int(told) > self.most:
-            raise self._too_large()
+            raise await self._too_large(request)
         body = bytearray()
         try:
             await self._fill(body, request)
@@ -48,7 +49,7 @@ class Bodies:
                     body += chunk
                     self._room -= len(chunk)
                     if len(body) > self.most:
-                        raise self._too_large()
+                        raise await self._too_large(request)
                     if self._room < 0:
                         raise Refused(503, "too many large bodies at once", 1)
         except TimeoutError:
@@ -57,7 +58,15 @@ class Bodies:
         except ClientDisconnect:
             raise Refused(400, "the connection ended before the body") from None
 
-    def _too_large(self) -> Refused:
+    async def _too_large(self, request: Request) -> Refused:
+        """Read on for a moment: who is still sending would not see the answer."""
+        size = 0
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(_LINGER):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self.most:
+                        break
         return Refused(413, f"a body must have at most {self.most} bytes; got more")
 
 
