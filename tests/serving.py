@@ -72,7 +72,7 @@ def serving(*models: Path, **settings):
         started.set()
 
     server.startup = startup
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", given.port))
     thread = Thread(target=server.run, args=[[listening]], daemon=True)
     thread.start()
     assert started.wait(20)
