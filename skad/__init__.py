@@ -21,6 +21,7 @@ _MODULE_OF = {
     "Region": "inspection.regions",
     "audit_images": "audit.audit",
     "explain": "explanations",
+    "export_onnx": "export.onnx_file",
     "load": "model_io.model_file",
     "read_image": "images.decoding",
     "read_images": "images.folder",

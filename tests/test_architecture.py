@@ -27,7 +27,7 @@ FLOORS = [
     {"detectors"},
     {"explanations"},
     {"model_io", "displays", "monitor"},
-    {"benchmark", "report"},
+    {"benchmark", "report", "export"},
     {"audit", "serve"},
     {"cli", "legacy"},
 ]

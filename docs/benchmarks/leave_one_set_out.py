@@ -50,7 +50,7 @@ def figures(path: Path, folder: Path) -> dict[Weights, Figures]:
         mapper.whole_weight = whole
         with torch.inference_mode():
             maps = [mapper.to_maps(mapper.joined(values)) for values in batches]
-        together = np.concatenate(maps)
+        together = torch.cat(maps).numpy()
         au_pro = figures_of_pixels(category.masks, together)["au_pro"]
         found[weights] = image_auroc_score(category.y, -together.max((1, 2))), au_pro
     return found

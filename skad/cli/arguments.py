@@ -33,6 +33,7 @@ _YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
 _METRICS = {"choices": ("balanced_accuracy", "f1", "cost")}
 _ENCODERS = {"choices": ("efficientnet-lite0", "efficientnet-lite2")}
 _WEBHOOK_ON = {"choices": ("reject", "warn", "all")}
+_DTYPES = {"choices": ("uint8", "uint16", "float32")}
 _CALIBRATIONS = {"choices": ("split", "cross")}
 
 _PROMISE = "promised rate of false alarms on good images"
@@ -41,6 +42,7 @@ _SCALES = "largest defect expected, in pixels; several for several scales (defau
 _AT_SIZE = "compare at N x N, or height x width (default: median size, at most 512)"
 _RESIZE = "resize images to N x N, or to height x width (default: as they are)"
 _FEW = "cross: for few images, without a promise (default: split)"
+_CAMERA = "of the camera's images (default: that of --images; else uint8)"
 _MASK = "mask of the images' size, or of --image-size: white where to look, else black"
 _PASSES = "passes over the training images (default: 75); 0 with an encoder: none"
 _SELECT = "mark as selected so many that at most this share of them should be good"
@@ -154,6 +156,13 @@ _EXPLAIN = [
     ("--output", "for a picture, as explanation.png (default: none)", _FILE),
     _MODEL_DEVICE,
 ]
+_EXPORT = [
+    _MODEL,
+    ("--output -o", "for the graph, as part.onnx", _NEEDED),
+    ("--dtype", _CAMERA, _DTYPES),
+    ("--images", "to compare both on (default: photographs of skad, noise)", _FOLDER),
+    _RECURSIVE,
+]
 _BENCHMARK = [
     ("root", f"folder of categories, each with {_LAYOUT}", _ROOT),
     ("--categories", "only these (default: all)", _NAMES),
@@ -247,6 +256,12 @@ _COMMANDS: dict[str, command_line.Command] = {
         "is loaded anew. See docs/service.md. Needs FastAPI and uvicorn: "
         'pip install "skad[serve]".',
         _SERVE,
+        {},
+    ),
+    "export": (
+        "Export a model to ONNX, for use without torch. Both are compared on images "
+        "before the file is written. The threshold is in its metadata.",
+        _EXPORT,
         {},
     ),
     "benchmark": (

@@ -39,8 +39,8 @@ def make_parser(
         for argument in arguments:
             one_of = isinstance(argument, list)
             group: Any = command.add_mutually_exclusive_group() if one_of else command
-            for flag, help, keywords in argument if one_of else [argument]:
-                group.add_argument(flag, help=help, **keywords)
+            for flags, help, keywords in argument if one_of else [argument]:
+                group.add_argument(*flags.split(), help=help, **keywords)
         command.add_argument(
             "--debug", action="store_true", help="show the traceback of an error"
         )

@@ -46,10 +46,14 @@ class Preparation:
         return height + -height % STRIDE, width + -width % STRIDE
 
     def __call__(self, batch: np.ndarray, device: torch.device) -> Tensor:
+        """Prepare a batch as `prepare` does, on the device."""
+        return self.prepare(to_device(batch, device))
+
+    def prepare(self, batch: Tensor) -> Tensor:
         """Standardise images (k, H, W, C): (k, C, h, w), h and w multiples of 16."""
-        x = self._standardise(batch, device)  # k, H, W, C
+        x = self._standardise(batch)  # k, H, W, C
         if self.roi is not None:
-            x *= self.roi.to(device)[:, :, None]
+            x *= self.roi.to(x.device)[:, :, None]
         x = x.permute(0, 3, 1, 2)  # k, C, H, W in channels-last order
         if self.working_size != self.input_size:
             x = F.interpolate(x, self.working_size, mode="bilinear", antialias=True)
@@ -75,16 +79,13 @@ class Preparation:
         roi = F.pad(roi, (0, right, 0, bottom))
         return F.max_pool2d(roi, stride)[0, 0] > 0
 
-    def _standardise(self, batch: np.ndarray, device: torch.device) -> Tensor:
-        """Standardise images (k, H, W, C) on the device: float32."""
-        top = _top(batch.dtype)
+    def _standardise(self, batch: Tensor) -> Tensor:
+        """Standardise images (k, H, W, C): float32."""
+        top = top_of(batch.dtype)
         # A float32 holds every number of 16 bits; others may need a float64.
-        exact = torch.float32 if is_scaled(batch.dtype) else torch.float64
-        mean = torch.from_numpy(self.mean * top).to(device, exact)
-        x = torch.from_numpy(batch)
-        if device.type != "cpu":  # as they are, which takes least time
-            x = x.pin_memory().to(device, non_blocking=True)
-        x = x.to(exact, copy=True).flatten(2)  # k, H, W C
+        exact = torch.float32 if top > 1 else torch.float64
+        mean = torch.from_numpy(self.mean * top).to(batch.device, exact)
+        x = batch.to(exact, copy=True).flatten(2)  # k, H, W C
         x.sub_(mean.repeat(batch.shape[2])).div_(self.std * top)
         return x.clamp_(-_FARTHEST, _FARTHEST).float().view(batch.shape)
 
@@ -95,14 +96,21 @@ class Preparation:
         return F.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
 
 
+def to_device(batch: np.ndarray, device: torch.device) -> Tensor:
+    """Bring images to a device as they are, which takes least time."""
+    x = torch.from_numpy(batch)
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
+
+
 def to_unit_range(batch: np.ndarray) -> np.ndarray:
     """Scale uint8 and uint16 by their type to [0, 1]; other numbers stay: float64."""
-    return batch.astype(np.float64) / _top(batch.dtype)
+    top = np.iinfo(batch.dtype).max if is_scaled(batch.dtype) else 1
+    return batch.astype(np.float64) / top
 
 
-def _top(dtype: np.dtype) -> int:
-    """Return what a number of this type is divided by."""
-    return np.iinfo(dtype).max if is_scaled(dtype) else 1
+def top_of(dtype: torch.dtype) -> int:
+    """Return what `to_unit_range` divides a number of this type by."""
+    return {torch.uint8: 255, torch.uint16: 65535}.get(dtype, 1)
 
 
 def _pad(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from skad.common.torch_settings import inference, limit_threads, side_by_side
 from skad.encoders.frozen import FrozenEncoder
 from skad.images.inputs import batches_of
 from skad.network.model import MAP_STRIDE, PatchAutoencoder, fold
-from skad.network.preparation import Preparation
+from skad.network.preparation import Preparation, to_device
 from skad.scoring.encoder_branches import EncoderBranches
 from skad.scoring.fusion import (
     N_KNOTS,
@@ -54,6 +54,7 @@ class Mapper(nn.Module):
     roi: np.ndarray | None = None  # where to look, bool (H, W); None: everywhere
     settings: dict[str, Any]  # what `from_arrays` needs besides arrays: plain values
     from_arrays: Callable[..., Any]
+    maps_of: Callable[[Tensor], Tensor]  # (k, H, W), of images (k, H, W, C) as given
     reconstruct: Callable[[np.ndarray], np.ndarray]
 
     @property
@@ -148,7 +149,11 @@ class AnomalyMapper(Mapper):
     @inference()
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 and >= 0, of images (k, H, W, C)."""
-        x = self.preparation(batch, self.device)  # k, C, h, w
+        return self.maps_of(to_device(batch, self.device)).cpu().numpy()
+
+    def maps_of(self, batch: Tensor) -> Tensor:
+        """Return the maps (k, H, W) of images (k, H, W, C) on the network's device."""
+        x = self.preparation.prepare(batch)  # k, C, h, w
 
         def evidence(*part: Any) -> Tensor:
             return self.joined(self.values(*part))
@@ -174,10 +179,10 @@ class AnomalyMapper(Mapper):
         scores = piecewise_linear(values, self.tails)
         return torch.stack([join(scores, self.weights), values[self.coarsest]], 1)
 
-    def to_maps(self, evidence: Tensor) -> np.ndarray:
+    def to_maps(self, evidence: Tensor) -> Tensor:
         """Turn what `joined` gives, of whole images, into maps (k, H, W)."""
         raised = self.raised(*evidence.unbind(1))
-        return self.preparation.to_input(raised.expm1_()).cpu().numpy()
+        return self.preparation.to_input(raised.expm1_())
 
     def raised(self, joined: Tensor, of_whole: Tensor) -> Tensor:
         """Raise joined scores (k, h/2, w/2) where images as a whole are unusual."""

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skad.common.torch_settings import inference, limit_threads
+from skad.images.inputs import is_scaled
 from skad.network.dense import DenseAutoencoder
-from skad.network.preparation import to_unit_range
+from skad.network.preparation import to_device, top_of
 from skad.scoring.anomaly_map import Mapper
 
 _WINDOW = 9  # pixels: of the averages tried, the best on real images
@@ -50,24 +51,34 @@ class DenseMapper(Mapper):
 
     def prepare(self, batch: np.ndarray) -> Tensor:
         """Turn images (k, H, W, C) into the network's input, (k, C, h, w) in [0, 1]."""
-        unit = to_unit_range(batch)
-        if unit.min() < 0 or unit.max() > 1:
-            raise ValueError(
-                "Images for this network must be uint8 or uint16, or hold numbers from "
-                f"0 to 1; got {batch.dtype} from {unit.min():.6g} to {unit.max():.6g}. "
-                "Scale them as it was trained: pixels / 255."
-            )
-        x = torch.from_numpy(unit.astype(np.float32)).to(self.device)
-        x = x.permute(0, 3, 1, 2).contiguous()  # k, C, H, W
-        return _resize(x, self.network.input_shape[:2], antialias=True)
+        return self._as_input(self._checked(batch))
 
     @inference()
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Return the maps (k, H, W), float32 in [0, 1], of images (k, H, W, C)."""
-        x = self.prepare(batch)
+        return self.maps_of(self._checked(batch)).cpu().numpy()
+
+    def maps_of(self, batch: Tensor) -> Tensor:
+        """Return the maps (k, H, W) of images (k, H, W, C) on the network's device."""
+        x = self._as_input(batch)
         error = (x - self.network(x)).abs().mean(1, keepdim=True)  # k, 1, h, w
         maps = F.avg_pool2d(error, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
-        return _resize(maps, self.input_size)[:, 0].cpu().numpy()  # k, H, W
+        return _resize(maps, self.input_size)[:, 0]  # k, H, W
+
+    def _checked(self, batch: np.ndarray) -> Tensor:
+        low, high = batch.min(), batch.max()
+        if not is_scaled(batch.dtype) and (low < 0 or high > 1):
+            raise ValueError(
+                "Images for this network must be uint8 or uint16, or hold numbers from "
+                f"0 to 1; got {batch.dtype} from {low:.6g} to {high:.6g}. "
+                "Scale them as it was trained: pixels / 255."
+            )
+        return to_device(batch, self.device)
+
+    def _as_input(self, batch: Tensor) -> Tensor:
+        x = (batch.double() / top_of(batch.dtype)).float()
+        x = x.permute(0, 3, 1, 2).contiguous()  # k, C, H, W
+        return _resize(x, self.network.input_shape[:2], antialias=True)
 
     @inference()
     def reconstruct(self, batch: np.ndarray) -> np.ndarray:

@@ -120,8 +120,11 @@ def fit_mapper(
     tails, usual = fit_tails(torch.cat(samples, 1)), fit_usual(torch.cat(means))
     mapper = AnomalyMapper(*parts, tails, usual)
 
+    def maps_of(i: int, x: Tensor) -> np.ndarray:
+        return mapper.to_maps(mapper.joined(values_of(i, x))).cpu().numpy()
+
     def held_out_maps() -> Iterator[np.ndarray]:
-        return groups.each(lambda i, x: mapper.to_maps(mapper.joined(values_of(i, x))))
+        return groups.each(maps_of)
 
     return mapper, held_out_maps
 
