@@ -141,8 +141,8 @@ default=None
     >>> explanation = skad.explain(detector, bad, good)
     >>> max(explanation.evidence, key=explanation.evidence.get)
     'segmentation decoder'
-    >>> explanation.nearest[0].index
-    7
+    >>> [patch.distance > 0 for patch in explanation.nearest]
+    [True, True, True]
     """
     return explain_images(detector, [image], good, n_nearest=n_nearest)[0]
 
