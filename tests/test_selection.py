@@ -99,7 +99,7 @@ def score(tmp_path, monkeypatch):
 
     def run(*options, detector=None, code=0):
         detector = detector or Darkness()
-        monkeypatch.setattr(command_score, "load", lambda *_: detector)
+        monkeypatch.setattr(command_score, "load_with_threshold", lambda *_: detector)
         call = ["score", "m", str(tmp_path / "in"), "--no-heat-maps", *options]
         assert main([*call, "--output", str(tmp_path / "out")]) == code
         with (tmp_path / "out/scores.csv").open(newline="") as file:
