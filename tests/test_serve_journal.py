@@ -88,6 +88,22 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(model, tmp_path):
     assert len(stored(tmp_path)) == 5
 
 
+def test_a_verdict_that_cannot_be_written_down_is_not_answered(model, tmp_path):
+    answered, image = [], png(defective())
+    with serving(model, state=tmp_path) as (client, server):
+        full = "PRAGMA max_page_count = 8"  # of 4096 bytes
+        server.service.journal._file.execute(full)
+        for _ in range(200):
+            answer = client.post("/v1/inspect", content=image)
+            if answer.status_code != 200:
+                break
+            answered.append(answer.json())
+        assert answer.status_code == 503
+        assert "cannot be written down" in answer.json()["error"]
+    assert len(answered) > 5
+    assert stored(tmp_path) == answered
+
+
 def test_the_log_keeps_the_newest_and_what_waits(tmp_path):
     async def write():
         journal = Journal(tmp_path, 10, 100, lambda n: None)

@@ -105,6 +105,8 @@ def test_an_image_that_fails_spoils_no_other_of_its_batch():
     with worker._changed:  # so that all are there before it looks
         results = [worker.submit(backend, np.full((2, 2), i)) for i in (1, 9, 3)]
         results[2].cancel()
+        worker.submit(backend, np.ones((2, 2)))
+        assert len(worker._jobs) == 3  # what was given up takes no memory
     assert results[0].result(20) == 1
     assert isinstance(results[1].exception(20), ValueError)
     worker.close()

@@ -46,5 +46,8 @@ def set_actions(
             f"{warns[1]:g} to warn, and {reject[1]:g} to reject"
         )
     if warn_fpr is not None and warns[0] == reject[0]:
-        warn("as many good images would be warned about as rejected: nothing warns")
+        warn(
+            "too few calibration images tell warn_fpr from what rejects: no image will "
+            "be warned about"
+        )
     return Actions(warns[0], reject[0], warns[1], reject[1])

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from contextlib import ExitStack
@@ -25,8 +26,8 @@ _IDLE = 60  # seconds that a connection is kept for the next request
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     logging.basicConfig(format="skad: %(message)s", level=logging.INFO)
-    for name, level in (("uvicorn.error", logging.CRITICAL), ("httpx", logging.ERROR)):
-        logging.getLogger(name).setLevel(level)
+    for name in ("httpx", "uvicorn.error", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.port))
         if settings.state is not None:
@@ -46,7 +47,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = error.strerror or error
+        reason = os.strerror(error.errno) if error.errno else error
         raise OSError(
             f"cannot listen at {host}, port {port}: {reason}; name another --host or "
             "--port"

@@ -32,10 +32,11 @@ class Worker:
         self._thread.start()
 
     def submit(self, backend: Backend, image: NDArray[Any]) -> Future[Any]:
-        """Let an image be inspected; one whose future is cancelled may be left out."""
+        """Let an image be inspected; it may be given up by cancelling its future."""
         job = _Job(backend, image)
         with self._changed:
-            self._jobs.append(job)
+            waiting = [one for one in self._jobs if not one.result.cancelled()]
+            self._jobs = deque([*waiting, job])
             self._changed.notify()
         return job.result
 
