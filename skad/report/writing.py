@@ -56,7 +56,7 @@ def write_report(
     model : str or os.PathLike, default=None
         The file of the detector, to be named in the report.
     max_pictures : int, default=1000
-        Most pictures to keep; 200 take about 5 MB. All images count in the figures.
+        Most pictures to keep; 200 take about 4 MB. All images count in the figures.
     n_to_mark : int, default=50
         Size of a random sample of all images, to be marked as good or bad by a person.
         At most `max_pictures`.
