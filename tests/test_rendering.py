@@ -1,7 +1,6 @@
 """Pages are one file, escaped, and allow nothing but their own style and script."""
 
 import re
-import sys
 from base64 import b64encode
 from hashlib import sha256
 
@@ -54,9 +53,3 @@ def test_a_page_allows_its_own_style_and_script_alone(page):
 
 def test_any_file_name_can_be_printed():
     assert printable("a\udcff.png") == r"a\udcff.png"
-
-
-def test_without_jinja2_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match=r'pip install "skad\[report\]"'):
-        render("page.html", styles=[], scripts=[])

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,12 @@ def test_errors(detector, images, tmp_path, monkeypatch, change, words):
     with pytest.raises(ValueError, match=words):
         skad.write_report(**options)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_missing_jinja2_is_named_before_anything_is_scored(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r'pip install "skad\[report\]"'):
+        skad.write_report(None, None, tmp_path / "r.html")
 
 
 def test_a_fingerprint_is_of_what_was_learned(detector, model, tmp_path):

@@ -49,13 +49,19 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _environment(folder: Path) -> Any:
+def import_jinja2() -> Any:
+    """Import it; call this before long work, so that nobody misses it after hours."""
     try:
         import jinja2
     except ImportError as error:
         raise ImportError(
             'reports need Jinja2. Install it with: pip install "skad[report]"'
         ) from error
+    return jinja2
+
+
+def _environment(folder: Path) -> Any:
+    jinja2 = import_jinja2()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,

@@ -13,7 +13,7 @@ from skad.images.decoding import PathLike
 from skad.report.collecting import Report, collect
 from skad.report.model_card import model_card
 from skad.report.reading import as_source, paths_of
-from skad.report.rendering import printable, render
+from skad.report.rendering import import_jinja2, printable, render
 
 _OF_SCRIPT = (
     *("name", "path", "map", "score", "p_value", "label", "to_mark", "notes"),
@@ -87,6 +87,7 @@ def write_report(
     OSError
         If the file cannot be written.
     """
+    import_jinja2()
     source, output = as_source(images), make_room_for(path)
     if os.path.realpath(output) in map(os.path.realpath, paths_of(source)):
         raise ValueError(f"path must not be one of the images; got {output}.")
