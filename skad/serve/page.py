@@ -71,7 +71,6 @@ def add_page(app: FastAPI, service: Service) -> None:
         """Count the verdicts since the start of the service."""
         return Counts(
             started=service.started,
-            images=service.settings.images,
             collects=service.collection is not None,
             models=[_counts_of(service, name) for name in service.models],
         )

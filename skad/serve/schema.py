@@ -123,7 +123,6 @@ class Counts(_Json):
     """Counts of verdicts."""
 
     started: str = Field(description="start of the service, ISO 8601, UTC")
-    images: int = Field(description="number of the last images that are kept")
     collects: bool = Field(description="whether images can be marked")
     models: list[ModelCounts]
 

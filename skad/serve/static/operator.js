@@ -1,5 +1,5 @@
 "use strict";
-// The operator's page: the last verdicts as they come, counters, marks.
+// The operator's page: the last verdicts as they come, counters, alerts, marks.
 
 const ACTIONS = { // the symbols are paths in a box of 24 x 24
   accept: { word: "GOOD", symbol: "M4 13l5.5 5.5L20 6" },
@@ -7,31 +7,34 @@ const ACTIONS = { // the symbols are paths in a box of 24 x 24
   reject: { word: "REJECT", symbol: "M5 5l14 14M19 5L5 19" },
 };
 const KEPT = 500; // verdicts, for the chart and to go back
-const REFRESH = 250; // ms between images that are shown, at least
-const SPOKEN = 2500; // ms between verdicts that a screen reader is told
-const SETTLED = 700; // ms that an image must have been shown to be marked at once
+const REFRESH = 400; // ms between images that are shown, at least
+const SPOKEN = 2500; // ms between verdicts that a screen reader is told, at least
+const SETTLED = 700; // ms that a live image must have been shown to be marked
 const RETRY = 1000; // ms
+const LARGE = 768; // px of the longer side of the heat over the large image
 const THUMBNAIL = 112; // px, as in operator.css
 
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
+const setText = (selector, text) => { find(selector).textContent = text; };
 const state = {
-  verdicts: [], // oldest first
+  verdicts: [], // oldest first; a new list for each change
   frozen: null, // the verdicts when the page was paused
-  shown: null, // the verdict whose image is shown
-  wanted: null, // that whose image is loaded
-  shownAt: 0, drawnAt: -REFRESH, missed: 0, opacity: 0.5, online: false, lostAt: null,
-  models: new Map(), marks: new Map(), lastMark: null, counts: null, spokenAt: -SPOKEN,
+  shown: null, // the verdict that is shown
+  wanted: null, // that whose picture is loaded, to be shown
+  map: null, // of what is shown
+  shownAt: 0, drawnAt: -REFRESH, spokenAt: -SPOKEN, missed: 0, opacity: 0.5,
+  online: true, lostAt: null, events: null, retry: null,
+  models: new Map(), counts: null, marks: new Map(), lastMark: null,
 };
 
 const listed = () => state.frozen ?? state.verdicts;
-const isFlagged = (verdict) => verdict.action !== "accept";
-const inDigits = (value) => `${Number(value.toPrecision(3))}`;
-const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
+const inPercent = (rate) => Number((100 * rate).toPrecision(2));
+const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false });
 const nameOf = (verdict) => verdict.source ?? "image without a name";
 
-function make(name, properties = {}, children = []) {
+function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
   element.append(...children);
   return element;
@@ -42,53 +45,50 @@ function make(name, properties = {}, children = []) {
 async function ask(path, options = {}) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(5000), ...options });
   const json = answer.status === 204 ? null : await answer.json();
-  if (answer.status === 401) setAlert("sign-in", "The service no longer knows this browser.", { href: "/login", text: "Sign in again" });
+  if (answer.status === 401) setAlert("sign-in", "The service no longer knows this browser.", { link: make("a", { href: "/login", textContent: "Sign in again" }) });
   if (!answer.ok) throw new Error(json.error);
   return json;
 }
 
-let events = null;
-let retry = null;
-
 function connect() {
-  events = new EventSource("/v1/events");
-  const on = (kind, use) => events.addEventListener(kind, (event) => use(JSON.parse(event.data)));
-  events.onopen = catchUp;
-  events.onerror = disconnect;
+  state.events = new EventSource("/v1/events");
+  const on = (kind, use) => state.events.addEventListener(kind, ({ data }) => use(JSON.parse(data)));
+  state.events.onopen = catchUp;
+  state.events.onerror = disconnect;
   on("verdict", (verdict) => add([verdict]));
   on("model", putModel);
-  on("unreadable", ({ error }) => setAlert("unreadable", `No verdict for a file of the watched folder. ${error}`));
+  on("unreadable", ({ error }) => setAlert("unreadable", `No verdict about a file of the watched folder. ${error}`));
   on("lost", ({ count }) => {
-    setAlert("lost", `${count} verdicts came too fast for this page. The counters include them.`);
+    setAlert("lost", `${plural(count, "verdict")} came too fast for this page. The counters include them.`);
     catchUp();
   });
 }
 
 function disconnect() {
-  events.close();
-  clearTimeout(retry);
-  retry = setTimeout(connect, RETRY);
+  state.events.close();
+  clearTimeout(state.retry);
+  state.retry = setTimeout(connect, RETRY);
   if (state.online) state.lostAt = new Date();
   state.online = false;
-  showHeader();
+  showVerdict();
 }
 
 // Get what was missed while there was no connection.
 async function catchUp() {
   try {
     const [verdicts, models] = await Promise.all([ask("/v1/verdicts"), ask("/v1/models")]);
-    models.forEach(putModel);
-    add(verdicts.reverse());
     state.online = true;
     setAlert("sign-in", null);
-    showHeader();
+    models.forEach(putModel);
+    add(verdicts);
+    drawNow();
   } catch { disconnect(); }
 }
 
 async function keepCounting() {
   try {
     state.counts = await ask("/v1/counts");
-    showCounts();
+    showCounts(state.counts);
   } catch { if (state.online) disconnect(); } // a broken cable ends no stream
   setTimeout(keepCounting, RETRY);
 }
@@ -97,17 +97,17 @@ function putModel(model) {
   const { name, drift, reload_error: error } = model;
   state.models.set(name, model);
   setAlert(`reload ${name}`, error && `The new file of model ${name} is not used; the old model goes on. ${error}`);
-  setAlert(`drift ${name}`, drift?.alarm ? `Drift of model ${name}. ${drift.text} Check light, camera, lens and the parts themselves. Then watch anew.` : null,
-    { text: "Cause mended: watch anew", act: () => restartMonitor(name) });
+  setAlert(`drift ${name}`, drift.alarm && `The scores of model ${name} have drifted. Check light, camera, lens and the parts themselves.`,
+    { words: "Cause mended: watch anew", act: () => watchAnew(name), details: drift.text });
   draw();
 }
 
-async function restartMonitor(name) {
+async function watchAnew(name) {
   if (!confirm(`Is the cause mended? The monitor of model ${name} forgets what it has seen.`)) return;
   try {
     putModel(await ask(`/v1/models/${encodeURIComponent(name)}/drift`, { method: "DELETE" }));
   } catch (error) {
-    setAlert("failed", `The monitor was not restarted: ${error.message}`);
+    setAlert("failed", `The monitor does not watch anew: ${error.message}`);
   }
 }
 
@@ -116,9 +116,8 @@ async function restartMonitor(name) {
 function add(verdicts) {
   const known = new Set(state.verdicts.map((one) => one.id));
   const added = verdicts.filter((one) => !known.has(one.id));
-  if (!added.length) return;
-  const order = (a, b) => a.time.localeCompare(b.time);
-  state.verdicts = [...state.verdicts, ...added].sort(order).slice(-KEPT);
+  const all = [...state.verdicts, ...added].sort((a, b) => a.time.localeCompare(b.time));
+  state.verdicts = all.slice(-KEPT);
   if (state.frozen) state.missed += added.length;
   draw();
 }
@@ -131,38 +130,35 @@ function draw() {
 
 function drawNow() {
   [drawing, state.drawnAt] = [null, performance.now()];
-  if (!state.frozen && !state.wanted && state.verdicts.length) show(state.verdicts.at(-1));
+  const newest = state.verdicts.at(-1);
+  if (newest && !state.frozen && !state.wanted && newest !== state.shown) show(newest);
   drawTrend(find("#trend svg"), state.verdicts, [...state.models.values()]);
-  showHeader();
+  drawStrip();
+  showVerdict();
 }
 
-// Show a verdict and its picture at once, so that they never belong to different images.
+// Show a verdict with its picture, so that they never belong to different images.
 async function show(verdict) {
-  if (state.shown === verdict) { drawStrip(); return; }
-  state.wanted = verdict; // until it is shown
-  const picture = Object.assign(new Image(), { alt: "", src: `/v1/images/${verdict.id}` });
-  const isThere = await Promise.race([
-    picture.decode().then(() => true, () => false),
-    new Promise((resolve) => { setTimeout(resolve, 1000, false); }),
-  ]);
+  state.wanted = verdict;
+  const picture = make("img", { alt: "", src: `/v1/images/${verdict.id}` });
+  const tooLong = new Promise((resolve) => { setTimeout(resolve, 1000, false); });
+  const isThere = await Promise.race([picture.decode().then(() => true, () => false), tooLong]);
   if (state.wanted !== verdict) return; // a person has chosen another
-  const canvas = document.createElement("canvas");
+  const canvas = make("canvas");
   findAll(".stage > img, .stage > canvas").forEach((old) => old.remove());
-  find(".stage").prepend(picture, canvas);
-  picture.hidden = canvas.hidden = !isThere;
+  if (isThere) find(".stage").prepend(picture, canvas);
   find("#no-picture").hidden = isThere;
-  find("#no-picture").textContent = `No picture: the service keeps the last ${state.counts?.images ?? ""} images.`;
-  Object.assign(state, { shown: verdict, wanted: null, shownAt: performance.now() });
-  state.map = isThere ? mapOf(verdict) : null;
+  setText("#no-picture", "The picture of this image is no longer kept.");
+  Object.assign(state, { shown: verdict, wanted: null, shownAt: performance.now(), map: mapOf(verdict) });
   drawBoxes(isThere ? verdict : { ...verdict, regions: [] });
   paint();
-  showHeader();
+  showVerdict();
   drawStrip();
+  draw(); // there may be a newer one
   speak(`${ACTIONS[verdict.action].word}, ${nameOf(verdict)}`, SPOKEN);
-  if (!state.frozen && verdict !== state.verdicts.at(-1)) draw();
 }
 
-// A map in units of the threshold: 255 is twice the threshold.
+// A map in units of the threshold: 255 is twice that.
 const mapOf = ({ id }) => ({ uri: `/v1/images/${id}/map`, low: 0, high: 2, power: 1 });
 
 // Draw the heat of a map over its picture; the longer side has `side` pixels.
@@ -176,16 +172,17 @@ async function paintHeat(picture, canvas, map, side, line) {
 }
 
 function paint() {
-  if (state.map) paintHeat(find(".stage > img"), find(".stage > canvas"), state.map, 768, 5);
+  const [picture, canvas] = [find(".stage > img"), find(".stage > canvas")];
+  if (picture) paintHeat(picture, canvas, state.map, LARGE, 5);
 }
 
 // Boxes around small regions, whose outlines one would overlook from afar.
 function drawBoxes({ width, height, regions }) {
   const boxes = find(".boxes");
-  boxes.replaceChildren();
-  boxes.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [margin, most] = [50, 6].map((part) => Math.max(width, height) / part);
   const small = regions.filter(({ box: [top, left, bottom, right] }) => Math.max(bottom - top, right - left) < most);
+  boxes.replaceChildren();
+  boxes.setAttribute("viewBox", `0 0 ${width} ${height}`);
   for (const layer of ["halo", "line"]) {
     small.slice(0, 50).forEach(({ box: [top, left, bottom, right] }) => {
       svg(boxes, "rect", { class: layer, x: left - margin, y: top - margin, width: right - left + 2 * margin, height: bottom - top + 2 * margin });
@@ -193,64 +190,66 @@ function drawBoxes({ width, height, regions }) {
   }
 }
 
-function showHeader() {
-  const { shown, frozen } = state;
-  const action = state.online || frozen ? shown?.action ?? "none" : "none";
+// Show the verdict in words, or that there is none now.
+function showVerdict() {
+  const { shown, frozen, online, missed, lostAt, marks } = state;
+  const action = online || frozen ? shown?.action ?? "none" : "none";
+  const word = ACTIONS[action]?.word ?? (online ? "WAITING" : "OFFLINE");
   find("#verdict").dataset.action = action;
   document.body.toggleAttribute("data-paused", Boolean(frozen));
-  const word = ACTIONS[action]?.word ?? (state.online ? "WAITING" : "OFFLINE");
-  find("#word").textContent = word;
-  find("#verdict path").setAttribute("d", ACTIONS[action]?.symbol ?? "M5 12h14");
+  setText("#word", word);
   document.title = `${word} · Inspection`;
-  find("#source").textContent = find("#source").title = shown ? nameOf(shown) : "";
-  find("#details").textContent = shown ? [
-    state.models.size > 1 ? shown.model : null, clock(shown.time),
-    shown.p_value === null ? null : `p-value ${inDigits(shown.p_value)}`,
-    shown.regions.length ? `${shown.regions.length} region${shown.regions.length > 1 ? "s" : ""}` : null,
-  ].filter(Boolean).join(" · ") : "";
-  find("#mode").textContent = !state.online ? `No connection${state.lostAt ? ` since ${clock(state.lostAt)}` : ""}. Trying again.`
-    : frozen ? `Paused: ${state.missed} newer image${state.missed === 1 ? "" : "s"}` : "Live";
+  find("#verdict path").setAttribute("d", ACTIONS[action]?.symbol ?? "M5 12h14");
+  find("#source").title = shown ? nameOf(shown) : "";
+  setText("#source", find("#source").title);
+  setText("#details", shown ? [
+    state.models.size > 1 && shown.model, clock(shown.time),
+    shown.p_value !== null && `p-value ${Number(shown.p_value.toPrecision(3))}`,
+    shown.regions.length && plural(shown.regions.length, "region"),
+  ].filter(Boolean).join(" · ") : "");
+  const live = frozen ? `Paused: ${plural(missed, "newer image")}` : "Live";
+  setText("#mode", online ? live : `No connection since ${clock(lostAt)}. Trying again.`);
   find("#pause").firstChild.data = frozen ? "Continue " : "Pause ";
   find("#pause").setAttribute("aria-pressed", Boolean(frozen));
   const place = listed().indexOf(shown);
   find("#older").disabled = place < 1;
   find("#newer").disabled = !frozen || place === listed().length - 1;
-  showMarks();
+  findAll("[data-mark]").forEach((button) => {
+    button.disabled = !shown;
+    button.setAttribute("aria-pressed", Boolean(shown) && marks.get(shown.id) === button.dataset.mark);
+  });
+  find("#undo").disabled = !state.lastMark;
 }
 
 // --- Strip of the last images ----------------------------------------------------
 
-const thumbnails = new Map(); // list items by id
+const thumbnails = new Map(); // list items by verdict
 
 function thumbnailOf(verdict) {
   const { word, symbol } = ACTIONS[verdict.action];
-  const picture = make("img", { alt: "", src: `/v1/images/${verdict.id}` });
-  const canvas = make("canvas");
-  const sign = make("span", { className: "sign" });
-  svg(svg(sign, "svg", { viewBox: "0 0 24 24", "aria-hidden": true }), "path", { d: symbol });
-  const button = make("button", { type: "button", title: nameOf(verdict) }, [make("span", { className: "picture" }, [picture, canvas]), sign, make("span", { className: "mark" })]);
-  button.setAttribute("aria-label", `${word}, ${nameOf(verdict)}`);
-  button.addEventListener("click", () => goTo(verdict));
-  const item = make("li", {}, [button]);
+  const [picture, canvas] = [make("img", { alt: "", src: `/v1/images/${verdict.id}` }), make("canvas")];
+  const [sign, mark] = ["sign", "mark"].map((className) => make("span", { className }));
+  svg(svg(sign, "svg", { viewBox: "0 0 24 24" }), "path", { d: symbol });
+  const button = make("button", {
+    type: "button", title: nameOf(verdict), ariaLabel: `${word}, ${nameOf(verdict)}`, onclick: () => goTo(verdict),
+  }, picture, canvas, sign, mark);
+  const [item, map] = [make("li", {}, button), mapOf(verdict)];
   item.dataset.action = verdict.action;
-  const map = mapOf(verdict);
   item.paint = () => paintHeat(picture, canvas, map, THUMBNAIL, 1);
   item.paint();
   return item;
 }
 
 function drawStrip() {
-  const strip = find("#strip");
+  const [strip, list] = [find("#strip"), listed()];
   const n = Math.max(1, Math.floor(strip.clientWidth / THUMBNAIL)); // that fit
-  const list = listed();
-  const place = Math.max(list.indexOf(state.shown), 0);
-  const last = Math.max(Math.min(place + Math.ceil(n / 2), list.length), Math.min(n, list.length));
-  const within = list.slice(Math.max(0, last - n), last).reverse(); // newest first
-  const ids = new Set(within.map((one) => one.id));
-  [...thumbnails.keys()].filter((id) => !ids.has(id)).forEach((id) => { thumbnails.get(id).remove(); thumbnails.delete(id); });
+  const end = Math.max(n, list.indexOf(state.shown) + Math.ceil(n / 2));
+  const within = list.slice(0, end).slice(-n).reverse(); // newest first
+  const gone = [...thumbnails.keys()].filter((verdict) => !within.includes(verdict));
+  gone.forEach((verdict) => { thumbnails.get(verdict).remove(); thumbnails.delete(verdict); });
   within.forEach((verdict, i) => {
-    if (!thumbnails.has(verdict.id)) thumbnails.set(verdict.id, thumbnailOf(verdict));
-    const item = thumbnails.get(verdict.id);
+    if (!thumbnails.has(verdict)) thumbnails.set(verdict, thumbnailOf(verdict));
+    const item = thumbnails.get(verdict);
     if (strip.children[i] !== item) strip.insertBefore(item, strip.children[i] ?? null);
     item.firstChild.setAttribute("aria-current", verdict === state.shown);
     find(".mark", item).textContent = state.marks.get(verdict.id) ?? "";
@@ -260,9 +259,9 @@ function drawStrip() {
 // --- What people do --------------------------------------------------------------
 
 function pause() {
-  if (state.frozen || !state.verdicts.length) return;
-  Object.assign(state, { frozen: state.verdicts, missed: 0 });
-  showHeader();
+  if (state.frozen || !state.shown) return;
+  Object.assign(state, { frozen: state.verdicts, missed: 0, wanted: null });
+  showVerdict();
 }
 
 function goOn() {
@@ -276,127 +275,108 @@ function goTo(verdict) {
   show(verdict);
 }
 
-const step = (by) => goTo(listed()[listed().indexOf(state.shown) + by]);
+const step = (by) => goTo(listed()[listed().indexOf(state.wanted ?? state.shown) + by]);
 
 // Show the last flagged image; again, the one before it.
 function goToFlagged() {
-  const place = state.frozen ? listed().indexOf(state.shown) : listed().length;
-  const flagged = listed().slice(0, Math.max(place, 0)).findLast(isFlagged);
-  if (flagged) goTo(flagged);
-  else speak("No earlier image was flagged.");
+  const end = state.frozen ? listed().indexOf(state.wanted ?? state.shown) : listed().length;
+  goTo(listed().slice(0, Math.max(end, 0)).findLast((verdict) => verdict.action !== "accept"));
 }
 
-async function mark(label) {
+function mark(label) {
   const { shown, frozen } = state;
   if (!shown || !state.counts?.collects) return;
   pause(); // so that you see what you have marked
-  if (!frozen && performance.now() - state.shownAt < SETTLED) {
-    tell("The image had just changed. Press again to mark this one.");
-    return;
-  }
-  await setMark(shown, state.marks.get(shown.id) === label ? null : label);
+  const isNew = !frozen && performance.now() - state.shownAt < SETTLED;
+  if (isNew) tell("The image had just changed. Press again to mark this one.");
+  else setMark(shown, state.marks.get(shown.id) === label ? null : label);
 }
 
 async function setMark(verdict, label) {
-  const path = `/v1/images/${verdict.id}/label`;
-  const json = { method: "POST", body: JSON.stringify({ label }), headers: { "Content-Type": "application/json" } };
+  const options = label
+    ? { method: "POST", body: JSON.stringify({ label }), headers: { "Content-Type": "application/json" } }
+    : { method: "DELETE" };
   try {
-    const answer = await ask(path, label ? json : { method: "DELETE" });
+    const answer = await ask(`/v1/images/${verdict.id}/label`, options);
     if (label) state.marks.set(verdict.id, label); else state.marks.delete(verdict.id);
-    state.lastMark = label ? verdict : null;
-    tell(label ? `Marked ${label}: ${answer.file}` : `Mark removed: ${nameOf(verdict)}`);
+    state.lastMark = label && verdict;
+    tell(`${label ? `Marked ${label}` : "Mark removed"}: ${nameOf(verdict)}`, answer?.file);
   } catch (error) {
     tell(`Not marked: ${error.message}`);
   }
-  showMarks();
-  drawStrip();
+  drawNow();
 }
 
-function showMarks() {
-  const label = state.marks.get(state.shown?.id);
-  findAll("[data-mark]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.mark === label));
-  findAll("[data-mark]").forEach((button) => { button.disabled = !state.shown; });
-  find("#undo").disabled = !state.lastMark;
-}
-
-function tell(text) {
-  find("#marks-said").textContent = text;
+function tell(text, title = text) {
+  Object.assign(find("#marks-said"), { textContent: text, title });
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.matches("input")) return;
   const act = {
-    p: () => find("#pause").click(), f: goToFlagged, ArrowLeft: () => step(-1), ArrowRight: () => step(1),
-    g: () => mark("good"), b: () => mark("bad"), u: () => find("#undo").click(),
+    p: () => find("#pause").click(), u: () => find("#undo").click(), f: goToFlagged,
+    g: () => mark("good"), b: () => mark("bad"), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
   }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act) return;
+  if (!act || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.matches("input")) return;
   event.preventDefault();
   act();
 }
 
 // --- Counters, alerts, speech ----------------------------------------------------
 
-const flaggedIn = ({ accept, warn, reject, flagged_interval: [low, high] }, words = "") => {
-  const n = accept + warn + reject;
-  return n ? `${percent((warn + reject) / n)} (${words}${(100 * low).toFixed(1)} to ${percent(high)})` : "";
-};
+const flaggedIn = ({ accept, warn, reject, flagged_interval: [low, high] }, words = "") => (accept + warn + reject
+  ? `${inPercent((warn + reject) / (accept + warn + reject))} % (${words}${inPercent(low)} to ${inPercent(high)} %)` : "");
 
-function showCounts() {
-  const { models, started, collects } = state.counts;
-  const sum = (action) => models.reduce((total, one) => total + one[action], 0);
-  const counts = { accept: sum("accept"), warn: sum("warn"), reject: sum("reject") };
-  counts.inspected = counts.accept + counts.warn + counts.reject;
-  findAll("[data-count]").forEach((cell) => { cell.textContent = counts[cell.dataset.count].toLocaleString("en"); });
-  find("#since").textContent = new Date(started).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false });
-  find("#share").hidden = models.length > 1;
-  if (counts.inspected) find("#share").textContent = `Flagged: ${flaggedIn(models[0], "95 % interval ")}`;
-  find("#counters .scroll").hidden = models.length === 1;
-  find("#models tbody").replaceChildren(...models.map((one) => {
-    const cells = [one.accept + one.warn + one.reject, one.warn, one.reject, flaggedIn(one)];
-    return make("tr", {}, [make("th", { scope: "row", className: "name", textContent: one.name }),
-      ...cells.map((text) => make("td", { className: "number", textContent: text }))]);
-  }));
-  find("#marks .controls").hidden = !collects;
+function showCounts({ models, started, collects }) {
+  const inspected = ({ accept, warn, reject }) => accept + warn + reject;
+  const sum = (count) => models.map(count).reduce((a, b) => a + b);
+  findAll("[data-count]").forEach((cell) => {
+    const { count } = cell.dataset;
+    cell.textContent = sum(count === "inspected" ? inspected : (one) => one[count]).toLocaleString("en");
+  });
+  setText("#since", new Date(started).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false }));
+  const isOne = models.length === 1;
+  find("#share").hidden = !isOne;
+  if (isOne && inspected(models[0])) setText("#share", `Flagged: ${flaggedIn(models[0], "95 % interval ")}`);
+  find("#counters .scroll").hidden = isOne;
+  find("#models tbody").replaceChildren(...models.map((one) => make("tr", {},
+    make("th", { scope: "row", className: "name", textContent: one.name }),
+    ...[inspected(one), one.warn, one.reject, flaggedIn(one)].map((text) => make("td", { className: "number", textContent: text })))));
+  findAll("#marks .controls, #caveat").forEach((element) => { element.hidden = !collects; });
   find("#how-to-mark").hidden = collects;
-  find("#caveat").hidden = !collects;
 }
 
-// Show an alert in the place of that of the same key, or remove it; `way` is a link or
-// a button, else the alert can be closed.
-function setAlert(key, text, way = { text: "Close", act: () => setAlert(key, null) }) {
+// Show an alert in the place of that of the same key, or remove it. It has a link, or
+// a button with words, which closes it if nothing else is said.
+function setAlert(key, text, { link, words = "Close", act = () => setAlert(key, null), details } = {}) {
   const old = findAll("#alerts > *").find((one) => one.dataset.key === key);
   if (!text) { old?.remove(); return; }
-  const control = way.href ? make("a", { href: way.href, textContent: way.text })
-    : make("button", { type: "button", className: "plain", textContent: way.text, onclick: way.act });
-  const alert = make("div", {}, [make("p", { textContent: text }), control]);
+  const button = make("button", { type: "button", className: "plain", textContent: words, onclick: act });
+  const alert = make("div", {}, make("p", { textContent: text }), link ?? button);
+  if (details) alert.append(make("details", {}, make("summary", { textContent: "What the monitor says" }), details));
   alert.dataset.key = key;
   if (old) old.replaceWith(alert); else find("#alerts").append(alert);
 }
 
 // Tell a screen reader, but not more often than it can speak.
-function speak(text, pause = 0) {
+function speak(text, pause) {
   if (performance.now() - state.spokenAt < pause) return;
   state.spokenAt = performance.now();
-  find("#said").textContent = text;
+  setText("#said", text);
 }
 
-function listen() {
-  find("#pause").addEventListener("click", () => (state.frozen ? goOn() : pause()));
-  find("#older").addEventListener("click", () => step(-1));
-  find("#newer").addEventListener("click", () => step(1));
-  find("#flagged").addEventListener("click", goToFlagged);
-  find("#undo").addEventListener("click", () => setMark(state.lastMark, null));
-  findAll("[data-mark]").forEach((button) => button.addEventListener("click", () => mark(button.dataset.mark)));
-  find("#opacity").addEventListener("input", ({ target }) => {
-    state.opacity = target.value / 100;
-    paint();
-    thumbnails.forEach((item) => item.paint());
-  });
-  document.addEventListener("keydown", pressed);
-  const observer = new ResizeObserver(drawNow);
-  findAll("#trend, #strip").forEach((element) => observer.observe(element));
-}
-
-listen();
+const clicks = {
+  "#pause": () => (state.frozen ? goOn() : pause()), "#older": () => step(-1), "#newer": () => step(1),
+  "#flagged": goToFlagged, "#undo": () => setMark(state.lastMark, null),
+  "[data-mark=good]": () => mark("good"), "[data-mark=bad]": () => mark("bad"),
+};
+Object.entries(clicks).forEach(([selector, act]) => find(selector).addEventListener("click", act));
+find("#opacity").addEventListener("input", ({ target }) => {
+  state.opacity = target.value / 100;
+  paint();
+  thumbnails.forEach((item) => item.paint());
+});
+document.addEventListener("keydown", pressed);
+const observer = new ResizeObserver(draw);
+findAll("#trend, #strip").forEach((element) => observer.observe(element));
 connect();
 keepCounting();

@@ -45,8 +45,8 @@ function drawTrend(root, verdicts, models) {
   shown.forEach((one, i) => {
     svg(root, "path", { d: MARKS[one.action], transform: `translate(${x(i)} ${y(one.p_value)})`, class: one.action });
   });
-  lines.forEach(({ rate, words }) => {
+  lines.forEach(({ rate, words }, i) => {
     svg(root, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(rate), y2: y(rate), class: "limit" });
-    svg(root, "text", { x: MARGIN.left + 4, y: y(rate) - 4, class: "limit" }, words);
+    svg(root, "text", { x: MARGIN.left + 4 + 110 * i, y: y(rate) - 4, class: "limit" }, words);
   });
 }
