@@ -238,6 +238,8 @@ def test_a_page_of_many_images_is_bounded_and_says_so(folder, tmp_path):
     assert "pictures of 200 of 10000 images" in html
     assert "The first 1000 of 10000" in html
     assert len(table.read_text().splitlines()) == 10_001
+    with pytest.raises(ValueError, match=r"path is for the page, as audit.html"):
+        skad.write_audit([one], tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("size", ["wide", "narrow"])

@@ -53,9 +53,13 @@ def write_audit(audited: Sequence[AuditedImage], path: PathLike) -> Path:
         If Jinja2 is not installed (``pip install "skad[report]"``).
     OSError
         If a file cannot be written.
+    ValueError
+        If the path has the suffix ".csv", which is the table's.
     """
     page = make_room_for(path)
     table = make_room_for(page.with_suffix(".csv"))
+    if page == table:
+        raise ValueError(f"path is for the page, as audit.html; got {path}.")
     write_atomically(table, _as_csv(audited))
     write_atomically(page, _render(audited))
     return table
