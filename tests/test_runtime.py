@@ -328,7 +328,7 @@ def test_a_graph_that_fails_is_reported(tmp_path):
         (lambda model: model.SerializeToString()[:-100], "ends early"),
         (bare, "it has no metadata of skad"),
         (newer, "its format is 2, not 1: update skad"),
-        (damaged, "its graph is not the exported one"),
+        (damaged, "its graph is damaged, or not the exported one"),
         (unknown, "onnxruntime .* refuses it: .*Guess"),
         (partial(vouched, image_shape=(48, 32)), "its graph is another than"),
         (partial(vouched, dtype="uint16"), "its graph is another than"),

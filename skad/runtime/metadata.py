@@ -136,7 +136,9 @@ def metadata_of(model: bytes) -> Metadata:
         raise ValueError("it has no metadata of skad; files of `skad export` have them")
     metadata = Metadata.from_json(text.decode(errors="replace"))
     if metadata.digest != digest_of(model):
-        raise ValueError("its graph is not the exported one: export the detector again")
+        raise ValueError(
+            "its graph is damaged, or not the exported one: copy or export it again"
+        )
     return metadata
 
 
