@@ -341,7 +341,7 @@ function showCounts({ models, started, collects }) {
   find("#models tbody").replaceChildren(...models.map((one) => make("tr", {},
     make("th", { scope: "row", className: "name", textContent: one.name }),
     ...[inspected(one), one.warn, one.reject, flaggedIn(one)].map((text) => make("td", { className: "number", textContent: text })))));
-  findAll("#marks .controls, #caveat").forEach((element) => { element.hidden = !collects; });
+  findAll("#marks .controls, #marks-said, #caveat").forEach((element) => { element.hidden = !collects; });
   find("#how-to-mark").hidden = collects;
 }
 
