@@ -210,7 +210,6 @@ function showVerdict() {
   const live = frozen ? `Paused: ${plural(missed, "newer image")}` : "Live";
   setText("#mode", online ? live : `No connection since ${clock(lostAt)}. Trying again.`);
   find("#pause").firstChild.data = frozen ? "Continue " : "Pause ";
-  find("#pause").setAttribute("aria-pressed", Boolean(frozen));
   const place = listed().indexOf(shown);
   find("#older").disabled = place < 1;
   find("#newer").disabled = !frozen || place === listed().length - 1;
