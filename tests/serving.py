@@ -2,7 +2,6 @@
 # ruff: noqa: E402  (what is missing is told before it is imported)
 
 import io
-import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from onnx_models import model_of
 
 from skad.serve.app import make_app
 from skad.serve.models import load_model
-from skad.serve.server import Server
+from skad.serve.server import Server, listen
 from skad.serve.service import Service
 from skad.serve.settings import Settings
 
@@ -72,7 +71,7 @@ def serving(*models: Path, **settings):
         started.set()
 
     server.startup = startup
-    listening = socket.create_server(("127.0.0.1", given.port))
+    listening = listen("127.0.0.1", given.port)
     thread = Thread(target=server.run, args=[[listening]], daemon=True)
     thread.start()
     assert started.wait(20)

@@ -144,6 +144,14 @@ def connect(server):
     return socket.create_connection((host, int(port)), 20)
 
 
+def test_small_packets_are_sent_at_once(files):
+    with serving(files["one"]) as (client, server):
+        client.get("/healthz")
+        (connection,) = server.server_state.connections
+        link = connection.transport.get_extra_info("socket")
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_slow_body_is_given_up_and_dropped_connections_leave_nothing(files):
     head = (
         b"POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"

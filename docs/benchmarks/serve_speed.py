@@ -5,12 +5,12 @@ several rounds. The service runs in a process of its own, and so do its clients.
 """
 
 import argparse
-import http.client
 import os
 import statistics
 import tempfile
 import threading
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def clients(address, data, n_requests):
     """Send so many requests from some clients at once; return images a second."""
 
     def send():
-        connection = http.client.HTTPConnection(address)
+        connection = HTTPConnection(address)
         for _ in range(n_requests // CLIENTS):
             assert post(connection, data) == 200
 
@@ -48,7 +48,7 @@ def clients(address, data, n_requests):
     return n_requests / (time.perf_counter() - start)
 
 
-def seconds(call, n):
+def seconds(call, n=15):
     """Return the median of the times of some calls."""
     times = []
     for _ in range(n):
@@ -81,43 +81,59 @@ def main():
             return detector.inspect(image[None])
 
     image = reader.read_bytes(data, "x").image
-    batch = np.stack([image] * 64)
-    found = {name: [] for name in ("decode", "alone", "stored", "many", "memory")}
     with tempfile.TemporaryDirectory() as folder:
-        plain, address = start([args.model])
-        logging, with_log = start([args.model], "--state", folder)
-        one = http.client.HTTPConnection(address)
-        logged = http.client.HTTPConnection(with_log)
-        for _ in range(args.rounds):
-            call = seconds(lambda: inspect(image), 20)
-            read = seconds(lambda: inspect(reader.read_bytes(data, "x").image), 20)
-            served = seconds(lambda: post(one, data), 20)
-            found["alone"].append(served / call)
-            found["decode"].append(served / read)
-            found["stored"].append(seconds(lambda: post(logged, data), 20) / read)
-            per_second = len(batch) / seconds(lambda: score(batch), 1)
-            found["many"].append(clients(address, data, len(batch)) / per_second)
-        process = psutil.Process(plain.pid)
-        used = [process.memory_info().rss]
-        for _ in range(10):
-            clients(address, data, args.requests // 10)
-            used.append(process.memory_info().rss)
-        for process in (plain, logging):
-            process.terminate()
-            process.wait()
-    names = {
-        "alone": ("one request / inspect of an array", ""),
-        "decode": ("one request / decode and inspect", "≤ 1.3"),
-        "stored": ("the same, with --state", ""),
-        "many": (f"images a second, {CLIENTS} clients / score_samples", "≥ 0.9"),
-    }
-    shape = " x ".join(map(str, image.shape))
-    print(f"{args.model.name}, {shape}, {os.environ.get('OMP_NUM_THREADS')} threads\n")
+        services = [start([args.model]), start([args.model], "--state", folder)]
+        try:
+            shape = " x ".join(map(str, image.shape))
+            threads = os.environ.get("OMP_NUM_THREADS", "all")
+            print(f"{args.model.name}, {shape}, OMP_NUM_THREADS={threads}\n")
+            measure(services, inspect, score, reader, data, args.rounds)
+            process, address = services[0]
+            used = memory(psutil.Process(process.pid), address, data, args.requests)
+            print(f"\nMemory over {args.requests} requests, MB: {used}")
+        finally:
+            for process, _ in services:
+                process.terminate()
+                process.wait()
+
+
+def measure(services, inspect, score, reader, data, n_rounds):
+    """Print the table of ratios."""
+    plain, with_log = (address for _, address in services)
+    image = reader.read_bytes(data, "x").image
+    batch = np.stack([image] * 64)
+    ratios = [[] for _ in range(4)]
+    for _ in range(n_rounds):
+        one, logged = HTTPConnection(plain), HTTPConnection(with_log)
+        call = seconds(lambda: inspect(image))
+        read = seconds(lambda: inspect(reader.read_bytes(data, "x").image))
+        served = seconds(lambda: post(one, data))  # noqa: B023 (called at once)
+        stored = seconds(lambda: post(logged, data))  # noqa: B023
+        start = time.perf_counter()
+        score(batch)
+        per_second = len(batch) / (time.perf_counter() - start)
+        many = clients(plain, data, len(batch)) / per_second
+        found = (served / call, served / read, stored / read, many)
+        for ratio, kept in zip(found, ratios, strict=True):
+            kept.append(ratio)
+    names = (
+        "one request / inspect of an array | ",
+        "one request / decode and inspect | ≤ 1.3",
+        "one request with --state / decode and inspect | ",
+        f"images a second, {CLIENTS} clients / score_samples | ≥ 0.9",
+    )
     print("| what | wanted | ratio |\n|---|---:|---:|")
-    for key, (name, wanted) in names.items():
-        print(f"| {name} | {wanted} | {statistics.median(found[key]):.2f} |")
-    megabytes = [round(one / 1e6) for one in used]
-    print(f"\nMemory over {args.requests} requests, MB: {megabytes}")
+    for name, kept in zip(names, ratios, strict=True):
+        print(f"| {name} | {statistics.median(kept):.2f} |", flush=True)
+
+
+def memory(process, address, data, n_requests):
+    """Return the memory of a process, in MB, after each tenth of some requests."""
+    used = [process.memory_info().rss]
+    for _ in range(10):
+        clients(address, data, n_requests // 10)
+        used.append(process.memory_info().rss)
+    return [round(one / 1e6) for one in used]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def serve(settings: Settings) -> None:
     for name in ("httpx", "uvicorn.error", "watchfiles"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
-        listening = stack.enter_context(_listen(settings.host, settings.port))
+        listening = stack.enter_context(listen(settings.host, settings.port))
         if settings.state is not None:
             settings.state.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(settings.state))
@@ -42,16 +42,24 @@ def serve(settings: Settings) -> None:
         Server(make_app(service)).run([listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; an OSError names the address if it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off, which costs 40 ms a request, if it is told
+    # the protocol; `socket.create_server` does not tell it.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family)
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
+        listening.close()
         raise OSError(
-            f"cannot listen at {host}, port {port}: {reason}; name another --host or "
-            "--port"
+            f"cannot listen at {host}, port {port}: {error.strerror or error}; name "
+            "another --host or --port"
         ) from error
+    return listening
 
 
 class Server(uvicorn.Server):
