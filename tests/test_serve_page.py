@@ -298,6 +298,10 @@ def test_the_page_is_accessible_and_fits(served, post, open_page, size, theme):
     shows(page, post(BAD, f"{'long name ' * 20}.png"))
     page.keyboard.press("p")
     page.evaluate("setAlert('lost', 'word '.repeat(40))")
+    page.click("[data-mark=bad]")  # and the pointer stays there
+    until(lambda: page.get_attribute("[data-mark=bad]", "aria-pressed") == "true")
+    style = "getComputedStyle(find('[data-mark=bad]'))"  # axe takes 1 : 1 for hidden
+    assert page.evaluate(f"{style}.color !== {style}.backgroundColor")
     assert violations(page) == {}
     root = "document.documentElement"
     assert page.evaluate(f"{root}.scrollWidth <= innerWidth")
