@@ -13,17 +13,20 @@ from optional import optional
 from own_encoders import Pyramid, own_encoder
 from PIL import Image
 from sklearn.exceptions import NotFittedError
+from torch.nn.functional import avg_pool2d
 
 import skad
 from skad import PatchAutoencoderDetector
 from skad.cli.main import main
 from skad.export import onnx_file
-from skad.export.graph import tail_polynomial
+from skad.export.graph import tail_polynomial, to_onnx
 from skad.export.parity import LIMIT, certify, parity_in_words
 from skad.images.inputs import as_images
 from skad.images.resizing import resize
 from skad.runtime import Inspector
 from skad.runtime.metadata import digest_of
+from skad.scoring.anomaly_map import Mapper
+from skad.scoring.tiles import in_tiles
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,6 +152,20 @@ def test_the_roi_is_in_the_graph(gray):
     np.testing.assert_array_equal(before, after)
 
 
+def test_tiles_are_unrolled(monkeypatch):
+    class Tiled(Mapper):
+        def maps_of(self, batch):
+            x = batch[..., 0].float()[:, None] / 255  # n, 1, H, W
+            return in_tiles(lambda x, *_: avg_pool2d(x, 2)[:, 0], x, 2, 16)
+
+    monkeypatch.setattr("skad.scoring.tiles.TILE", 32)
+    X = draw(3, (80, 48))
+    model = to_onnx(Tiled(), X.shape[1:], "uint8")
+    maps, _ = session_of(model.SerializeToString()).run(None, {"images": X})
+    means = X.reshape(3, 40, 2, 24, 2).mean((2, 4)) / 255
+    np.testing.assert_allclose(maps, means, atol=1e-6)
+
+
 def test_the_tail_of_the_normal_distribution_is_that_of_scipy():
     from scipy.special import log_ndtr
 
@@ -255,7 +272,7 @@ def test_the_example_in_cpp_runs(gray, tmp_path):
         assert found.returncode == (verdict == "anomalous"), found.stderr
         assert found.stdout.endswith(f"{verdict}\n")
         score = float(re.findall(r"score (\S+),", found.stdout)[0])
-        assert score == pytest.approx(detector.score_samples(X[i : i + 1])[0], rel=1e-4)
+        assert score == pytest.approx(detector.score_samples(X[i][None])[0], rel=1e-4)
 
 
 # --- Refusals -----------------------------------------------------------------------
@@ -323,6 +340,12 @@ def test_what_does_not_suit_the_detector_is_refused(
 ):
     with pytest.raises(ValueError, match=words):
         skad.export_onnx(gray[0], tmp_path / "a.onnx", dtype=dtype, images=images)
+
+
+def test_images_of_too_many_tiles_are_refused(gray, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "TILE", 16)  # 2 x 3 of them
+    with pytest.raises(ValueError, match=r"32 x 48 pixels are too large .* image_size"):
+        skad.export_onnx(gray[0], tmp_path / "a.onnx")
 
 
 def test_only_detectors_with_a_threshold_are_exported(tmp_path):

@@ -1,14 +1,14 @@
-"""Exported graphs against their detectors: python THIS_FILE ROOT --models FOLDER.
+"""Exported graphs against their detectors: python THIS_FILE ROOT
+--models FOLDER --graphs FOLDER.
 
-FOLDER holds detectors that `skad benchmark ROOT --models FOLDER` has stored. Each is
-exported, and both see all test images of its set, one at a time and in turn, on one
-thread. A difference is a share of the map's value there or of the threshold, whichever
-is larger. With --int8, weights and activations are quantised to 8 bits, calibrated on
-training images, and the largest peaks are compared, too.
+--models holds detectors that `skad benchmark ROOT --models FOLDER` has stored. Each is
+exported to --graphs, unless its file is there, and both see all test images of its set,
+one at a time and in turn, on one thread. A difference is a share of the map's value
+there or of the threshold, whichever is larger. With --int8, convolutions are quantised
+to 8 bits, calibrated on training images.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -55,13 +55,14 @@ def quantised(path: Path, images: np.ndarray) -> Path:
     return small
 
 
-def row_of(model: Path, folder: Path, temporary: Path, int8: bool) -> str:
+def row_of(model: Path, folder: Path, graphs: Path, int8: bool) -> str:
     """Measure one detector, and return a row of the table."""
     category = load_category(folder)
     detector = skad.load(model, device="cpu")
     fitted, threshold = detector.fitted, detector.pixel_threshold_
-    path = temporary / "part.onnx"
-    skad.export_onnx(detector, path, images=category.test[:2])
+    path = graphs / f"{model.stem}.onnx"
+    if not path.exists():
+        skad.export_onnx(detector, path)
     if int8:
         path = quantised(path, np.stack(list(category.train[:N_CALIBRATION])))
     session, images = session_of(path), as_images(category.test, None, fitted.format)
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--categories", nargs="+", metavar="NAME")
+    parser.add_argument("--graphs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--int8", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -108,11 +110,9 @@ def main() -> None:
         "| set | images | maps | scores | other verdicts | MB | time | largest peaks |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as temporary:
-        for folder in find_categories(args.root, args.categories):
-            model = args.models / f"{folder.name}-{args.seed}.safetensors"
-            row = row_of(model, folder, Path(temporary), args.int8)
-            print(row, flush=True)
+    for folder in find_categories(args.root, args.categories):
+        model = args.models / f"{folder.name}-{args.seed}.safetensors"
+        print(row_of(model, folder, args.graphs, args.int8), flush=True)
 
 
 if __name__ == "__main__":

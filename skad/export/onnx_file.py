@@ -21,8 +21,10 @@ from skad.export.stand_ins import WORDS, stand_ins
 from skad.images.inputs import Images, as_images
 from skad.images.several_sizes import as_resized_images
 from skad.runtime.metadata import KEY, Metadata, channel_order_of, digest_of
+from skad.scoring.tiles import TILE
 from skad.threshold.conformal import promise_in_words
 
+_MOST_TILES = 4  # as measured: every one adds half a minute and 350 nodes
 # Of the number kinds of a detector's images: what a graph takes.
 _DTYPES = {"integer": ("uint8", "uint16"), "float": ("float32",)}
 
@@ -74,7 +76,8 @@ def export_onnx(
         If it is not fitted, or has no threshold.
     ValueError
         If the graph and the detector disagree; if torch cannot export the network of an
-        own `FrozenEncoder`; if `dtype` or `images` do not suit the detector.
+        own `FrozenEncoder`; if the detector works on more than 4 tiles of 1024 x 1024
+        pixels; if `dtype` or `images` do not suit it.
     OSError
         If the file cannot be written.
 
@@ -99,6 +102,7 @@ def export_onnx(
     checked = None if images is None else _as_fitted(images, fitted)
     dtype = _dtype_for(fitted.format.kind, checked, dtype)
     mapper = fitted.mapper
+    _check_size(mapper.network_size)
     if mapper.device.type != "cpu":  # which rounds otherwise
         mapper = pickle.loads(pickle.dumps(mapper)).to("cpu")
     shape = fitted.format.shape
@@ -110,9 +114,8 @@ def export_onnx(
         raise _not_exported(mapper, error) from error
     content, words = model.SerializeToString(), "as given"
     if checked is None:
-        checked = _as_fitted(
-            stand_ins(mapper, fitted.format.image_shape, dtype), fitted
-        )
+        found = stand_ins(mapper, fitted.format.image_shape, dtype)
+        checked = _as_fitted(found.reshape(-1, *fitted.format.shape), fitted)
         words = WORDS
     parity = certify(mapper, detector.pixel_threshold_, content, checked, words)
     metadata = _metadata_of(detector, shape, dtype, digest_of(content), parity)
@@ -131,6 +134,16 @@ def _check_installed() -> None:
             "export_onnx needs onnx, onnxscript and onnxruntime: pip install "
             '"skad[onnx]"'
         ) from error
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    height, width = size
+    if math.ceil(height / TILE) * math.ceil(width / TILE) > _MOST_TILES:
+        raise ValueError(
+            f"Images of {height} x {width} pixels are too large to export: the graph "
+            f"would hold a copy of itself for each {TILE} x {TILE} pixels, and at most "
+            f"{_MOST_TILES} are made. Set image_size, and fit the detector again."
+        )
 
 
 def _as_fitted(images: Any, fitted: Fitted) -> Images:
@@ -162,11 +175,7 @@ def _dtype_for(kind: str, images: Images | None, dtype: str | None) -> str:
 
 
 def _metadata_of(
-    detector: Any,
-    shape: tuple[int, ...],
-    dtype: str,
-    digest: str,
-    parity: Any,
+    detector: Any, shape: tuple[int, ...], dtype: str, digest: str, parity: Any
 ) -> Metadata:
     fitted, promised = detector.fitted, detector.promised_fpr_
     return Metadata(
