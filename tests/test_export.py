@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from old_models import write_model
 from optional import optional
 from own_encoders import Pyramid, own_encoder
 from PIL import Image
@@ -16,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from torch.nn.functional import avg_pool2d
 
 import skad
-from skad import PatchAutoencoderDetector
+from skad import DenseAutoencoderDetector, PatchAutoencoderDetector
 from skad.cli.main import main
 from skad.export import onnx_file
 from skad.export.graph import tail_polynomial, to_onnx
@@ -38,8 +39,7 @@ optional("onnxscript")
 def draw(n, shape, dtype=np.uint8, seed=0):
     """Smooth images with noise; the last one has a bright square."""
     rng = np.random.default_rng(seed)
-    size, deep = shape[:2], (1, *shape[2:])
-    rows, cols = np.mgrid[: size[0], : size[1]].reshape(2, *size, *(deep[1:] and (1,)))
+    rows, cols, *_ = np.indices(shape)
     images = 0.4 + 0.1 * np.sin(rows / 5 + cols / 7) + rng.normal(0, 0.03, (n, *shape))
     images[-1, 8:16, 8:16] += 0.4
     if np.dtype(dtype).kind == "f":
@@ -50,7 +50,7 @@ def draw(n, shape, dtype=np.uint8, seed=0):
 def fit(X, **parameters):
     defaults = {"epochs": 1, "target_fpr": 0.3, "random_state": 0, "device": "cpu"}
     detector = PatchAutoencoderDetector(8, **defaults | parameters)
-    return detector.fit(X[:-1], groups=range(len(X) - 1))
+    return detector.fit(X[:-1], groups=range(len(X) - 1))  # they look nearly the same
 
 
 def session_of(path):
@@ -59,10 +59,6 @@ def session_of(path):
     return onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"]
     )
-
-
-def metadata_of(path):
-    return Inspector(path).metadata
 
 
 def without_metadata(path):
@@ -120,7 +116,18 @@ def untrained(folder):
     return detector, folder / "untrained.onnx", X
 
 
-@pytest.fixture(params=["gray", "deep", "several", "untrained"])
+@pytest.fixture(scope="session")
+def dense(folder):
+    """The old script's network; images are resized for it."""
+    optional("h5py")
+    X = draw(14, (20, 30))
+    detector = DenseAutoencoderDetector(write_model(folder / "model"), target_fpr=0.3)
+    detector.fit(X[:-1], groups=range(13))
+    skad.export_onnx(detector, folder / "dense.onnx")
+    return detector, folder / "dense.onnx", X
+
+
+@pytest.fixture(params=["gray", "deep", "several", "untrained", "dense"])
 def exported(request):
     return request.getfixturevalue(request.param)
 
@@ -180,17 +187,17 @@ def test_the_tail_of_the_normal_distribution_is_that_of_scipy():
 
 def test_metadata_are_what_the_detector_says(exported):
     detector, path, _ = exported
-    metadata = metadata_of(path)
+    metadata = Inspector(path).metadata
     assert metadata.threshold == detector.pixel_threshold_
     assert metadata.calibration_scores == tuple(detector.calibration_scores_)
     assert metadata.promised_fpr == (
         None if np.isnan(detector.promised_fpr_) else detector.promised_fpr_
     )
-    assert metadata.is_cross == (detector.calibration == "cross")
+    assert metadata.is_cross == detector.is_cross_fitted_
     assert metadata.any_size == detector.fitted.format.any_size
     assert metadata.image_shape == detector.image_shape_in_
     assert metadata.provenance == detector.provenance_
-    assert (metadata.roi is None) == (detector.roi is None)
+    assert (metadata.roi is None) == (detector.fitted.mapper.roi is None)
     assert metadata.digest == digest_of(path.read_bytes())
     assert metadata.digest == digest_of(without_metadata(path).SerializeToString())
     (given,) = session_of(path).get_inputs()
@@ -199,9 +206,9 @@ def test_metadata_are_what_the_detector_says(exported):
 
 
 def test_parity_is_what_was_measured(gray, deep, untrained):
-    assert metadata_of(gray[1]).parity["n_images"] == len(gray[2])
-    assert metadata_of(untrained[1]).parity["n_images"] == 3
-    parity = metadata_of(deep[1]).parity
+    assert Inspector(gray[1]).metadata.parity["n_images"] == len(gray[2])
+    assert Inspector(untrained[1]).metadata.parity["n_images"] == 3
+    parity = Inspector(deep[1]).metadata.parity
     assert parity["n_images"] == 8
     assert "noise" in parity["images"]
     assert 0 < parity["map_difference"] <= parity["limit"] == LIMIT
@@ -222,7 +229,10 @@ def test_a_threshold_needs_no_new_graph(deep, folder, monkeypatch):
     other.fitted = detector.fitted
     other.offset_ = -1.25
     changed = skad.export_onnx(other, folder / "other.onnx", images=X[:2])
-    assert (changed.threshold, changed.digest) == (1.25, metadata_of(path).digest)
+    assert (changed.threshold, changed.digest) == (
+        1.25,
+        Inspector(path).metadata.digest,
+    )
     assert changed.promised_fpr is None
 
 
