@@ -3,6 +3,11 @@
 import base64
 import io
 import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +231,33 @@ def test_a_token_is_asked_for_as_header_or_cookie(model):
         assert "correct horse" not in signed_in.headers["set-cookie"]
         assert "HttpOnly" in signed_in.headers["set-cookie"]
         assert client.get("/v1/models").status_code == 200  # with the cookie
+
+
+# --- Without torch ----------------------------------------------------------------
+
+LOAD = """
+import sys
+from pathlib import Path
+import skad.serve.server
+from skad.serve.models import load_model
+from skad.serve.settings import Settings
+load_model("part", Path(sys.argv[1]), Settings({}))
+print(*sys.modules)
+"""
+
+
+def test_an_exported_model_is_served_without_torch(model):
+    command = [sys.executable, "-c", LOAD, str(model)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    heavy = {"torch", "scipy", "sklearn", "skimage", "safetensors", "joblib"}
+    assert heavy & set(loaded.split()) == set()
+
+
+def test_the_container_has_what_the_service_needs():
+    root = Path(__file__).parents[1]
+    with (root / "pyproject.toml").open("rb") as file:
+        needed = tomllib.load(file)["project"]["optional-dependencies"]["serve"]
+    installed = (root / ".ci/install_service").read_text().split()
+    names = {re.match(r"[\w-]+", one)[0] for one in needed}
+    assert names | {"numpy", "onnxruntime", "pillow"} <= set(installed)
+    assert ".ci/install_service" in (root / "Dockerfile").read_text()
