@@ -28,10 +28,15 @@ def measure(model, folder, n):
     return page.count('class="card"'), len(page), peak
 
 
-if __name__ == "__main__":
+def main():
+    """Print the table."""
     numbers = [int(n) for n in sys.argv[3:]] or [200, 1000, 10_000]
     print("| images | pictures | file | peak memory |\n|--:|--:|--:|--:|", flush=True)
     for n in numbers:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             pictures, size, peak = pool.apply(measure, (*sys.argv[1:3], n))
         print(f"| {n} | {pictures} | {size / 1e6:.1f} MB | {peak / 1e3:.0f} MB |")
+
+
+if __name__ == "__main__":
+    main()
