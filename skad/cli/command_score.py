@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
     print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
     print_threshold(detector)
     if args.fdr is not None:
-        percent = f"{100 * args.fdr:.3g}"
         n = mark_selected(args.output, args.fdr, len(detector.calibration_scores_))
-        print(f"selected       {n}, of which at most {percent} % are good on average")
+        promise = f", of which at most {100 * args.fdr:.3g} % are good on average"
+        has_promise = n and not detector.is_cross_fitted_
+        print(f"selected       {n}{promise if has_promise else ''}")
     if monitor is not None:
         print(f"monitor        {monitor.status()}")
     print(f"scores         {args.output / TABLE}")
