@@ -321,3 +321,16 @@ def test_each_model_has_its_counters(model, tmp_path, open_page):
         names = page.locator("#models tbody th").all_text_contents()
         page.close()
     assert names == ["part", "other"]
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+def test_the_page_about_the_api_names_every_address_and_field(served, open_page, size):
+    page = open_page(f"{served[1].address}/docs", size=size)
+    api = served[0].get("/openapi.json").json()
+    until(lambda: page.locator("section#Verdict").count() == 1)
+    shown = page.locator(".operation h2").all_text_contents()
+    for path, methods in api["paths"].items():
+        assert all(f"{method.upper()}{path}" in shown for method in methods)
+    assert "p_value" in page.locator("section#Verdict").text_content()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert violations(page) == {}

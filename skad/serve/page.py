@@ -1,4 +1,4 @@
-"""The operator's page: its files, its figures, and the marks that it sets."""
+"""The operator's page, with its figures and marks; and the page about the API."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ _OWN = Path(__file__).with_name("static")
 _FILES = {  # those that every page shares, and those of this one
     "page.css": TEMPLATES,
     "heat.js": TEMPLATES,
+    "api.css": _OWN,
+    "api.js": _OWN,
     "operator.css": _OWN,
     "operator.js": _OWN,
     "trend.js": _OWN,
@@ -54,11 +56,15 @@ class Marked(Mark):
 
 
 def add_page(app: FastAPI, service: Service) -> None:
-    """Add the page, what it loads, and its parts of the API."""
+    """Add the pages, what they load, and the operator's parts of the API."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(_OWN / "operator.html", headers=_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def api() -> Response:
+        return FileResponse(_OWN / "api.html", headers=_HEADERS)
 
     @app.get("/static/{name}", include_in_schema=False)
     async def file(name: str) -> Response:
