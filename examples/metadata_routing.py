@@ -1,4 +1,5 @@
-"""Metadata routing on and off: groups of images that must not be torn apart.
+"""Metadata routing on and off: groups of images that must not be torn apart
+=========================================================================
 
     python examples/metadata_routing.py
 

@@ -1,4 +1,5 @@
-"""The old script's example: the calls are the same, only the import is new.
+"""The old script's example: the calls are the same, only the import is new
+========================================================================
 
     python examples/old_script.py [FOLDER] [--epochs 75]
 

@@ -1,4 +1,5 @@
-"""A search in two processes that do not fight for the processor's cores.
+"""A search in two processes that do not fight for the processor's cores
+=====================================================================
 
     python examples/parallel_search.py
 

@@ -1,4 +1,5 @@
-"""Store a fitted detector and load it again: skad.save, and joblib.
+"""Store a fitted detector and load it again: skad.save, and joblib
+================================================================
 
     python examples/persistence.py
 

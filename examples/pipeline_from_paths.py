@@ -1,4 +1,5 @@
-"""From file names to verdicts: paths -> ImageReader -> detector, in one Pipeline.
+"""From file names to verdicts: paths -> ImageReader -> detector, in one Pipeline
+==============================================================================
 
     python examples/pipeline_from_paths.py
 

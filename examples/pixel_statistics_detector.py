@@ -1,4 +1,5 @@
-"""A second detector, complete in one file: mean and deviation of every pixel.
+"""A second detector, complete in one file: mean and deviation of every pixel
+==========================================================================
 
     python examples/pixel_statistics_detector.py
 

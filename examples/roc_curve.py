@@ -1,4 +1,5 @@
-"""A ROC curve in which every image is scored by a detector that never saw it.
+"""A ROC curve in which every image is scored by a detector that never saw it
+==========================================================================
 
     python examples/roc_curve.py [PICTURE]
 
@@ -9,7 +10,6 @@ do not have. So the anomalous images are taken out of the training folds beforeh
 
 import sys
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import RocCurveDisplay
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -44,7 +44,6 @@ def main(epochs=20, tile_size=64, picture=None):
     print(f"found at 5 % false alarms: {detection_rate_at_fpr(y, scores):.2f}")
     if picture is not None:
         curve.figure_.savefig(picture)
-    plt.close(curve.figure_)
     return y, scores, curve, found
 
 

@@ -1,4 +1,5 @@
-"""Search over thresholds on a labelled Test folder, without training for each.
+"""Search over thresholds on a labelled Test folder, without training for each
+===========================================================================
 
     python examples/search_thresholds.py [FOLDER]
 

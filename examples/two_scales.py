@@ -1,4 +1,5 @@
-"""Small scratches and large dents: two detectors joined, or one with two patch sizes.
+"""Small scratches and large dents: two detectors joined, or one with two patch sizes
+==================================================================================
 
     python examples/two_scales.py
 

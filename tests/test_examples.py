@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import joblib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import sklearn
@@ -14,6 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = {"epochs": 1, "tile_size": 32}
 ELSEWHERE = {"pixel_statistics_detector"}  # tests/test_testing.py
+PLOTS = sorted(EXAMPLES.glob("plot_*.py"))  # without a main: the gallery runs them
 
 
 @pytest.fixture
@@ -25,7 +27,11 @@ def example(monkeypatch):
 
 def test_every_example_is_run():
     tests = [name.removeprefix("test_example_") for name in globals()]
-    assert {path.stem for path in EXAMPLES.glob("*.py")} <= {*tests, *ELSEWHERE}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} <= {
+        *tests,
+        *ELSEWHERE,
+        *(path.stem for path in PLOTS),
+    }
 
 
 def test_an_example_says_what_it_shows_and_how_to_run_it():
@@ -86,6 +92,7 @@ def test_example_roc_curve(example, tmp_path):
     assert curve.roc_auc == pytest.approx(larger)
     assert found.roc_auc == pytest.approx(larger)
     assert picture.stat().st_size > 0
+    plt.close(curve.figure_)
     tested = []
     for train, test in module.folds_that_train_on_good_images(scores, y):
         assert (y[train] == 1).all()
@@ -135,3 +142,15 @@ def test_example_metadata_routing(example, capsys):
     assert len(on) < len(off)  # one image of each part
     assert not sklearn.get_config()["enable_metadata_routing"]  # left as it was
     assert capsys.readouterr().out.count("parts on both sides: none") == 2
+
+
+@pytest.mark.parametrize("path", PLOTS, ids=lambda path: path.stem)
+def test_example_with_pictures(path, capsys):
+    source = path.read_text(encoding="utf-8")
+    assert source.count("epochs=20") == 1
+    try:
+        exec(source.replace("epochs=20", "epochs=1"), {"__name__": path.stem})
+        assert plt.get_fignums() == [1]
+    finally:
+        plt.close("all")
+    assert capsys.readouterr().out

@@ -116,7 +116,7 @@ class PatchAutoencoderDetector(ImageDetector):
         several sizes; (p,) of rows.
     n_features_in_ : int
         Number of values in an image.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (`n_features_in_`,)
         Only if X was a table with column names.
 
     Examples

@@ -34,7 +34,7 @@ def resize_image(image: ArrayLike, image_size: int | Size) -> NDArray[Any]:
 
     Returns
     -------
-    ndarray of shape image_size or (*image_size, 3), of the same dtype
+    ndarray of shape image_size or ``(*image_size, 3)``, of the same dtype
 
     Raises
     ------

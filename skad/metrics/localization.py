@@ -1,11 +1,4 @@
-"""How well maps separate anomalous from good pixels: AU-PRO and pixel AUROC.
-
-References
-----------
-.. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec
-   Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
-   Anomaly Detection", International Journal of Computer Vision 129, 2021.
-"""
+"""How well maps separate anomalous from good pixels: AU-PRO and pixel AUROC."""
 
 import math
 from collections.abc import Iterable
@@ -50,6 +43,12 @@ def au_pro_score(
     ------
     ValueError
         If shapes do not match, a map is not finite, or a mask is not 0 and 1.
+
+    References
+    ----------
+    .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec
+       Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
+       Anomaly Detection", International Journal of Computer Vision 129, 2021.
 
     Examples
     --------
@@ -97,7 +96,7 @@ def pro_curve(
     """Return false-positive rates of pixels, overlaps of regions, and thresholds.
 
     Where ``map >= threshold``, pixels are flagged. The overlap is the flagged share of
-    an 8-connected anomalous region, averaged over all regions [1]_. Rates rise from 0
+    an 8-connected anomalous region, averaged over all regions. Rates rise from 0
     to 1; points on straight lines are left out.
     """
     pairs = _checked_pairs(masks, maps)

@@ -1,12 +1,4 @@
-"""Selecting anomalous images so that few of the selected ones are good.
-
-References
-----------
-.. [1] Y. Benjamini and Y. Hochberg, "Controlling the false discovery rate", Journal of
-   the Royal Statistical Society B 57(1), 1995.
-.. [2] S. Bates, E. Candès, L. Lei, Y. Romano and M. Sesia, "Testing for outliers with
-   conformal p-values", Annals of Statistics 51(1), 2023.
-"""
+"""Selecting anomalous images so that few of the selected ones are good."""
 
 import math
 
@@ -48,6 +40,13 @@ def select(
     ------
     ValueError
         If p-values or `fdr` are out of range.
+
+    References
+    ----------
+    .. [1] Y. Benjamini and Y. Hochberg, "Controlling the false discovery rate",
+       Journal of the Royal Statistical Society B 57(1), 1995.
+    .. [2] S. Bates, E. Candès, L. Lei, Y. Romano and M. Sesia, "Testing for outliers
+       with conformal p-values", Annals of Statistics 51(1), 2023.
 
     Examples
     --------
