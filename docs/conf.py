@@ -31,6 +31,7 @@ autodoc_default_options = {
     "inherited-members": ",".join([*BASES, "Module", "tuple"]),
     "exclude-members": "get_metadata_routing,set_fit_request,set_output",
 }
+default_role = "py:obj"  # `name`: a link where there is such a name, else code
 numpydoc_show_class_members = False
 
 # Gallery: examples that draw a picture are run
@@ -49,10 +50,12 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "skad"
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,

@@ -20,9 +20,9 @@ detector = skad.PatchAutoencoderDetector(patch_size=16, epochs=20, random_state=
 detector.fit(surfaces.train).calibrate(surfaces.calibration)
 
 # %%
-# After 60 images, the light fades, down to 60 % of what it was.
+# After 60 images, the light fades, down to 75 % of what it was.
 
-light = np.interp(np.arange(120), [0, 60, 120], [1, 1, 0.6])
+light = np.interp(np.arange(120), [0, 60, 120], [1, 1, 0.75])
 frames = (surfaces.test * light[:, None, None]).astype(np.uint8)
 
 # %%

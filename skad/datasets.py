@@ -17,6 +17,7 @@ Rng = np.random.Generator
 Tile = np.ndarray  # (H, W), uint8
 Defect = tuple[np.ndarray, np.ndarray]  # opacity, 0 to 1, and gray levels; each (H, W)
 
+#: Names of surfaces that `load_surfaces` takes
 SURFACES = ("brick", "grass", "gravel")
 
 _SMALLEST_TILE = 32  # pixels; below it a scratch would be thinner than a pixel

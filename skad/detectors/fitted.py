@@ -21,6 +21,11 @@ from skad.scoring.anomaly_map import Mapper
 from skad.threshold.conformal import LabelledThreshold
 
 
+def _read_only(path: str) -> property:
+    """Return a property without a docstring: classes list it among their Attributes."""
+    return property(attrgetter(path), doc="")
+
+
 @dataclass
 class Learned:
     """What training gives."""
@@ -135,13 +140,13 @@ class FittedAttributes(BaseEstimator):
         """A copy of the scores that set the threshold, sorted."""
         return self._threshold.calibration_scores.copy()
 
-    mean_map_ = property(attrgetter("_threshold.mean_map"))
-    promised_fpr_ = property(attrgetter("_threshold.promised_fpr"))
-    is_cross_fitted_ = property(attrgetter("_threshold.is_cross"))
-    network_ = property(attrgetter("fitted.mapper.network"))
-    history_ = property(attrgetter("fitted.history"))
-    provenance_ = property(attrgetter("fitted.provenance"))
-    image_shape_in_ = property(attrgetter("fitted.format.shape"))
+    mean_map_ = _read_only("_threshold.mean_map")
+    promised_fpr_ = _read_only("_threshold.promised_fpr")
+    is_cross_fitted_ = _read_only("_threshold.is_cross")
+    network_ = _read_only("fitted.mapper.network")
+    history_ = _read_only("fitted.history")
+    provenance_ = _read_only("fitted.provenance")
+    image_shape_in_ = _read_only("fitted.format.shape")
 
     @property
     def n_features_in_(self):
