@@ -20,6 +20,7 @@ exclude_patterns = ["_build", "benchmarks"]
 templates_path = ["_templates"]
 
 # Pages, written in Markdown for a code host
+myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
@@ -33,6 +34,7 @@ autodoc_default_options = {
 }
 default_role = "py:obj"  # `name`: a link where there is such a name, else code
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 
 # Gallery: examples that draw a picture are run
 sphinx_gallery_conf = {
@@ -47,9 +49,12 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
+html_css_files = ["site.css"]
+html_static_path = ["_static"]
 html_theme = "pydata_sphinx_theme"
 html_title = "skad"
 html_show_sourcelink = False
+html_sidebars = {"get_started": [], "benchmarks": []}  # they have no pages below
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "footer_start": ["copyright"],
@@ -67,6 +72,12 @@ def link_to_the_site(app, docname, source):
     source[0] = source[0].replace("](../README.md", "](get_started.md")
 
 
+def skip_fields(app, what, name, obj, skip, options):
+    """Skip fields of named tuples: the docstring of the class describes them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     """Register what Sphinx calls."""
     app.connect("source-read", link_to_the_site)
+    app.connect("autodoc-skip-member", skip_fields)
