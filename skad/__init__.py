@@ -35,6 +35,7 @@ _SUBMODULES = (
     "benchmark",
     "datasets",
     "displays",
+    "distributed",
     "explanations",
     "images",
     "legacy",

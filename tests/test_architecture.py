@@ -28,7 +28,7 @@ FLOORS = [
     {"explanations"},
     {"model_io", "displays", "monitor"},
     {"benchmark", "report", "export"},
-    {"audit", "serve"},
+    {"audit", "distributed", "serve"},
     {"cli", "legacy"},
 ]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}

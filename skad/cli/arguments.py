@@ -29,11 +29,12 @@ _SEVERAL = _N | {"nargs": "+"}
 _NUMBER = {"type": float, "metavar": "NUMBER"}
 _NAME = {"metavar": "NAME"}
 _NAMES = _NAME | {"nargs": "+"}
-_YES_OR_NO = {"action": argparse.BooleanOptionalAction, "default": True}
+_YES_OR_NO = {"action": argparse.BooleanOptionalAction}
 _METRICS = {"choices": ("balanced_accuracy", "f1", "cost")}
 _ENCODERS = {"choices": ("efficientnet-lite0", "efficientnet-lite2")}
 _WEBHOOK_ON = {"choices": ("reject", "warn", "all")}
 _DTYPES = {"choices": ("uint8", "uint16", "float32")}
+_ADDRESS = {"metavar": "ADDRESS"}
 _CALIBRATIONS = {"choices": ("split", "cross")}
 
 _PROMISE = "promised rate of false alarms on good images"
@@ -47,6 +48,8 @@ _MASK = "mask of the images' size, or of --image-size: white where to look, else
 _PASSES = "passes over the training images (default: 75); 0 with an encoder: none"
 _SELECT = "mark as selected so many that at most this share of them should be good"
 _WATCH = "watch for drift in the order of scores.csv; a JSON file keeps the state"
+_PICTURES = "write a picture for each image (default: yes; no with --scheduler)"
+_CLUSTER = "of a Dask cluster that scores, as tcp://10.0.0.5:8786 (default: none)"
 _KEPT = "results; runs that it holds are not made again (default: %(default)s)"
 _LABELS = "CSV table path,label of images; labels are good and bad"
 
@@ -95,7 +98,7 @@ _SCORE = [
     ("paths", "image files, and folders of them", _PATHS),
     _RECURSIVE,
     ("--output", "for scores.csv and heat_maps/ (default: %(default)s)", _FOLDER),
-    ("--heat-maps", "write a picture for each image (default: yes)", _YES_OR_NO),
+    ("--heat-maps", _PICTURES, _YES_OR_NO),
     ("--resume", "keep the rows of a stopped run and score the rest", _FLAG),
     [
         ("--threshold", "flag images whose map exceeds this", _NUMBER),
@@ -104,6 +107,7 @@ _SCORE = [
     ("--fdr", _SELECT, _NUMBER),
     ("--monitor", _WATCH, _FILE),
     ("--baseline", "for a new --monitor: compare with the first N images", _N),
+    ("--scheduler", _CLUSTER, _ADDRESS),
     _MODEL_DEVICE,
 ]
 _AUDIT = [
@@ -224,7 +228,8 @@ _COMMANDS: dict[str, command_line.Command] = {
     ),
     "score": (
         "Score image files with a learned model. They are read as its training images "
-        "were. The exit code is 1 if a file could not be read.",
+        "were. The exit code is 1 if a file could not be read. With --scheduler, a "
+        "Dask cluster scores and writes Parquet; see docs/distributed.md.",
         _SCORE,
         {"output": Path("skad-scores")},
     ),

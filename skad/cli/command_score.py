@@ -1,6 +1,7 @@
 """`skad score`: score image files with a learned model."""
 
 import argparse
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,9 @@ def run(args: argparse.Namespace) -> int:
         detector.set_params(contamination="auto").offset_ = -args.threshold
     elif args.target_fpr is not None:
         detector.retarget(args.target_fpr)
+    if args.scheduler is not None:
+        return _run_on_cluster(args, detector)
+    heat_maps = args.heat_maps is not False
     _check_fdr(args.fdr, detector)
     with monitored(args.monitor, detector, args.baseline) as monitor:
         verdicts = score_files(
@@ -26,14 +30,12 @@ def run(args: argparse.Namespace) -> int:
             detector.pixel_threshold_,
             args.paths,
             args.output,
-            heat_maps=args.heat_maps,
+            heat_maps=heat_maps,
             resume=args.resume,
             recursive=args.recursive,
             verbose=1,
         )
-    kinds = ("good", "anomalous", "unreadable")
-    print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
-    print_threshold(detector)
+    _print_counts(verdicts, detector)
     if args.fdr is not None:
         n = mark_selected(args.output, args.fdr, len(detector.calibration_scores_))
         promise = f", of which at most {100 * args.fdr:.3g} % are good on average"
@@ -42,9 +44,39 @@ def run(args: argparse.Namespace) -> int:
     if monitor is not None:
         print(f"monitor        {monitor.status()}")
     print(f"scores         {args.output / TABLE}")
+    if heat_maps:
+        print(f"heat maps      {args.output / HEAT_MAPS}")
+    return 1 if verdicts["unreadable"] else 0
+
+
+def _run_on_cluster(args: argparse.Namespace, detector: Any) -> int:
+    """Have a Dask cluster score; its results are a data set, which always resumes."""
+    for name in ("fdr", "monitor", "baseline"):  # these need one table, in order
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} does not go with --scheduler: leave one out")
+    from skad.distributed import DATA_SET, connected, score
+
+    with connected(args.scheduler) as client:
+        verdicts = score(
+            detector,
+            args.paths,
+            args.output,
+            client,
+            heat_maps=bool(args.heat_maps),
+            recursive=args.recursive,
+            verbose=1,
+        )
+    _print_counts(verdicts, detector)
+    print(f"scores         {args.output / DATA_SET}")
     if args.heat_maps:
         print(f"heat maps      {args.output / HEAT_MAPS}")
     return 1 if verdicts["unreadable"] else 0
+
+
+def _print_counts(verdicts: Counter[str], detector: Any) -> None:
+    kinds = ("good", "anomalous", "unreadable")
+    print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
+    print_threshold(detector)
 
 
 def _check_fdr(fdr: float | None, detector: Any) -> None:

@@ -4,8 +4,9 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def score_files(
         done = {row["path"] for row in kept}
         waiting = [path for path in paths if str(path) not in done]
         inspected = inspect_files(waiting)
-        pictures = _heat_map_files(paths, waiting, table, kept) if heat_maps else {}
+        pictures = heat_map_files(paths, waiting, table, kept) if heat_maps else {}
         if not resume:
             _remove_heat_maps(table, paths)
         header = dict(zip(COLUMNS, COLUMNS, strict=True))
@@ -69,26 +70,42 @@ def score_files(
             closing(inspected),
             bar(total=len(waiting), unit="image", shown=bool(verbose)) as progress,
         ):
-            for path, frame, result in inspected:
-                picture, heat_map = pictures.get(path), b""
-                try:
-                    if isinstance(result, Exception):
-                        raise result
-                    if picture is not None:
-                        heat_map = _draw(path, frame.size, result, threshold)
-                except (OSError, ValueError) as error:
-                    say(f"skad: unreadable: {path}: {error}", above=progress)
-                    row = {"path": str(path), "verdict": "unreadable"}
-                else:
-                    row = _make_row(path, result, frame.size)
-                    if picture is not None:
-                        write_atomically(picture, heat_map)
-                        row["heat_map"] = picture.relative_to(table.parent).as_posix()
+            tell = partial(say, above=progress)
+            for row in rows_of(inspected, threshold, table.parent, pictures, tell):
                 file.write(_as_csv([row]))
                 file.flush()
                 verdicts[row["verdict"]] += 1
                 progress.update()
     return verdicts
+
+
+def rows_of(
+    inspected: Iterable[Inspected],
+    threshold: float,
+    folder: Path,
+    pictures: Mapping[Path, Path],
+    tell: Callable[[str], object],
+) -> Generator[Row, None, None]:
+    """Yield the row of each file, and tell why one is unreadable.
+
+    Draws the heat maps that `pictures` has a place for, in the `folder` of the table.
+    """
+    for path, frame, result in inspected:
+        picture, heat_map = pictures.get(path), b""
+        try:
+            if isinstance(result, Exception):
+                raise result
+            if picture is not None:
+                heat_map = _draw(path, frame.size, result, threshold)
+        except (OSError, ValueError) as error:
+            tell(f"skad: unreadable: {path}: {error}")
+            yield {"path": str(path), "verdict": "unreadable"}
+            continue
+        row = _make_row(path, result, frame.size)
+        if picture is not None:
+            write_atomically(picture, heat_map)
+            row["heat_map"] = picture.relative_to(folder).as_posix()
+        yield row
 
 
 def mark_selected(output: PathLike, fdr: float, n_calibration: int) -> int:
@@ -159,7 +176,7 @@ def _draw(path: Path, size: Size, result: InspectionResult, threshold: float) ->
     return encode(heat_map_image(rgb, amap, threshold, outline=outline))
 
 
-def _heat_map_files(
+def heat_map_files(
     paths: Sequence[Path], waiting: Sequence[Path], table: Path, kept: Sequence[Row]
 ) -> dict[Path, Path]:
     """Return where the heat maps of images go: FILE.png, below the folder of all.
