@@ -26,7 +26,7 @@ N = 60
 
 @pytest.fixture(scope="module")
 def cluster():
-    options = {"processes": True, "dashboard_address": None}
+    options = {"processes": True, "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as one:
         yield one
 
@@ -143,6 +143,26 @@ def test_a_killed_worker_costs_no_row_and_doubles_none(model, images, tmp_path, 
     assert pids[0] not in client.run(os.getpid).values()
 
 
+def test_a_chunk_that_kills_its_workers_stops_no_other(
+    model, images, tmp_path, client, cluster, monkeypatch
+):
+    def kill():
+        while not parts_of(tmp_path):
+            time.sleep(0.002)
+        os.kill(pids[0], signal.SIGKILL)
+
+    score = partial(_distributed.score, model, [images], tmp_path, client)
+    monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
+    pids = list(client.run(os.getpid).values())
+    threading.Thread(target=kill).start()
+    with pytest.raises(RuntimeError, match=r"chunk.* killed each worker .*begins with"):
+        score(chunk_size=1)
+    lost = N - len(rows_of(tmp_path))
+    assert 1 <= lost <= 8  # those that waited at the worker
+    monkeypatch.undo()
+    assert score().total() == N
+
+
 def test_results_of_another_model_or_threshold_stay(model, images, tmp_path, client):
     score = partial(_distributed.score, output=tmp_path, client=client)
     score(model, [images / "000.png"])
@@ -214,10 +234,14 @@ def test_workers_of_another_version_are_named(client, monkeypatch):
 
 
 def test_a_scheduler_without_workers_or_none_at_all_is_soon_an_error(
-    model, images, capsys
+    model, images, capsys, monkeypatch
 ):
     command = ["score", str(model), str(images), "--scheduler"]
     began = time.monotonic()
     assert main([*command, "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
     assert time.monotonic() - began < 10
+    monkeypatch.setattr(_distributed.cluster, "_PATIENCE", 1)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        assert main([*command, cluster.scheduler_address]) == 2
+    assert "has no worker; start one" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ from skad.model_io.fingerprint import fingerprint
 from skad.model_io.model_file import load, save
 
 DATA_SET = "scores.parquet"  # a folder of parts
-_AHEAD = 4  # chunks that wait for each thread of the workers
+_AHEAD = 4  # chunks under way or waiting for each thread of the workers
+_LOST = (
+    "the scheduler was lost, or has cancelled the tasks; run the same command again to "
+    "resume"
+)
 
 
 def score(
@@ -158,7 +162,10 @@ def _score_chunks(
     ended, waiting, deadly = as_completed(loop=client.loop), iter(chunks), list[Path]()
 
     def submit() -> None:
-        n_threads = max(1, sum(client.nthreads().values()))  # 0 while all start anew
+        try:
+            n_threads = max(1, sum(client.nthreads().values()))  # 0 while all restart
+        except OSError as error:
+            raise ConnectionError(_LOST) from error
         for chunk in islice(waiting, max(0, _AHEAD * n_threads - len(running))):
             part = folder / DATA_SET / f"{name_of(chunk)}.parquet"
             drawn = {path: pictures[path] for path in chunk if path in pictures}
@@ -178,12 +185,10 @@ def _score_chunks(
             except KilledWorker:  # for instance, an image that takes all memory
                 deadly.append(first)
             except FutureCancelledError as error:
-                raise ConnectionError(
-                    "the scheduler was lost, or has cancelled the tasks; run the same "
-                    "command again to resume"
-                ) from error
+                raise ConnectionError(_LOST) from error
     finally:
-        client.cancel([future for future, _ in running.values()])
+        with suppress(OSError):  # the scheduler is lost
+            client.cancel([future for future, _ in running.values()])
     if deadly:
         raise RuntimeError(
             f"{len(deadly)} chunk(s) killed each worker that scored them; all others "
