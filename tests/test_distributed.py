@@ -1,10 +1,13 @@
 """Scoring on a Dask cluster: two worker processes here, and what befalls them."""
 
+import csv
 import os
+import re
 import signal
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from image_files import noise, save
@@ -74,8 +77,6 @@ def parts_of(output):
 
 def serial_rows(model, images, output, **options):
     """Rows of the table that one machine writes, with the types of the data set."""
-    import csv
-
     detector = skad.load(model)
     inspect, threshold = partial(inspect_files, detector), detector.pixel_threshold_
     score_files(inspect, threshold, [images], output, **options)
@@ -204,6 +205,23 @@ def test_a_chunk_that_no_worker_finds_is_an_error(model, tmp_path, client):
         with pytest.raises(FileNotFoundError, match=r"tcp.* finds none of 1 files"):
             _distributed.score(model, [file], tmp_path / "out", client)
     assert not parts_of(tmp_path / "out")
+
+
+def test_the_snippets_of_the_page_run(model, images, tmp_path, cluster, client):
+    page = Path(__file__).parents[1] / "docs" / "distributed.md"
+    text = page.read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    for snippet in snippets:
+        for shown, here in (
+            ("part.safetensors", model),
+            ("/mnt/line1/2026", images),
+            ("/mnt/checked", tmp_path),
+            ("tcp://10.0.0.5:8786", cluster.scheduler_address),
+        ):
+            snippet = snippet.replace(shown, str(here))
+        exec(snippet, names)
+    assert len(snippets) == 2 and len(names["table"]) == names["counts"].total() == N
 
 
 @pytest.mark.parametrize(
