@@ -4,8 +4,8 @@ import csv
 import os
 import re
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -107,55 +107,54 @@ def test_scores_are_bit_equal_to_those_of_one_machine(model, images, tmp_path, c
 
 
 def test_a_second_call_scores_only_what_is_missing(model, images, tmp_path, client):
-    score = partial(_distributed.score, model, output=tmp_path, client=client)
+    folder = tmp_path / "a b"
+    score = partial(_distributed.score, model, output=folder.as_uri(), client=client)
     first = sorted(images.glob("*.png"))[:10]
     score(first, chunk_size=5)
-    before = parts_of(tmp_path)
+    before = parts_of(folder)
     lost = min(before)
     lost.unlink()
     counts = score([images], chunk_size=20)  # other chunks than before
-    after = parts_of(tmp_path)
+    after = parts_of(folder)
     assert before.items() - {(lost, before[lost])} <= after.items()
-    paths = [row["path"] for row in rows_of(tmp_path)]
+    paths = [row["path"] for row in rows_of(folder)]
     assert paths == sorted(map(str, images.glob("*.png")))
     assert counts.total() == N
-    assert score([images]) == counts and parts_of(tmp_path) == after
+    assert score([images]) == counts and parts_of(folder) == after
+
+
+def kill_a_worker_after_one_part(client, output):
+    """Kill it from a thread; the result is its process, and the number of parts."""
+    pid = next(iter(client.run(os.getpid).values()))
+
+    def kill():
+        while not parts_of(output):
+            time.sleep(0.002)
+        n_parts = len(parts_of(output))
+        os.kill(pid, signal.SIGKILL)
+        return pid, n_parts
+
+    return ThreadPoolExecutor(1).submit(kill)
 
 
 def test_a_killed_worker_costs_no_row_and_doubles_none(model, images, tmp_path, client):
-    seen = []
-
-    def kill():
-        while not parts_of(tmp_path):
-            time.sleep(0.002)
-        seen.append(len(parts_of(tmp_path)))
-        os.kill(pids[0], signal.SIGKILL)
-
-    pids = list(client.run(os.getpid).values())
-    thread = threading.Thread(target=kill)
-    thread.start()
+    killed = kill_a_worker_after_one_part(client, tmp_path)
     counts = _distributed.score(model, [images], tmp_path, client, chunk_size=1)
-    thread.join()
-    assert 0 < seen[0] < N
+    pid, n_parts = killed.result()
+    assert 0 < n_parts < N
     assert counts.total() == N
     assert [r["path"] for r in rows_of(tmp_path)] == sorted(map(str, images.iterdir()))
     assert not list(tmp_path.rglob("*.part"))
     client.wait_for_workers(2, timeout=60)
-    assert pids[0] not in client.run(os.getpid).values()
+    assert pid not in client.run(os.getpid).values()
 
 
 def test_a_chunk_that_kills_its_workers_stops_no_other(
     model, images, tmp_path, client, cluster, monkeypatch
 ):
-    def kill():
-        while not parts_of(tmp_path):
-            time.sleep(0.002)
-        os.kill(pids[0], signal.SIGKILL)
-
     score = partial(_distributed.score, model, [images], tmp_path, client)
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
-    pids = list(client.run(os.getpid).values())
-    threading.Thread(target=kill).start()
+    kill_a_worker_after_one_part(client, tmp_path)
     with pytest.raises(RuntimeError, match=r"chunk.* killed each worker .*begins with"):
         score(chunk_size=1)
     lost = N - len(rows_of(tmp_path))
@@ -237,12 +236,6 @@ def test_wrong_arguments_are_named(model, images, tmp_path, wrong, message):
     right = {"sources": [images], "output": tmp_path, "client": None}
     with pytest.raises(ValueError, match=message):
         _distributed.score(model, **right | wrong)
-
-
-def test_an_address_of_a_file_is_a_folder(model, images, tmp_path, client):
-    output = (tmp_path / "a b").as_uri()
-    _distributed.score(model, [images / "000.png"], output, client)
-    assert len(rows_of(tmp_path / "a b")) == 1
 
 
 def test_workers_of_another_version_are_named(client, monkeypatch):

@@ -61,10 +61,10 @@ def score(
     sources : iterable of paths
         Image files, and folders of them.
     output : str or os.PathLike
-        Folder, or ``file://`` address of one, for ``scores.parquet``, a folder of
-        parts, for the model and for heat maps. The columns are those of ``scores.csv``;
-        each part has ``skad.model``, the SHA-256 of the detector with its threshold,
-        and ``skad.threshold`` in its metadata.
+        Folder, or ``file://`` address of one, for heat maps and ``scores.parquet``,
+        a folder of parts with a copy of the model. The columns are those of
+        ``scores.csv``; the metadata of each part have ``skad.threshold``, and as
+        ``skad.model`` the SHA-256 of the detector with its threshold.
     client : distributed.Client
         Its workers must have the same version of skad.
     chunk_size : int, default=200
@@ -104,8 +104,8 @@ def score(
     paths = list_files(sources, recursive)
     if not paths:
         raise ValueError("sources must name at least one image file; got none")
-    data_set = make_room_for(_as_folder(output) / DATA_SET / "part").parent
-    folder = data_set.parent.absolute()
+    data_set = make_room_for(_as_folder(output) / DATA_SET / MODEL).parent
+    folder = data_set.parent
     check_workers(client)
     identity = {
         "skad.model": fingerprint(detector),
@@ -117,8 +117,8 @@ def score(
         waiting = [path for path in paths if as_text(path) not in done]
         pictures: Mapping[Path, Path] = {}
         if heat_maps:
-            pictures = heat_map_files(paths, waiting, folder / DATA_SET, kept)
-        save(detector, folder / MODEL)
+            pictures = heat_map_files(paths, waiting, data_set, kept)
+        save(detector, data_set / MODEL)
         verdicts = Counter(row["verdict"] for row in kept)
         chunks = [
             waiting[i : i + chunk_size] for i in range(0, len(waiting), chunk_size)
@@ -141,7 +141,7 @@ def _as_folder(output: PathLike) -> Path:
     text = os.path.expanduser(os.fspath(output))
     scheme = re.match(r"([a-z][a-z0-9+.-]+):/", text)  # a Path has lost one slash
     if scheme is None:
-        return Path(text)
+        return Path(text).absolute()
     if scheme[1] != "file":
         raise ValueError(
             f"output must be a folder that all workers see; got {text}. Mount it, and "

@@ -18,7 +18,7 @@ from skad.inspection.score_files import rows_of
 from skad.model_io.fingerprint import fingerprint
 from skad.model_io.model_file import load
 
-MODEL = "model.safetensors"  # in the output folder
+MODEL = "_model.safetensors"  # beside the parts; readers of Parquet pass over it
 _lock = Lock()  # so that two threads of a worker do not load one model twice
 
 
@@ -34,7 +34,7 @@ def score_chunk(
     folder, problems = part.parents[1], list[str]()
     with limit_threads(1):  # the worker runs as many tasks at once as it has threads
         with _lock:
-            detector = _load_once(folder / MODEL, identity["skad.model"])
+            detector = _load_once(part.parent / MODEL, identity["skad.model"])
         threshold = detector.pixel_threshold_
         with closing(inspect_files(detector, paths)) as inspected:
             rows = list(
