@@ -26,6 +26,7 @@ from skad.runtime import Inspector
 from skad.runtime.__main__ import main
 from skad.runtime.metadata import digest_of
 from skad.threshold.conformal import conformal_threshold
+from skad.threshold.robust import robust_threshold
 
 onnx, onnxruntime = optional("onnx"), optional("onnxruntime")
 SIZE = (32, 48)
@@ -156,6 +157,7 @@ def test_another_rate_sets_the_threshold_that_it_promises(exported):
             inspector.retarget(rate)
     crossed = Inspector(exported(is_cross=True, promised_fpr=None)).retarget(0.01)
     assert np.isnan(crossed.promised_fpr)
+    assert crossed.threshold == -robust_threshold(SCORES, 0.01)
 
 
 # --- Files ------------------------------------------------------------------------

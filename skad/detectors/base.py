@@ -57,6 +57,7 @@ from skad.threshold.conformal import (
     labelled_threshold,
     promised_fpr,
 )
+from skad.threshold.robust import robust_threshold
 
 
 @dataclass(frozen=True)
@@ -302,9 +303,12 @@ class ImageDetector(
 
     def _promising(self, scores: Any, means: Any, is_cross: bool = False) -> Threshold:
         """Return the threshold by `target_fpr`, with the rate that it does promise."""
-        rate, warns = self.target_fpr, not is_cross
-        offset = conformal_threshold(scores, rate, warns=warns)
-        promised = np.nan if is_cross else promised_fpr(len(scores), self.target_fpr)
+        rate = float(self.target_fpr)
+        if is_cross:
+            offset, promised = robust_threshold(scores, rate), np.nan
+        else:
+            offset = conformal_threshold(scores, rate)
+            promised = promised_fpr(len(scores), rate)
         threshold = _threshold(offset, promised, scores, means)
         return replace(threshold, is_cross=is_cross)
 

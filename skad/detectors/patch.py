@@ -61,8 +61,8 @@ class PatchAutoencoderDetector(ImageDetector):
         Share of the good images that is held out, for nothing but the threshold.
     calibration : {"split", "cross"}, default="split"
         "cross", for few images and only with ``epochs=0``: all good images train, and
-        all set the threshold, each scored by what the others taught. Nothing is
-        promised then: `promised_fpr_` is NaN.
+        all set the threshold, each scored by what the others taught. The threshold
+        aims at `target_fpr`, and promises nothing: `promised_fpr_` is NaN.
     contamination : "auto" or float in (0, 0.5], default="auto"
         A float: this share of the images given to `fit` is flagged. "auto": the
         threshold follows from `target_fpr`.

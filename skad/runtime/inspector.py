@@ -16,6 +16,7 @@ from skad.inspection.score_files import Inspected
 from skad.inspection.verdict import InspectionResult, in_frames, judge
 from skad.runtime.metadata import Metadata, metadata_of
 from skad.threshold.conformal import conformal_threshold, promise_of, promised_fpr
+from skad.threshold.robust import robust_threshold
 
 
 class _Threshold(NamedTuple):
@@ -113,11 +114,14 @@ class Inspector:
         It comes from the calibration scores in the file. A warning says if they are too
         few for this rate.
         """
-        rate, is_cross = as_float(target_fpr), self.metadata.is_cross
+        rate, scores = as_float(target_fpr), self._scores
         if not 0 < rate < 1:
             raise ValueError(f"target_fpr must lie in (0, 1); got {target_fpr!r}.")
-        offset = conformal_threshold(self._scores, rate, warns=not is_cross)
-        promised = math.nan if is_cross else promised_fpr(len(self._scores), rate)
+        if self.metadata.is_cross:
+            offset, promised = robust_threshold(scores, rate), math.nan
+        else:
+            offset = conformal_threshold(scores, rate)
+            promised = promised_fpr(len(scores), rate)
         self._threshold = _Threshold(-offset, promised)
         return self
 

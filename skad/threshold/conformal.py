@@ -27,19 +27,17 @@ from skad.common.warnings import warn
 METRICS = ("balanced_accuracy", "f1", "cost")
 
 
-def conformal_threshold(
-    calibration_scores: ArrayLike, target_fpr: float, *, warns: bool = True
-) -> float:
+def conformal_threshold(calibration_scores: ArrayLike, target_fpr: float) -> float:
     """Return the offset that flags a new good image with at most this probability.
 
     Of m sorted scores of held-out good images, the k-th, ``k = floor(target_fpr (m +
     1))``: a new score that is exchangeable with them is below it with probability at
-    most k / (m + 1) [1]_. If k = 0, it is the lowest; `warns` says so.
+    most k / (m + 1) [1]_. If k = 0, it is the lowest, with a warning.
     """
     scores, rate = np.sort(np.asarray(calibration_scores)), float(target_fpr)
     m = len(scores)
     k = conformal_rank(m, rate)
-    if k == 0 and warns:
+    if k == 0:
         needed = math.ceil(min(1 / rate, 1e9) - 1e-9) - 1  # no overflow, as of 5e-324
         warn(
             f"target_fpr={rate:g} cannot be promised: {_good_images(m)} can promise "
