@@ -53,11 +53,9 @@ from skad.inspection.verdict import in_frames, judge
 from skad.threshold.conformal import (
     check_metric,
     conformal_p_value,
-    conformal_threshold,
     labelled_threshold,
-    promised_fpr,
+    target_threshold,
 )
-from skad.threshold.robust import robust_threshold
 
 
 @dataclass(frozen=True)
@@ -303,12 +301,7 @@ class ImageDetector(
 
     def _promising(self, scores: Any, means: Any, is_cross: bool = False) -> Threshold:
         """Return the threshold by `target_fpr`, with the rate that it does promise."""
-        rate = float(self.target_fpr)
-        if is_cross:
-            offset, promised = robust_threshold(scores, rate), np.nan
-        else:
-            offset = conformal_threshold(scores, rate)
-            promised = promised_fpr(len(scores), rate)
+        offset, promised = target_threshold(scores, self.target_fpr, is_cross)
         threshold = _threshold(offset, promised, scores, means)
         return replace(threshold, is_cross=is_cross)
 

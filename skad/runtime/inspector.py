@@ -15,8 +15,7 @@ from skad.images.resizing import max_pool, resize
 from skad.inspection.score_files import Inspected
 from skad.inspection.verdict import InspectionResult, in_frames, judge
 from skad.runtime.metadata import Metadata, metadata_of
-from skad.threshold.conformal import conformal_threshold, promise_of, promised_fpr
-from skad.threshold.robust import robust_threshold
+from skad.threshold.conformal import promise_of, target_threshold
 
 
 class _Threshold(NamedTuple):
@@ -114,14 +113,11 @@ class Inspector:
         It comes from the calibration scores in the file. A warning says if they are too
         few for this rate.
         """
-        rate, scores = as_float(target_fpr), self._scores
+        rate = as_float(target_fpr)
         if not 0 < rate < 1:
             raise ValueError(f"target_fpr must lie in (0, 1); got {target_fpr!r}.")
-        if self.metadata.is_cross:
-            offset, promised = robust_threshold(scores, rate), math.nan
-        else:
-            offset = conformal_threshold(scores, rate)
-            promised = promised_fpr(len(scores), rate)
+        is_cross = self.metadata.is_cross
+        offset, promised = target_threshold(self._scores, rate, is_cross)
         self._threshold = _Threshold(-offset, promised)
         return self
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skad.common.checks import as_float
 from skad.common.warnings import warn
+from skad.threshold.robust import robust_threshold
 
 METRICS = ("balanced_accuracy", "f1", "cost")
 
@@ -55,6 +56,19 @@ def conformal_rank(m: int, target_fpr: float) -> int:
 def promised_fpr(m: int, target_fpr: float) -> float:
     """Return the false-alarm rate that `conformal_threshold` of m scores promises."""
     return max(float(target_fpr), 1 / (m + 1))
+
+
+def target_threshold(
+    calibration_scores: ArrayLike, target_fpr: float, is_cross: bool
+) -> tuple[float, float]:
+    """Return the offset for a rate, and the rate that it promises.
+
+    Cross-fitted scores promise nothing, NaN.
+    """
+    scores, rate = np.asarray(calibration_scores), float(target_fpr)
+    if is_cross:
+        return robust_threshold(scores, rate), math.nan
+    return conformal_threshold(scores, rate), promised_fpr(len(scores), rate)
 
 
 def promise_in_words(detector: Any) -> str:
