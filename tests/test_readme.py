@@ -138,11 +138,3 @@ def test_the_test_command_is_the_one_of_the_gate():
     assert 'pip install -c constraints.txt -e ".[test]" && python -m pytest' in README
     assert 'pip install --quiet -c constraints.txt -e ".[test]"' in gate
     assert "python -m pytest" in gate
-
-
-@pytest.mark.parametrize("page", ["README.md", *PAGES])
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    folder = (ROOT / page).parent
-    assert [link for link in links if not (folder / link).exists()] == []
