@@ -148,6 +148,7 @@ def test_example_metadata_routing(example, capsys):
 def test_example_with_pictures(path, capsys):
     source = path.read_text(encoding="utf-8")
     assert source.count("epochs=20") == 1
+    plt.close("all")  # what other tests have left
     try:
         exec(source.replace("epochs=20", "epochs=1"), {"__name__": path.stem})
         assert plt.get_fignums() == [1]
