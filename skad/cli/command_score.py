@@ -1,6 +1,7 @@
 """`skad score`: score image files with a learned model."""
 
 import argparse
+import logging
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -56,6 +57,8 @@ def _run_on_cluster(args: argparse.Namespace, detector: Any) -> int:
             raise ValueError(f"--{name} does not go with --scheduler: leave one out")
     from skad.distributed import DATA_SET, connected, score
 
+    # It logs tracebacks where the scheduler is lost; the error says so in one line.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL + 1)
     with connected(args.scheduler) as client:
         verdicts = score(
             detector,
