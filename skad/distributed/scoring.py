@@ -28,7 +28,8 @@ from skad.inspection.score_files import heat_map_files
 from skad.model_io.fingerprint import fingerprint
 from skad.model_io.model_file import load, save
 
-DATA_SET = "scores.parquet"  # a folder of parts
+#: Name of the folder, in the output, that holds the parts of the Parquet data set
+DATA_SET = "scores.parquet"
 _AHEAD = 4  # chunks under way or waiting for each thread of the workers
 _LOST = (
     "the scheduler was lost, or has cancelled the tasks; run the same command again to "
