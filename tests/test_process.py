@@ -21,6 +21,9 @@ def test_results_errors_and_crashes_come_back():
 
 
 SCRIPT = """
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # if it was ignored
 import multiprocessing, os, sys, time
 from pathlib import Path
 from skad.benchmark.process import in_a_process
