@@ -218,6 +218,8 @@ def write_labels(path, rows):
             "line 3: .* good in one row and bad in another",
         ),
         ("path,label\n", "has no rows"),
+        ("label,path,note\ngood\n", "a row must name its image"),
+        (f"path,label\n{'a' * 200_000},good\n", "is no CSV file: field larger"),
     ],
 )
 def test_errors_of_label_files(tmp_path, text, words):

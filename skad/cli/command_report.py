@@ -13,6 +13,7 @@ from skad.cli.commands import (
 from skad.common.warnings import warn
 from skad.images.finding import list_files
 from skad.images.label_file import read_labels
+from skad.inspection.score_files import counts_in_words
 from skad.report.writing import write_report
 
 _GOOD = "good"  # the folder of good images, as in MVTec AD
@@ -38,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
         verbose=1,
         **parameters_of(args, "max_pictures", "n_to_mark", "n_to_explain", "good"),
     )
-    kinds = ("good", "anomalous", "unreadable")
-    print(", ".join(f"{counts[kind]} {kind}" for kind in kinds))
+    print(counts_in_words(counts))
     print_threshold(detector)
     print(f"report         {args.output}")
     return 1 if counts["unreadable"] else 0

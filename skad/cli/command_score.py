@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,13 @@ from skad.cli.commands import load_with_threshold, print_threshold
 from skad.cli.monitoring import monitored, watched
 from skad.common.warnings import warn
 from skad.detectors.files import inspect_files
-from skad.inspection.score_files import HEAT_MAPS, TABLE, mark_selected, score_files
+from skad.inspection.score_files import (
+    HEAT_MAPS,
+    TABLE,
+    counts_in_words,
+    mark_selected,
+    score_files,
+)
 from skad.threshold.selection import select
 
 
@@ -36,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
             recursive=args.recursive,
             verbose=1,
         )
-    _print_counts(verdicts, detector)
+    print(counts_in_words(verdicts))
+    print_threshold(detector)
     if args.fdr is not None:
         n = mark_selected(args.output, args.fdr, len(detector.calibration_scores_))
         promise = f", of which at most {100 * args.fdr:.3g} % are good on average"
@@ -69,17 +75,12 @@ def _run_on_cluster(args: argparse.Namespace, detector: Any) -> int:
             recursive=args.recursive,
             verbose=1,
         )
-    _print_counts(verdicts, detector)
+    print(counts_in_words(verdicts))
+    print_threshold(detector)
     print(f"scores         {args.output / DATA_SET}")
     if args.heat_maps:
         print(f"heat maps      {args.output / HEAT_MAPS}")
     return 1 if verdicts["unreadable"] else 0
-
-
-def _print_counts(verdicts: Counter[str], detector: Any) -> None:
-    kinds = ("good", "anomalous", "unreadable")
-    print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
-    print_threshold(detector)
 
 
 def _check_fdr(fdr: float | None, detector: Any) -> None:

@@ -1,12 +1,11 @@
 """Which image files to leave out, as a person has listed them."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from skad.images.decoding import PathLike
+from skad.images.file_table import read_file_table
 
 _COLUMN = "path"
 _LISTED = 5  # paths that one message spells out
@@ -52,17 +51,10 @@ def _full(path: PathLike) -> str:
 
 def _read_list(file: PathLike) -> list[str]:
     """Return the column "path" of a CSV file."""
-    content = Path(os.path.expanduser(file)).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    text = content.decode(errors="surrogateescape")  # any file name there is
-    try:
-        table = csv.DictReader(io.StringIO(text, newline=""))
-        columns = table.fieldnames or []
-        found = [row[_COLUMN] for row in table] if _COLUMN in columns else None
-    except csv.Error as error:
-        raise ValueError(f"exclude: {file} is no CSV file: {error}") from error
-    if found is None:
+    rows, first_line = read_file_table(file, [_COLUMN])
+    if rows is None:
         raise ValueError(
             f'exclude must be a CSV file with a column "{_COLUMN}"; {file} begins with '
-            f"{', '.join(columns)[:80]!r}. Write path as its first line."
+            f"{first_line[:80]!r}. Write path as its first line."
         )
-    return [path for path in found if path]
+    return [path for row in rows for path in row.values if path]

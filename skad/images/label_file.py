@@ -1,11 +1,10 @@
 """Labels of image files in a CSV table: one row for each, path and label."""
 
-import csv
-import io
 import os
 from pathlib import Path
 
 from skad.images.decoding import PathLike
+from skad.images.file_table import read_file_table
 
 LABELS = {"good": 1, "bad": -1}
 _COLUMNS = ("path", "label")
@@ -19,22 +18,22 @@ def read_labels(path: PathLike) -> dict[Path, int]:
     label that is neither, or that contradicts an earlier one.
     """
     table = Path(os.path.expanduser(path))
-    content = table.read_bytes().removeprefix(b"\xef\xbb\xbf")  # as Excel begins a file
-    text = content.decode(errors="surrogateescape")  # any file name there is
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if not set(_COLUMNS) <= set(rows.fieldnames or ()):
+    rows, first_line = read_file_table(table, _COLUMNS)
+    if rows is None:
         raise ValueError(
             f"{table} must have the columns path and label, separated by a comma; its "
-            f"first line is {text.partition(chr(10))[0][:80]!r}"
+            f"first line is {first_line[:80]!r}"
         )
     labels: dict[Path, int] = {}
-    for row in rows:
-        label = LABELS.get((row["label"] or "").strip().lower())
-        file = table.parent.absolute() / row["path"]
-        where = f"{table}, line {rows.line_num}: "
+    for line, (name, word) in rows:
+        label = LABELS.get(word.strip().lower())
+        file = table.parent.absolute() / name
+        where = f"{table}, line {line}: "
+        if not name:
+            raise ValueError(f"{where}a row must name its image in the column path")
         if label is None:
             raise ValueError(
-                f"{where}a label must be good or bad; got {row['label']!r} for {file}"
+                f"{where}a label must be good or bad; got {word!r} for {file}"
             )
         if labels.setdefault(file, label) != label:
             raise ValueError(f"{where}{file} is good in one row and bad in another")

@@ -142,6 +142,12 @@ def _as_csv(rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> bytes:
     return text.getvalue().encode(errors="surrogateescape")  # any file name there is
 
 
+def counts_in_words(verdicts: Counter[str]) -> str:
+    """Say how many images got which verdict."""
+    kinds = ("good", "anomalous", "unreadable")
+    return ", ".join(f"{verdicts[kind]} {kind}" for kind in kinds)
+
+
 def _read_table(table: Path) -> list[Row]:
     """Read a table, without a last row that was cut off."""
     if not table.exists():

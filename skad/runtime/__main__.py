@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skad.common.command_line import Command, make_parser, run_command
-from skad.inspection.score_files import HEAT_MAPS, TABLE, score_files
+from skad.inspection.score_files import (
+    HEAT_MAPS,
+    TABLE,
+    counts_in_words,
+    score_files,
+)
 from skad.runtime.inspector import Inspector
 
 
@@ -75,8 +80,7 @@ def _score(args: argparse.Namespace) -> int:
         recursive=args.recursive,
         verbose=1,
     )
-    kinds = ("good", "anomalous", "unreadable")
-    print(", ".join(f"{verdicts[kind]} {kind}" for kind in kinds))
+    print(counts_in_words(verdicts))
     _print_threshold(inspector)
     print(f"scores         {args.output / TABLE}")
     if args.heat_maps:
