@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import laplace
 
+from skad.common.robust import median_and_spread
 from skad.network.preparation import to_unit_range
 
 
@@ -33,5 +34,5 @@ def robust_z(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
 
     A standard deviation, MAD / 0.6745, below the `least` one counts as that.
     """
-    off = values - np.median(values)
-    return off / max(float(np.median(np.abs(off))) / 0.6745, least)
+    centre, spread = median_and_spread(values)
+    return (values - centre) / max(spread, least)

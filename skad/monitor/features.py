@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skad.common.robust import median_and_spread
+
 _FEWEST_BEFORE = 10  # images, to know how much a feature varies
 _NOTABLE = 4.0  # standard errors
+_ERROR_OF_MEDIAN = 1.2533  # of normal numbers; that of the mean is 1
 _RGB = ("red", "green", "blue")
 
 
@@ -69,12 +72,9 @@ def changes(values: Mapping[str, NDArray[np.float64]], start: int) -> dict[str, 
 
 
 def _compare(before: NDArray[np.float64], since: NDArray[np.float64]) -> Change:
-    usual = float(np.median(before)) if len(before) else math.nan
+    usual, spread = median_and_spread(before) if len(before) else (math.nan, math.nan)
     now, n_errors = float(np.median(since)), math.nan
     if len(before) >= _FEWEST_BEFORE:
-        # 1.4826: from the median deviation to the standard deviation; 1.2533: to the
-        # error of a median. Both of normal numbers.
-        spread = 1.4826 * float(np.median(np.abs(before - usual)))
-        error = 1.2533 * spread * math.sqrt(1 / len(before) + 1 / len(since))
+        error = _ERROR_OF_MEDIAN * spread * math.sqrt(1 / len(before) + 1 / len(since))
         n_errors = (now - usual) / max(error, 1e-300)
     return Change(usual, now, n_errors)

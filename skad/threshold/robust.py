@@ -14,7 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-_MAD_OF_NORMAL = 0.6745  # median absolute deviation in standard deviations
+from skad.common.robust import median_and_spread
+
 _LEAST_SPREAD = 0.05  # of logarithms, where most scores are equal
 
 
@@ -27,8 +28,7 @@ def robust_threshold(scores: ArrayLike, target_fpr: float) -> float:
     with Student's t for m - 1 degrees of freedom.
     """
     values = np.log(np.maximum(-np.asarray(scores, float), np.finfo(float).tiny))
-    m, centre = len(values), float(np.median(values))
-    spread = float(np.median(np.abs(values - centre))) / _MAD_OF_NORMAL
+    m, (centre, spread) = len(values), median_and_spread(values)
     t = _student_t(1 - target_fpr, max(m - 1, 1))
     limit = centre + t * math.sqrt(1 + 1 / m) * max(spread, _LEAST_SPREAD)
     return -math.exp(min(limit, 700.0))
